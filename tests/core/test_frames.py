@@ -1,0 +1,97 @@
+"""Frames survive any cutting of the stream; what is no frame is refused."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moe_core.frames import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    PREFIX,
+    BadFrame,
+    Decoder,
+    encode,
+    parse_header,
+    parse_prefix,
+)
+from moeops.v1.link_pb2 import LinkFrame
+
+
+def heartbeat(rows: int) -> LinkFrame:
+    frame = LinkFrame()
+    frame.heartbeat.queued_rows = rows
+    return frame
+
+
+@given(
+    frames=st.lists(st.tuples(st.integers(0, 2**32 - 1), st.binary(max_size=200)), max_size=8),
+    cuts=st.lists(st.integers(1, 64), min_size=1, max_size=30),
+)
+def test_what_was_encoded_comes_out_however_it_is_cut(
+    frames: list[tuple[int, bytes]], cuts: list[int]
+) -> None:
+    stream = b"".join(encode(heartbeat(rows), len(body)) + body for rows, body in frames)
+    decoder, seen, at, turn = Decoder(), [], 0, 0
+    while at < len(stream):
+        step = cuts[turn % len(cuts)]
+        seen += list(decoder.feed(stream[at : at + step]))
+        at, turn = at + step, turn + 1
+    assert [(f.header.heartbeat.queued_rows, bytes(f.body)) for f in seen] == frames
+    assert decoder.unfinished_bytes == 0
+
+
+def test_a_frame_stays_valid_while_more_come() -> None:
+    decoder = Decoder()
+    (first,) = decoder.feed(encode(heartbeat(1), 3) + b"abc")
+    list(decoder.feed(encode(heartbeat(2), 3) + b"xyz"))
+    assert bytes(first.body) == b"abc"
+    assert first.body.readonly
+
+
+def test_half_a_frame_is_counted_and_kept() -> None:
+    decoder = Decoder()
+    whole = encode(heartbeat(7), 2) + b"ab"
+    assert list(decoder.feed(whole[:-1])) == []
+    assert decoder.unfinished_bytes == len(whole) - 1
+    assert [bytes(f.body) for f in decoder.feed(whole[-1:])] == [b"ab"]
+
+
+@pytest.mark.parametrize(
+    ("header_bytes", "body_bytes", "sentence"),
+    [
+        pytest.param(MAX_HEADER_BYTES + 1, 0, "frame header of 16777217 bytes", id="header"),
+        pytest.param(0, MAX_BODY_BYTES + 1, "frame body of 1073741825 bytes", id="body"),
+        pytest.param(2**32 - 1, 2**64 - 1, "frame header of", id="both"),
+    ],
+)
+def test_lengths_have_bounds(header_bytes: int, body_bytes: int, sentence: str) -> None:
+    prefix = PREFIX.pack(header_bytes, body_bytes)
+    with pytest.raises(BadFrame, match=sentence):
+        parse_prefix(prefix)
+    with pytest.raises(BadFrame, match=sentence):
+        list(Decoder().feed(prefix))
+
+
+def test_the_largest_lengths_are_fine() -> None:
+    lengths = MAX_HEADER_BYTES, MAX_BODY_BYTES
+    assert parse_prefix(PREFIX.pack(*lengths)) == lengths
+
+
+def test_a_header_that_is_no_protobuf_is_refused() -> None:
+    with pytest.raises(BadFrame, match="3 bytes is not a LinkFrame"):
+        parse_header(b"\xff\xff\xff")
+
+
+def test_a_kind_to_come_is_no_error() -> None:
+    assert parse_header(b"\x7a\x03abc").WhichOneof("kind") is None
+
+
+@given(st.binary(max_size=64))
+def test_no_bytes_crash_the_decoder(data: bytes) -> None:
+    with suppress(BadFrame):
+        for frame in Decoder().feed(data):
+            assert len(frame.body) <= len(data)
