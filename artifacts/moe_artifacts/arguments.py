@@ -1,0 +1,187 @@
+"""The command line of `moe`: what may be said, and what is wrong with what was said instead."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from moe_artifacts.encoding import NUMPY_DTYPES
+from moe_artifacts.errors import Refused
+from moe_artifacts.location import parse_uri
+from moe_artifacts.metadata import ID
+from moe_artifacts.plan import Replacement
+
+_VERSION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class Commands(NamedTuple):
+    """What each command runs; it returns the exit code."""
+
+    split: Command
+    inspect: Command
+    verify: Command
+
+
+def build_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Return the parser; what it gives has the chosen command as `run`."""
+    parser = argparse.ArgumentParser(
+        prog="moe", description="Cut mixture-of-experts models into artifacts, and check them."
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_split(subparsers, commands.split)
+    inspect = subparsers.add_parser(
+        "inspect", help="say what an artifact is", description="Say what an artifact is."
+    )
+    inspect.add_argument("artifact", type=Path, metavar="ARTIFACT", help="a safetensors file")
+    inspect.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    inspect.set_defaults(run=commands.inspect)
+    verify = subparsers.add_parser(
+        "verify",
+        help="check artifacts",
+        description="Check files in full, and a directory's files against its index.json. "
+        "Whether numbers are finite is not looked at: a worker finds that in its answers.",
+    )
+    verify.add_argument("paths", type=Path, nargs="+", metavar="DIR|FILE")
+    verify.add_argument("--sha256", type=_sha256, help="the digest that every FILE must have")
+    verify.set_defaults(run=commands.verify)
+    return parser
+
+
+_EPILOG = """\
+OUT gets one safetensors file for each expert and for the gate, named by its digest; manifests/,
+ready for kubectl apply; and index.json, which says what is what.
+
+examples:
+  moe split mixtral/ out/ --mixture mixtral --replicas 2
+  moe split mixtral/ out2/ --base out/ --replace e3=better.safetensors --version better
+  moe split mixtral/ out2/ --base out/ --only gate
+"""
+
+
+def _add_split(subparsers: Any, run: Command) -> None:
+    split = subparsers.add_parser(
+        "split",
+        help="cut a checkpoint into artifacts and manifests",
+        description="Cut a Hugging Face checkpoint of Mixtral's architecture (safetensors) into "
+        "one artifact for each expert and gate, and manifests that serve them. Run again, it "
+        "keeps what is there and right.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = split.add_argument
+    add("checkpoint", type=_directory, metavar="CHECKPOINT", help="with config.json")
+    add("out", type=Path, metavar="OUT", help="directory to write, made if missing")
+    add("--mixture", type=_id, metavar="NAME", help="its name (default: base's, or CHECKPOINT's)")
+    add(
+        "--base",
+        type=_directory,
+        metavar="OLD",
+        help="an earlier OUT (also OUT itself): write only what changed, under new version names",
+    )
+    add(
+        "--version",
+        type=_version,
+        metavar="V",
+        help="name of new versions (default: v1; with --base the next number)",
+    )
+    add(
+        "--replace",
+        type=_replacement,
+        action="append",
+        default=[],
+        metavar="[ID=]FILE",
+        help="a safetensors file with the tensors of one expert, by their names in CHECKPOINT or "
+        "those of another expert with ID=, that takes its place; repeatable",
+    )
+    add(
+        "--dense",
+        type=_replacement,
+        metavar="[ID=]FILE",
+        help="such a file for an expert that stands in for any other (id: dense)",
+    )
+    add(
+        "--only",
+        type=_ids,
+        default=(),
+        metavar="ID,...",
+        help="look at these parts only (e3, gate); all else stays as in --base",
+    )
+    add(
+        "--dtype",
+        choices=list(NUMPY_DTYPES),
+        help="dtype of the artifacts, converted where it differs (default: as stored)",
+    )
+    add(
+        "--uri-prefix",
+        type=_uri_prefix,
+        default="file:///moe/artifacts",
+        metavar="URI",
+        help="where the files will be found by workers and routers (default: %(default)s)",
+    )
+    add("--replicas", type=_replicas, metavar="N", help="pods of each expert")
+    add(
+        "--manifests",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML of objects whose settings (backups, rollout, pods, ...) go into the manifests "
+        "of the same kind and name; those of --base do so too; repeatable",
+    )
+    split.set_defaults(run=run)
+
+
+def _directory(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory")
+    return Path(text)
+
+
+def _id(text: str) -> str:
+    if not ID.fullmatch(text):
+        right = "at most 50 lower-case letters, digits and hyphens, no hyphen at either end"
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be {right}")
+    return text
+
+
+def _ids(text: str) -> tuple[str, ...]:
+    return tuple(_id(name) for name in text.split(","))
+
+
+def _version(text: str) -> str:
+    if not _VERSION.fullmatch(text):
+        right = "at most 63 letters, digits, dots, underscores and hyphens, a letter or digit first"
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be {right}")
+    return text
+
+
+def _sha256(text: str) -> str:
+    if not _SHA256.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be 64 lower-case hex digits")
+    return text
+
+
+def _replicas(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) > 1024:
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be a number from 0 to 1024")
+    return int(text)
+
+
+def _replacement(text: str) -> Replacement:
+    name, equals, path = text.partition("=")
+    return Replacement(Path(path), _id(name)) if equals else Replacement(Path(text))
+
+
+def _uri_prefix(text: str) -> str:
+    prefix = text.rstrip("/")
+    try:
+        parse_uri(f"{prefix}/x")
+    except Refused as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return prefix

@@ -1,0 +1,62 @@
+"""How a Mixtral checkpoint names its tensors: as published, or as transformers holds them.
+
+Published: `model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight`, one tensor for each expert
+and projection. Fused, what a model in memory has: `model.layers.{l}.mlp.experts.gate_up_proj`
+(E, 2I, H) and `.down_proj` (E, H, I). Pure: names only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+PROJECTIONS: Final[Mapping[str, str]] = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+"""An artifact's name of a projection, and the published one."""
+
+_LAYER = r"model\.layers\.(\d{1,6})\.(?:block_sparse_moe|mlp)\."
+_MIXTURE = re.compile(_LAYER + r"(?:gate|experts)\.")
+_PUBLISHED = re.compile(_LAYER + r"experts\.(\d{1,6})\.(w[123])\.weight")
+_BY_PUBLISHED = {published: name for name, published in PROJECTIONS.items()}
+
+
+class Slice(NamedTuple):
+    """One layer's projection of one expert."""
+
+    expert: int
+    layer: int
+    projection: str
+
+
+def published(part: Slice) -> str:
+    projection = PROJECTIONS[part.projection]
+    return f"model.layers.{part.layer}.block_sparse_moe.experts.{part.expert}.{projection}.weight"
+
+
+def fused(part: Slice) -> str:
+    """Return the tensor that holds this slice, and those of all other experts."""
+    held = "down_proj" if part.projection == "down_proj" else "gate_up_proj"
+    return f"model.layers.{part.layer}.mlp.experts.{held}"
+
+
+def gates(layer: int) -> tuple[str, str]:
+    """Return the published name of a layer's gate and that of transformers."""
+    prefix = f"model.layers.{layer}"
+    return f"{prefix}.block_sparse_moe.gate.weight", f"{prefix}.mlp.gate.weight"
+
+
+def parse_published(name: str) -> Slice | None:
+    """Return which slice a published name is for; None for any other name."""
+    match = _PUBLISHED.fullmatch(name)
+    return match and Slice(int(match[2]), int(match[1]), _BY_PUBLISHED[match[3]])
+
+
+def layer_of(name: str) -> int | None:
+    """Return the layer of a gate's or expert's tensor; None for a tensor of the trunk."""
+    match = _MIXTURE.match(name)
+    return match and int(match[1])
+
+
+def is_trunk(name: str) -> bool:
+    """Say whether a tensor of this name is neither an expert's nor a gate's."""
+    return layer_of(name) is None
