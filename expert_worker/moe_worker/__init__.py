@@ -1,0 +1,1 @@
+"""Serves experts: bytes -> batch -> expert -> bytes, and beside it artifact -> load -> serve."""

@@ -1,0 +1,162 @@
+"""Listens for routers: a reading thread per link, and one thread whose heartbeats go to all.
+
+A link's first frame is the inventory, and again whenever that changes. What a frame asks for is
+admitted here and handed on; what breaks the framing closes that link and no other.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_core.frames import BadFrame, encode
+from moe_worker.address import Address
+from moe_worker.link import Link, tune
+from moe_worker.log import Log
+from moe_worker.receive import Receiver, Stalled
+from moeops.v1.link_pb2 import Compute, LinkFrame
+
+BEAT_S = 0.05
+MAX_LINKS = 256
+_BACKLOG = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """What a link needs from the rest of the worker."""
+
+    compute: Callable[[Link, Receiver, Compute, int], None]
+    heartbeat: Callable[[], LinkFrame]
+
+
+class Links:
+    """All links. `publish` tells them the inventory; before the first one nobody is let in."""
+
+    def __init__(self, address: Address, handlers: Handlers, log: Log) -> None:
+        self._listener, self.address = _listen(address)
+        self._handlers = handlers
+        self._log = log
+        self._inventory = b""
+        self._links: set[Link] = set()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+
+    def publish(self, inventory: LinkFrame) -> bool:
+        """Send an inventory to all, now and to those to come; False if it is the same as before."""
+        frame = encode(inventory)
+        with self._lock:
+            if frame == self._inventory:
+                return False
+            self._inventory = frame
+            links = list(self._links)
+            for link in links:
+                link.send(frame)
+        return True
+
+    def accept(self) -> None:
+        """Let routers in until stopped; the body of a thread."""
+        while not self._ended.is_set():
+            try:
+                sock, _ = self._listener.accept()
+            except OSError as error:
+                if not self._ended.wait(0.1):
+                    self._log("accepting failed", reason=error.strerror)
+                continue
+            link = Link(sock, _peer(sock), self._log)
+            threading.Thread(
+                target=self._serve, args=(link, sock), name=f"read {link.peer}", daemon=True
+            ).start()
+
+    def beat(self) -> None:
+        """Send heartbeats until stopped; the body of a thread that does nothing else."""
+        while not self._ended.wait(BEAT_S):
+            with self._lock:
+                links = list(self._links)
+            if not links:
+                continue
+            frame = encode(self._handlers.heartbeat())
+            for link in links:
+                link.beat(frame)
+
+    def stop(self, flush_s: float) -> None:
+        """Send what is unsent, for at most so long, and hang up."""
+        until = time.monotonic() + flush_s
+        with self._lock:
+            links = list(self._links)
+        while any(link.unsent_bytes for link in links) and time.monotonic() < until:
+            time.sleep(0.01)
+        self._ended.set()
+        self._listener.close()
+        if self.address.path:
+            Path(self.address.path).unlink(missing_ok=True)
+        for link in links:
+            link.close("the worker ends")
+
+    def _serve(self, link: Link, sock: socket.socket) -> None:
+        """Read one link to its end; the body of its reading thread."""
+        try:
+            tune(sock)
+            if self._welcome(link):
+                receiver = Receiver(sock)
+                while True:
+                    self._handle(link, receiver)
+        except EOFError as error:
+            link.close(f"the peer hung up {error}")
+        except (BadFrame, Stalled) as error:
+            link.close(str(error))
+        except OSError as error:
+            link.close(f"reading failed: {error.strerror}")
+        except Exception as error:  # no memory, say: one link's trouble is not the others'
+            link.close(f"{type(error).__name__}: {error}")
+        finally:
+            with self._lock:
+                self._links.discard(link)
+            link.finish()
+
+    def _welcome(self, link: Link) -> bool:
+        with self._lock:
+            if len(self._links) >= MAX_LINKS:
+                link.close(f"there are {MAX_LINKS} links already")
+                return False
+            link.send(self._inventory)
+            self._links.add(link)
+        self._log("link opened", peer=link.peer)
+        return True
+
+    def _handle(self, link: Link, receiver: Receiver) -> None:
+        """Take one frame; of a kind that is not known here, a newer one perhaps, only its bytes."""
+        frame, body_bytes = receiver.frame()
+        kind = frame.WhichOneof("kind")
+        if kind == "compute":
+            self._handlers.compute(link, receiver, frame.compute, body_bytes)
+        elif kind is None:
+            receiver.skip(body_bytes)
+        else:
+            raise BadFrame(f"a router sent {kind}; it must be compute")
+
+
+def _listen(address: Address) -> tuple[socket.socket, Address]:
+    """Return a listening socket and where it listens, with the port it got."""
+    if address.path:
+        Path(address.path).unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(address.path)
+        listener.listen(_BACKLOG)
+        return listener, address
+    family, _, _, _, place = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.create_server(place, family=family, backlog=_BACKLOG)
+    return listener, Address(address.host, listener.getsockname()[1])
+
+
+def _peer(sock: socket.socket) -> str:
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return "gone"
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"unix#{sock.fileno()}"

@@ -1,0 +1,84 @@
+"""Reads frames from a blocking socket: small ones many at a time, bodies straight to their place.
+
+It knows the frame's shape and its bounds, and nothing of what frames mean.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from moe_core.frames import PREFIX, parse_header, parse_prefix
+from moeops.v1.link_pb2 import LinkFrame
+
+_BUFFER_BYTES = 1 << 16
+_STALL_S = 10
+
+
+class Stalled(Exception):
+    """In the middle of a frame the peer sent nothing for too long."""
+
+
+class Receiver:
+    """The reading end of one link; used by one thread.
+
+    Raises EOFError where the peer hung up (its message says if that was in mid-frame), BadFrame,
+    Stalled, OSError.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _STALL_S, 0))
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._start = 0
+        self._end = 0
+
+    def frame(self) -> tuple[LinkFrame, int]:
+        """Wait for a frame; return its header and the bytes of the body that follows."""
+        self._gather(PREFIX.size, patient=True)
+        header_bytes, body_bytes = parse_prefix(self._take(PREFIX.size))
+        if header_bytes <= _BUFFER_BYTES:
+            self._gather(header_bytes)
+            return parse_header(self._take(header_bytes)), body_bytes
+        header = bytearray(header_bytes)
+        self.body(memoryview(header))
+        return parse_header(memoryview(header)), body_bytes
+
+    def body(self, into: memoryview) -> None:
+        """Fill `into` with what comes next."""
+        ready = min(self._end - self._start, len(into))
+        into[:ready] = self._take(ready)
+        while ready < len(into):
+            ready += self._receive(into[ready:], patient=False)
+
+    def skip(self, count: int) -> None:
+        """Read so many bytes and forget them."""
+        count -= len(self._take(min(self._end - self._start, count)))
+        while count > 0:
+            count -= self._receive(self._buffer[: min(count, _BUFFER_BYTES)], patient=False)
+
+    def _take(self, count: int) -> memoryview:
+        self._start += count
+        return self._buffer[self._start - count : self._start]
+
+    def _gather(self, count: int, *, patient: bool = False) -> None:
+        """Have so many bytes, at most a buffer's, ready to be taken."""
+        if self._start + count > _BUFFER_BYTES or self._start == self._end:
+            rest = bytes(self._buffer[self._start : self._end])
+            self._buffer[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        while self._end - self._start < count:
+            nothing_yet = patient and self._start == self._end
+            self._end += self._receive(self._buffer[self._end :], patient=nothing_yet)
+
+    def _receive(self, into: memoryview, *, patient: bool) -> int:
+        while True:
+            try:
+                got = self._sock.recv_into(into)
+            except BlockingIOError:
+                if patient:
+                    continue
+                raise Stalled(f"no byte for {_STALL_S} s in mid-frame") from None
+            if got == 0:
+                raise EOFError("between frames" if patient else "in mid-frame")
+            return got
