@@ -1,0 +1,36 @@
+"""`python -m moe_router`: reads the settings and runs a router until it is told to end."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import uvloop
+
+from moe_router.events import configure
+from moe_router.program import CannotStart, Router, sources
+from moe_router.settings import BadSetting, Settings, parse
+
+
+async def _run(settings: Settings) -> None:
+    await Router(settings, *sources(settings)).run()
+
+
+def main() -> int:
+    """Run; 0 after SIGTERM, 1 where it cannot run, 2 for wrong settings."""
+    try:
+        settings = parse(sys.argv[1:], os.environ)
+    except BadSetting as error:
+        print(f"moe_router: {error}", file=sys.stderr)
+        return 2
+    configure()
+    try:
+        uvloop.run(_run(settings))
+    except CannotStart as error:
+        print(f"moe_router: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

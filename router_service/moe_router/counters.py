@@ -1,0 +1,79 @@
+"""What a router counts, per version: sums since its start, of which a reader takes differences.
+
+Only sums, no clock: times come with what is counted.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from moe_core.table import Rung
+from moe_router.ladder import Cause
+from moe_router.message import Part
+from moeops.v1.link_pb2 import GroupResult
+
+# Of attempts, in microseconds: doubling from a quarter of a millisecond to eight seconds.
+LATENCY_BOUNDS_US = tuple(250 << n for n in range(16))
+
+
+@dataclass(slots=True)
+class VersionTally:
+    """Counters of one version of one expert; times are the router's clock, None is never."""
+
+    requests: int = 0
+    rows: int = 0
+    errors: Counter[Cause] = field(default_factory=Counter)
+    nonfinite_rows: int = 0
+    norm_sum: float = 0.0
+    latency_counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_US) + 1))
+    last_sent_s: float | None = None
+    last_used_s: float | None = None
+
+    def attempt(self, latency_s: float) -> None:
+        self.requests += 1
+        self.latency_counts[bisect_left(LATENCY_BOUNDS_US, latency_s * 1e6)] += 1
+
+
+class Counters:
+    """All counters of a router."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.failed_requests = 0
+        self.rungs: Counter[tuple[Rung, str]] = Counter()
+        self._versions: dict[tuple[str, str], VersionTally] = {}
+
+    def versions(
+        self, only: Collection[str] = ()
+    ) -> Iterator[tuple[tuple[str, str], VersionTally]]:
+        """Give ((expert id, sha256), counters), of these artifacts or of all."""
+        for key, tally in self._versions.items():
+            if not only or key[1] in only:
+                yield key, tally
+
+    def sent(self, expert_id: str, sha256: str, now_s: float) -> None:
+        self._of(expert_id, sha256).last_sent_s = now_s
+
+    def answered(self, part: Part, result: GroupResult, latency_s: float, now_s: float) -> None:
+        """Count an answer; one with rows that are not finite is no usable answer."""
+        tally = self._of(part.ask.expert_id, part.ask.sha256)
+        tally.attempt(latency_s)
+        tally.rows += len(part.pairs)
+        tally.norm_sum += result.norm_sum
+        tally.nonfinite_rows += result.nonfinite_rows
+        if result.nonfinite_rows:
+            tally.errors[Cause.NON_FINITE] += 1
+        else:
+            tally.last_used_s = now_s
+
+    def failed(self, part: Part, cause: Cause, latency_s: float) -> None:
+        """Count an attempt without an answer."""
+        tally = self._of(part.ask.expert_id, part.ask.sha256)
+        tally.attempt(latency_s)
+        tally.errors[cause] += 1
+
+    def _of(self, expert_id: str, sha256: str) -> VersionTally:
+        return self._versions.setdefault((expert_id, sha256), VersionTally())

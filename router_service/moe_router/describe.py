@@ -1,0 +1,149 @@
+"""What a router says of itself: the mixture to clients, counters and links to the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moe_core import dtypes
+from moe_core.table import GateRow, Rung
+from moe_router.counters import LATENCY_BOUNDS_US, Counters, VersionTally
+from moe_router.link import Link, State
+from moe_router.links import Links
+from moe_router.refusal import Code, Refused
+from moe_router.tables import Tables
+from moe_router.view import View
+from moeops.v1 import router_pb2
+from moeops.v1.router_pb2 import LinkState, VersionCounters
+
+WIRE_RUNGS = {
+    Rung.REPLICA: router_pb2.RUNG_REPLICA,
+    Rung.STABLE: router_pb2.RUNG_STABLE,
+    Rung.BACKUP: router_pb2.RUNG_BACKUP,
+    Rung.DENSE: router_pb2.RUNG_DENSE,
+    Rung.RENORMALISE: router_pb2.RUNG_RENORMALISE,
+    Rung.RESIDUAL: router_pb2.RUNG_RESIDUAL,
+}
+_WIRE_STATES = {
+    State.CONNECTING: LinkState.CONNECTING,
+    State.LIVE: LinkState.LIVE,
+    State.SILENT: LinkState.SILENT,
+    State.DRAINING: LinkState.DRAINING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this router is; `incarnation` is new with each start."""
+
+    name: str
+    node: str
+    incarnation: str
+    mixture: str
+
+
+class Describer:
+    """Puts a router's state into a DescribeResponse."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        tables: Tables,
+        links: Links,
+        counters: Counters,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._identity, self._tables, self._links = identity, tables, links
+        self._counters, self._clock, self._wall = counters, clock, wall
+
+    def describe(self, request: router_pb2.DescribeRequest) -> router_pb2.DescribeResponse:
+        """Return epoch, links and counters, in detail for the artifacts asked for or for all."""
+        view, counters = self._tables.view, self._counters
+        offset_s = self._wall() - self._clock()
+        only = frozenset(request.sha256)
+        return router_pb2.DescribeResponse(
+            router=self._identity.name,
+            incarnation=self._identity.incarnation,
+            node=self._identity.node,
+            mixture=self._identity.mixture,
+            table_uid=view.table.uid if view else "",
+            epoch=view.table.epoch if view else 0,
+            table_age_s=int(self._tables.age_s) if view else 0,
+            links=[_link(link) for link in self._links.all],
+            versions=[_version(key, tally, offset_s) for key, tally in counters.versions(only)],
+            rungs=[
+                router_pb2.RungRows(rung=WIRE_RUNGS[rung], expert_id=expert_id, rows=rows)
+                for (rung, expert_id), rows in sorted(counters.rungs.items())
+            ],
+            requests=counters.requests,
+            failed_requests=counters.failed_requests,
+            latency_bounds_us=LATENCY_BOUNDS_US,
+        )
+
+
+def describe_mixture(
+    request: router_pb2.DescribeMixtureRequest, view: View | None
+) -> router_pb2.DescribeMixtureResponse:
+    """Return what a client needs to attach. Raises Refused."""
+    if view is None:
+        raise Refused(Code.UNAVAILABLE, "this router has no routing table yet", 200)
+    table = view.table
+    if request.mixture not in ("", table.mixture):
+        text = f"mixture is {request.mixture!r}; this router serves {table.mixture!r}"
+        raise Refused(Code.NOT_FOUND, text)
+    return router_pb2.DescribeMixtureResponse(
+        mixture=table.mixture,
+        table_uid=table.uid,
+        epoch=table.epoch,
+        hidden_size=table.hidden_size,
+        layers=table.layers,
+        dtype=dtypes.by_name(table.dtype).wire,
+        trunk_sha256=table.trunk_sha256,
+        gates=[_gate(gate) for gate in table.gates],
+    )
+
+
+def _gate(gate: GateRow) -> router_pb2.GateDescription:
+    return router_pb2.GateDescription(
+        name=gate.name,
+        layers=gate.layers,
+        version=gate.stable.version,
+        sha256=gate.stable.sha256,
+        experts=gate.experts,
+        top_k=gate.top_k,
+    )
+
+
+def _link(link: Link) -> LinkState:
+    inventory = link.inventory
+    return LinkState(
+        address=link.address,
+        worker=inventory.worker,
+        node=inventory.node,
+        incarnation=inventory.incarnation,
+        state=_WIRE_STATES[link.state],
+        fingerprint=inventory.fingerprint,
+        sha256=sorted(link.offer.layers),
+        rows=link.rows,
+        queued_rows=link.heartbeat.queued_rows,
+        busy_us=link.heartbeat.busy_us,
+    )
+
+
+def _version(key: tuple[str, str], tally: VersionTally, offset_s: float) -> VersionCounters:
+    def wall_ms(moment_s: float | None) -> int:
+        return 0 if moment_s is None else int((moment_s + offset_s) * 1000)
+
+    return VersionCounters(
+        expert_id=key[0],
+        sha256=key[1],
+        requests=tally.requests,
+        rows=tally.rows,
+        errors={cause.value: count for cause, count in tally.errors.items()},
+        nonfinite_rows=tally.nonfinite_rows,
+        norm_sum=tally.norm_sum,
+        latency_counts=tally.latency_counts,
+        last_sent_ms=wall_ms(tally.last_sent_s),
+        last_used_ms=wall_ms(tally.last_used_s),
+    )

@@ -1,0 +1,209 @@
+"""Serves requests: gate, pins, exchange, budget, answer; the routing core for any program.
+
+A program that gives it links, tables and gates has a router; the gRPC service is one such program,
+a client that embeds the core is another. It owns the order of the stages and no rule of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from moe_core.table import GateRow
+from moe_router.counters import Counters
+from moe_router.exchange import Exchange
+from moe_router.flight import Flight, Links
+from moe_router.marks import Loss, Marks
+from moe_router.message import Outlook
+from moe_router.refusal import Code, Refused
+from moe_router.request import Request, choose, parse_dispatch, parse_route
+from moe_router.sessions import Pins, Start, pin, read_token
+from moe_router.settle import Outcome
+from moe_router.tables import Tables
+from moe_router.view import View
+from moeops.v1.router_pb2 import DispatchRequest, RouteRequest
+
+Array = npt.NDArray[Any]
+
+WAIT_FOR_TABLE_S = 1.0
+PINS_KEPT = 16_384
+
+
+class Gates(Protocol):
+    """Where gate weights come from."""
+
+    def weight(self, gate: GateRow, layer: int) -> Array:
+        """Return the weight (E, H) of a layer. Raises Refused while it is not there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a router takes on at once, and how long it works on a request by default."""
+
+    rows_in_flight: int = 65_536
+    deadline_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of one sequence of an answered request."""
+
+    token: bytes
+    outcome: Outcome
+    degraded: bool
+    repinned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A layer's output (T, H), the fate of each sequence, and the epoch it was served with."""
+
+    hidden: Array
+    fates: tuple[Fate, ...]
+    epoch: int
+
+
+class Engine:
+    """The routing core. Everything happens on one event loop."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        links: Links,
+        gates: Gates,
+        clock: Callable[[], float],
+        limits: Limits,
+    ) -> None:
+        self.counters = Counters()
+        self._tables, self._links, self._gates = tables, links, gates
+        self._clock, self._limits = clock, limits
+        self._marks = Marks()
+        self._pins: dict[tuple[str, int], Pins] = {}
+        self._pins_of: View | None = None
+        self._rows = 0
+        self._turns = itertools.count()
+
+    async def dispatch(self, message: DispatchRequest) -> Answer:
+        """Serve rows whose experts the caller chose. Raises Refused."""
+        with self._counted():
+            view = await self._table_for(message)
+            return await self._serve(parse_dispatch(message, view), view)
+
+    async def route(self, message: RouteRequest) -> Answer:
+        """Serve rows, applying the table's gate. Raises Refused."""
+        with self._counted():
+            view = await self._table_for(message)
+            rows = parse_route(message, view)
+            return await self._serve(choose(rows, self._gates.weight(rows.gate, rows.layer)), view)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.counters.requests += 1
+        try:
+            yield
+        except Exception:
+            self.counters.failed_requests += 1
+            raise
+
+    async def _table_for(self, message: DispatchRequest | RouteRequest) -> View:
+        """Return the table to serve with: one that knows the epochs in which the sessions began."""
+        starts = [
+            read_token(sequence.start_token, f"sequences[{index}].start_token")
+            for index, sequence in enumerate(message.sequences)
+            if sequence.start_token
+        ]
+        view = self._tables.view
+        for start in starts:
+            if view is None or not start.known_to(view):
+                view = await self._tables.reach(start, WAIT_FOR_TABLE_S)
+            if view is not None:
+                _check_start(start, view)
+        if view is None:
+            raise Refused(Code.UNAVAILABLE, "this router has no routing table yet", 200)
+        return view
+
+    async def _serve(self, request: Request, view: View) -> Answer:
+        count, limit = len(request.rows.hidden), self._limits.rows_in_flight
+        if count > limit:
+            text = f"sequences have {count} rows; a request may have at most {limit}"
+            raise Refused(Code.INVALID_ARGUMENT, text)
+        if self._rows + count > limit:
+            text = f"{self._rows} rows are under way here and at most {limit} may be; try again"
+            raise Refused(Code.RESOURCE_EXHAUSTED, text, retry_after_ms=50)
+        self._rows += count
+        try:
+            hidden, outcomes = await self._exchange(request, view)
+        finally:
+            self._rows -= count
+        self._account(view, outcomes)
+        return Answer(hidden, self._fates(request, outcomes, view), view.table.epoch)
+
+    async def _exchange(self, request: Request, view: View) -> tuple[Array, tuple[Outcome, ...]]:
+        deadline_ms = request.rows.deadline_ms
+        within_s = deadline_ms / 1000 if deadline_ms else self._limits.deadline_s
+        pins = [self._pin(view, s.session, s.start) for s in request.rows.sequences]
+        turn = next(self._turns)
+        exchange = Exchange(request, view, pins, self._clock() + within_s, turn)
+        flight = Flight(exchange, self._links, lambda: self._outlook(view), self.counters)
+        await flight.finish()
+        return exchange.answer()
+
+    def _outlook(self, view: View) -> Outlook:
+        newest = self._tables.view or view
+        return Outlook(self._clock(), newest, self._links.routable, self._links.load)
+
+    def _pin(self, view: View, session: str, start: Start | None) -> Pins:
+        if not view.rolling:
+            return _STABLE
+        if self._pins_of is not view or len(self._pins) >= PINS_KEPT:
+            self._pins, self._pins_of = {}, view
+        key = (session, view.table.epoch if start is None else start.epoch)
+        if key not in self._pins:
+            self._pins[key] = pin(view, *key)
+        return self._pins[key]
+
+    def _account(self, view: View, outcomes: Sequence[Outcome]) -> None:
+        losses = [
+            Loss(o.session, o.mass, o.lost, tuple(expert for _, expert, _ in o.rungs))
+            for o in outcomes
+        ]
+        self._marks.account(view.table.failover, losses)
+        for outcome in outcomes:
+            for rung, expert_id, rows in outcome.rungs:
+                self.counters.rungs[rung, expert_id] += rows
+
+    def _fates(self, request: Request, outcomes: Sequence[Outcome], view: View) -> tuple[Fate, ...]:
+        fates = []
+        for sequence, outcome in zip(request.rows.sequences, outcomes, strict=True):
+            session = sequence.session
+            start = sequence.start or Start(view.table.uid, view.table.epoch)
+            news = self._marks.tell(session, self._pin(view, session, start).lost)
+            repinned = news if sequence.start is not None else ()  # what begins now lost nothing
+            degraded = self._marks.degraded(session)
+            fates.append(Fate(start.to_token(), outcome, degraded, repinned))
+        return tuple(fates)
+
+
+_STABLE = Pins({})
+
+
+def _check_start(start: Start, view: View) -> None:
+    table = view.table
+    if start.uid != table.uid:
+        raise Refused(
+            Code.FAILED_PRECONDITION,
+            f"the session began with a table of uid {start.uid!r}; the one served is "
+            f"{table.uid!r}: begin a new session",
+        )
+    if start.epoch > table.epoch:
+        raise Refused(
+            Code.UNAVAILABLE,
+            f"the session began in epoch {start.epoch}; this router has only seen {table.epoch}",
+            retry_after_ms=200,
+        )

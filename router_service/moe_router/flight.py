@@ -1,0 +1,84 @@
+"""Carries one exchange's messages to the workers and their answers back, until it is finished.
+
+It knows when and where to send, and nothing of what is said: that is the exchange's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from moe_router.counters import Counters
+from moe_router.exchange import Exchange
+from moe_router.ladder import Cause
+from moe_router.message import Message, Outlook
+from moe_router.replica import Routable
+from moeops.v1.link_pb2 import Result
+
+
+class Waiter(Protocol):
+    """Who sent a message; called once for each, from the event loop."""
+
+    def answered(self, message: Message, result: Result, body: memoryview) -> None: ...
+
+    def failed(self, message: Message, cause: Cause) -> None: ...
+
+
+class Links(Protocol):
+    """The way to the workers."""
+
+    @property
+    def routable(self) -> Routable: ...
+
+    @property
+    def load(self) -> Mapping[str, int]: ...
+
+    def send(self, message: Message, waiter: Waiter) -> bool:
+        """Send; the waiter is called once, later, with what came of it. False: not sent."""
+        ...
+
+
+class Flight:
+    """Carries an exchange's messages to the links and their answers back."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        links: Links,
+        outlook: Callable[[], Outlook],
+        counters: Counters,
+    ) -> None:
+        self._exchange, self._links = exchange, links
+        self._outlook, self._counters = outlook, counters
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def finish(self) -> None:
+        """Send what there is to send and wait until the exchange has its answer."""
+        self._send(self._exchange.begin(self._outlook(), self._counters))
+        await self._done
+
+    def answered(self, message: Message, result: Result, body: memoryview) -> None:
+        if not self._done.done():
+            self._go(lambda o, c: self._exchange.answered(message, result, body, o, c))
+
+    def failed(self, message: Message, cause: Cause) -> None:
+        if not self._done.done():
+            self._go(lambda o, c: self._exchange.failed(message, cause, o, c))
+
+    def _go(self, step: Callable[[Outlook, Counters], list[Message]]) -> None:
+        try:
+            self._send(step(self._outlook(), self._counters))
+        except Exception as error:
+            self._done.set_exception(error)
+
+    def _send(self, messages: list[Message]) -> None:
+        unsent = deque(messages)
+        while unsent:
+            message = unsent.popleft()
+            if not self._links.send(message, self):
+                outlook = self._outlook()
+                unsent += self._exchange.failed(message, Cause.BROKEN, outlook, self._counters)
+        if self._exchange.finished and not self._done.done():
+            self._done.set_result(None)

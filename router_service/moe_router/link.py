@@ -1,0 +1,261 @@
+"""A persistent link to one worker: connects, and again, sends attempts and hands out answers.
+
+It never decides where rows go; it tells its owner when what it offers changes. Attempts have ids of
+this link's own: an answer to an attempt that was given up, or a second one, is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from moe_core.frames import encode
+from moe_router.connection import Connection, compute_frame
+from moe_router.events import tell
+from moe_router.flight import Waiter
+from moe_router.ladder import Cause
+from moe_router.message import Message, replaceable
+from moe_router.pulse import Pulse
+from moe_router.replica import Offer, Routable
+from moeops.v1.link_pb2 import Heartbeat, Inventory, LinkFrame, Result
+
+CONNECT_S = 0.5
+FIRST_BACKOFF_S = 0.05
+LONGEST_BACKOFF_S = 1.0
+
+
+class State(StrEnum):
+    """Of a link. Only a LIVE one gets rows; a DRAINING one finishes what it has."""
+
+    CONNECTING = "Connecting"
+    LIVE = "Live"
+    SILENT = "Silent"
+    DRAINING = "Draining"
+
+
+class Owner(Protocol):
+    """Who keeps the links."""
+
+    def offer_changed(self, link: Link) -> None: ...
+
+    def load_changed(self, link: Link) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A message under way."""
+
+    message: Message
+    waiter: Waiter
+    expires_s: float
+
+
+class Link:
+    """The link to the worker at `address` (`host:port` or `unix:/path`)."""
+
+    def __init__(self, address: str, owner: Owner) -> None:
+        self.address = address
+        self.inventory = Inventory()
+        self.heartbeat = Heartbeat()
+        self.rows = 0
+        self.dropped = 0
+        self.tried = False  # whether it is known by now if there is anybody
+        self._lost = False  # silent for so long that nothing more is expected
+        self._owner = owner
+        self._attempts: dict[int, Attempt] = {}
+        self._waiting_rows = 0
+        self._last_attempt = 0
+        self._transport: asyncio.Transport | None = None
+        self._pulse = Pulse()
+        self._greeted = False
+        self._served = False
+        self._closed = asyncio.Event()
+
+    @property
+    def state(self) -> State:
+        if not self._greeted:
+            return State.CONNECTING
+        if self._lost:
+            return State.SILENT
+        return State.DRAINING if self.inventory.draining else State.LIVE
+
+    @property
+    def doubted(self) -> bool:
+        """Silent, for the moment or for longer."""
+        return self._greeted and self._pulse.silent
+
+    @property
+    def offer(self) -> Offer:
+        """What it may be asked now: nothing unless it is LIVE."""
+        layers: Mapping[str, frozenset[int]] = {}
+        if self.state is State.LIVE:
+            layers = {s.sha256: frozenset(s.layers) for s in self.inventory.servable}
+        return Offer(self.address, layers, self.doubted)
+
+    @property
+    def load(self) -> int:
+        """Rows that wait there, as far as known: by its word, or only those of this router."""
+        return max(self._waiting_rows, self.heartbeat.queued_rows)
+
+    @property
+    def idle(self) -> bool:
+        return not self._attempts
+
+    async def keep(self) -> None:
+        """Connect, and again after each loss, until cancelled."""
+        backoff_s = FIRST_BACKOFF_S
+        try:
+            while True:
+                if await self._connect():
+                    await self._closed.wait()
+                    if self._served:
+                        backoff_s = FIRST_BACKOFF_S
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+        finally:
+            self._close()
+            self._down()
+
+    async def _connect(self) -> bool:
+        self._closed, self._served = asyncio.Event(), False
+        loop = asyncio.get_running_loop()
+        kind, _, rest = self.address.partition(":")
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                if kind == "unix":
+                    await loop.create_unix_connection(lambda: Connection(self), rest)
+                else:
+                    host, _, port = self.address.rpartition(":")
+                    await loop.create_connection(
+                        lambda: Connection(self), host.strip("[]"), int(port)
+                    )
+        except (OSError, TimeoutError):
+            self.tried = True
+            self._owner.offer_changed(self)
+            return False
+        return True
+
+    def send(self, message: Message, waiter: Waiter) -> bool:
+        """Send an attempt; False where the link is not up."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        self._last_attempt += 1
+        expires_s = message.sent_s + message.timeout_s
+        self._attempts[self._last_attempt] = Attempt(message, waiter, expires_s)
+        self._waiting_rows += len(message.rows)
+        self.rows += len(message.rows)
+        body = np.ascontiguousarray(message.rows).view(np.uint8).data.cast("B")
+        header = compute_frame(message, self._last_attempt)
+        self._transport.write(encode(header, len(body)))
+        self._transport.write(body)
+        self._owner.load_changed(self)
+        return True
+
+    def tick(self, now_s: float) -> None:
+        """Notice silence and attempts whose time is over."""
+        if self._transport is None:
+            return
+        if self._pulse.tick() and self._greeted:
+            self._owner.offer_changed(self)
+        if self._pulse.dead:
+            self._close()
+        late = [number for number, a in self._attempts.items() if a.expires_s <= now_s]
+        for number in late:
+            self._fail(number, Cause.DEADLINE)
+
+    def doubt(self, routable: Routable, *, widespread: bool) -> None:
+        """Of a silent link: give up what others can do, and everything when it is overdue."""
+        if self._pulse.overdue and not self._lost and not widespread:
+            tell("link_silent", address=self.address, worker=self.inventory.worker)
+            self._lost = True
+            self._give_up(Cause.BROKEN)
+        for number, attempt in list(self._attempts.items()):
+            if replaceable(attempt.message, routable):
+                self._fail(number, Cause.BROKEN)
+
+    def connected(self, transport: asyncio.Transport) -> None:
+        self._transport, self._pulse = transport, Pulse()
+        raw: socket.socket | None = transport.get_extra_info("socket")
+        if raw is not None and raw.family != socket.AF_UNIX:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def received(self, header: LinkFrame, body: memoryview) -> None:
+        match header.WhichOneof("kind"):
+            case "heartbeat":
+                self.heartbeat = header.heartbeat
+                self._owner.load_changed(self)
+            case "inventory":
+                self._take_inventory(header.inventory)
+            case "result":
+                self._take_result(header.result, body)
+            case _:
+                pass  # of a later protocol, or not for a router
+
+    def beat(self) -> None:
+        """Take note of bytes, also of a frame that is not whole yet."""
+        if self._pulse.beat() and self._greeted:
+            if self._lost:
+                tell("link_speaks_again", address=self.address, worker=self.inventory.worker)
+            self._lost = False
+            self._owner.offer_changed(self)
+
+    def disconnected(self) -> None:
+        self._down()
+        self._closed.set()
+
+    def _take_inventory(self, inventory: Inventory) -> None:
+        first, self._greeted, self._served = not self._greeted, True, True
+        self.tried = True
+        self.inventory = inventory
+        tell(
+            "link_up" if first else "inventory",
+            address=self.address,
+            worker=inventory.worker,
+            artifacts=len(inventory.servable),
+            draining=inventory.draining,
+        )
+        self._owner.offer_changed(self)
+
+    def _take_result(self, result: Result, body: memoryview) -> None:
+        attempt = self._take(result.attempt)
+        if attempt is None:
+            self.dropped += 1
+            return
+        attempt.waiter.answered(attempt.message, result, body)
+
+    def _take(self, number: int) -> Attempt | None:
+        attempt = self._attempts.pop(number, None)
+        if attempt is not None:
+            self._waiting_rows -= len(attempt.message.rows)
+            self._owner.load_changed(self)
+        return attempt
+
+    def _fail(self, number: int, cause: Cause) -> None:
+        attempt = self._take(number)
+        if attempt is not None:
+            attempt.waiter.failed(attempt.message, cause)
+
+    def _give_up(self, cause: Cause) -> None:
+        """Fail what is under way; first of all nobody is sent here any more."""
+        attempts, self._attempts, self._waiting_rows = self._attempts, {}, 0
+        self._owner.offer_changed(self)
+        for attempt in attempts.values():
+            attempt.waiter.failed(attempt.message, cause)
+
+    def _down(self) -> None:
+        if self._greeted:
+            tell("link_down", address=self.address, worker=self.inventory.worker)
+        self._transport, self._greeted, self.heartbeat = None, False, Heartbeat()
+        self._lost = False
+        self._give_up(Cause.BROKEN)
+        self._owner.load_changed(self)
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()

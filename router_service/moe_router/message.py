@@ -1,0 +1,60 @@
+"""What an exchange asks of one worker, and what it needs to know of the world to do so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from moe_router.ladder import Ask, Lost
+from moe_router.plan import Pairs
+from moe_router.replica import Routable
+from moe_router.view import View
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The pairs of a message that go to one artifact."""
+
+    lost: Lost
+    ask: Ask
+    pairs: Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one worker is asked: the rows of all parts, one after another."""
+
+    worker: str
+    layer: int
+    parts: tuple[Part, ...]
+    rows: Array  # (n, H)
+    sent_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The world at one moment, as far as an exchange needs it."""
+
+    now_s: float
+    newest: View
+    routable: Routable
+    load: Mapping[str, int]
+
+
+def replaceable(message: Message, routable: Routable) -> bool:
+    """Whether other workers with live links could take all parts of a message just as well."""
+    return all(_has_other(message, part, routable) for part in message.parts)
+
+
+def _has_other(message: Message, part: Part, routable: Routable) -> bool:
+    sha256, failed = part.ask.sha256, part.lost.history.failed
+    return any(
+        worker != message.worker and (worker, sha256) not in failed
+        for worker in routable.live.get((sha256, message.layer), ())
+    )

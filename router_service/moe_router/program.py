@@ -1,0 +1,193 @@
+"""A running router: puts sources, tables, links, engine and service together, and takes them down.
+
+After SIGTERM it says that it is not ready, goes on for a moment while clients learn of it, answers
+what is under way and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+from moe_router.copies import Copies
+from moe_router.describe import Describer, Identity
+from moe_router.engine import Engine, Limits
+from moe_router.events import tell
+from moe_router.gates import GateArtifacts
+from moe_router.links import Links
+from moe_router.service import RouterServicer
+from moe_router.settings import Settings
+from moe_router.sources import (
+    EndpointSlices,
+    FixedWorkers,
+    TableFile,
+    TableObject,
+    TableSource,
+    WorkerSource,
+)
+from moe_router.tables import Tables
+from moeops.v1 import router_pb2_grpc
+
+MAX_MESSAGE_BYTES = 256 << 20
+END_S = 30.0
+SETTLE_S = 2.0
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class CannotStart(Exception):
+    """The address cannot be listened on, or there is nowhere to get a table from."""
+
+
+class Router:
+    """One router with everything it holds. Made and run on one event loop."""
+
+    def __init__(self, settings: Settings, table: TableSource, workers: WorkerSource) -> None:
+        self._settings, self._table_source, self._worker_source = settings, table, workers
+        clock = time.monotonic
+        self.tables = Tables(settings.mixture, clock)
+        self.links = Links(clock)
+        self._gates = GateArtifacts(settings.cache)
+        self.tables.on_change(self._gates.want)
+        limits = Limits(settings.max_rows, settings.deadline_s)
+        self.engine = Engine(self.tables, self.links, self._gates, clock, limits)
+        identity = Identity(settings.name, settings.node, uuid.uuid4().hex, settings.mixture)
+        describer = Describer(
+            identity, self.tables, self.links, self.engine.counters, clock, time.time
+        )
+        self._servicer = RouterServicer(self.engine, self.tables, describer)
+        self._health = health.HealthServicer()
+        self._copies = Copies(settings.cache, settings.mixture) if settings.cache else None
+        self._held: tuple[dict[str, Any], float] | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises CannotStart."""
+        ended = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        server = await self._listen()
+        self.tables.on_change(lambda _: self._set_ready())
+        self._restore()
+        tasks = [asyncio.create_task(work) for work in self._works()]
+        stopped = asyncio.create_task(ended.wait())
+        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        await self._end(server)
+        for task in [stopped, *tasks]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in results:
+            if isinstance(error, Exception):
+                raise error
+
+    async def _listen(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=_OPTIONS)
+        router_pb2_grpc.add_RouterServicer_to_server(self._servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        await self._set_health(_NOT_SERVING)
+        await self._health.set("liveness", _SERVING)
+        try:
+            port = server.add_insecure_port(self._settings.listen)
+        except RuntimeError as error:
+            raise CannotStart(f"--listen {self._settings.listen}: {error}") from error
+        await server.start()
+        tell("listening", address=self._settings.listen, port=port)
+        return server
+
+    def _works(self) -> list[Any]:
+        return [
+            self._table_source.follow(self._take_table, self.tables.confirm),
+            self._worker_source.follow(self._take_workers),
+            self.links.watch(),
+            self._servicer.beat(),
+            self._open(),
+        ]
+
+    def _restore(self) -> None:
+        if self._copies is None:
+            return
+        saved = self._copies.table(time.time())
+        if saved is not None:
+            self._held = saved
+            tell("table_from_copy", age_s=round(saved[1]))
+        if self._settings.workers is None:
+            self.links.set_addresses(self._copies.workers())
+
+    def _take_table(self, body: dict[str, Any]) -> None:
+        if not self.links.settled.is_set():
+            self._held = (body, 0.0)
+        else:
+            self._offer(body, 0.0)
+
+    def _offer(self, body: dict[str, Any], age_s: float) -> None:
+        taken = self.tables.offer(body, age_s=age_s)
+        if taken and age_s == 0.0 and self._copies is not None:
+            self._copies.save_table(body, time.time())
+
+    async def _open(self) -> None:
+        """Serve nothing before it is known which workers are there, or too much would be lost."""
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self.links.settled.wait()
+        except TimeoutError:
+            tell("workers_unknown", waited_s=SETTLE_S)
+            self.links.settled.set()
+        if self._held is not None:
+            self._offer(*self._held)
+        await asyncio.Event().wait()
+
+    def _take_workers(self, addresses: Collection[str]) -> None:
+        self.links.set_addresses(addresses)
+        if self._copies is not None:
+            self._copies.save_workers(addresses)
+
+    def _set_ready(self) -> None:
+        self._ready = asyncio.ensure_future(self._set_health(_SERVING))
+
+    async def _set_health(self, status: Any) -> None:
+        for service in ("", "readiness"):
+            await self._health.set(service, status)
+
+    async def _end(self, server: grpc.aio.Server) -> None:
+        tell("ending", drain_s=self._settings.drain_s)
+        await self._set_health(_NOT_SERVING)
+        await asyncio.sleep(self._settings.drain_s)
+        self._servicer.end_streams()
+        await server.stop(END_S)
+        self._gates.end()
+        tell("ended")
+
+
+def sources(settings: Settings) -> tuple[TableSource, WorkerSource]:
+    """Return where the settings say that table and workers come from. Raises CannotStart."""
+    file, fixed = settings.table_file, settings.workers
+    if file is not None and fixed is not None:
+        return TableFile(file), FixedWorkers(fixed)
+    from moe_router.kube import ApiServer, NoCluster  # slow, and of no use without a cluster
+
+    try:
+        api = ApiServer(settings.kubeconfig)
+    except NoCluster as error:
+        text = f"{error}; give --table-file and --workers to serve without a cluster"
+        raise CannotStart(text) from error
+    namespace, name = settings.namespace, settings.mixture
+    table = TableObject(api, namespace, name) if file is None else TableFile(file)
+    workers = (
+        EndpointSlices(api, namespace, f"{name}-workers") if fixed is None else FixedWorkers(fixed)
+    )
+    return table, workers

@@ -1,0 +1,193 @@
+"""Reads requests once, at the edge: afterwards there are only arrays that fit the table.
+
+Every field is checked against the table that will serve the request; what is wrong is refused with
+a sentence that names the field, its value and what would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moe_core import dtypes
+from moe_core.table import GateRow
+from moe_router.gate import Choice, TopK, logits
+from moe_router.refusal import Code, Refused
+from moe_router.sessions import Start, read_token
+from moe_router.view import View
+from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, SequenceRows
+
+Array = npt.NDArray[Any]
+
+MAX_DEADLINE_MS = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """The rows `first` … `last` (excluded) of one session; `start` is None in its first request."""
+
+    session: str
+    start: Start | None
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What both kinds of request have in common: rows of one layer, by session."""
+
+    layer: int
+    gate: GateRow
+    hidden: Array  # (T, H)
+    sequences: tuple[Sequence, ...]
+    deadline_ms: int  # 0 where the client gave none
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Rows and the experts chosen for them."""
+
+    rows: Rows
+    experts: npt.NDArray[np.int32]  # (T, k) rows of the gate's expert list
+    weights: Array  # (T, k), finite and not negative
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(Code.INVALID_ARGUMENT, message)
+
+
+def parse_dispatch(message: DispatchRequest, view: View) -> Request:
+    """Read a request whose caller has applied the gate. Raises Refused."""
+    rows = _parse_rows(message, view)
+    gate = rows.gate
+    if message.gate_sha256 != gate.stable.sha256:
+        raise Refused(
+            Code.FAILED_PRECONDITION,
+            f"gate_sha256 is {message.gate_sha256!r}; layer {rows.layer} is served with gate "
+            f"{gate.name!r} version {gate.stable.version!r}, which is {gate.stable.sha256}",
+        )
+    if message.top_k != gate.top_k:
+        raise _invalid(f"top_k is {message.top_k}; gate {gate.name!r} chooses {gate.top_k} experts")
+    shape = (len(rows.hidden), gate.top_k)
+    experts = _array("expert_index", message.expert_index, np.dtype(np.int32), shape)
+    wrong = (experts < 0) | (experts >= len(gate.experts))
+    if wrong.any():
+        row, slot = np.argwhere(wrong)[0]
+        raise _invalid(
+            f"expert_index[{row}, {slot}] is {experts[row, slot]}; gate {gate.name!r} knows "
+            f"{len(gate.experts)} experts, so it must be from 0 to {len(gate.experts) - 1}"
+        )
+    weights = _array("expert_weights", message.expert_weights, _weights_dtype(message), shape)
+    wide = weights.astype(np.float32)
+    wrong = ~(np.isfinite(wide) & (wide >= 0))
+    if wrong.any():
+        row, slot = np.argwhere(wrong)[0]
+        value = wide[row, slot]
+        raise _invalid(f"expert_weights[{row}, {slot}] is {value}; it must be finite, zero or more")
+    return Request(rows, experts, weights)
+
+
+def parse_route(message: RouteRequest, view: View) -> Rows:
+    """Read a request to which the gate is still to be applied. Raises Refused."""
+    return _parse_rows(message, view)
+
+
+def choose(rows: Rows, weight: Array) -> Request:
+    """Apply the gate of the rows' layer, whose weight is (E, H). Raises Refused."""
+    expected = (len(rows.gate.experts), rows.hidden.shape[1])
+    if weight.shape != expected:
+        raise Refused(
+            Code.FAILED_PRECONDITION,
+            f"gate {rows.gate.name!r} has a weight of shape {weight.shape} for layer {rows.layer}; "
+            f"the table wants (experts, hiddenSize) = {expected}",
+        )
+    choice: Choice = TopK(rows.gate.top_k).choose(logits(rows.hidden, weight))
+    return Request(rows, choice.experts, choice.weights)
+
+
+def _parse_rows(message: DispatchRequest | RouteRequest, view: View) -> Rows:
+    table = view.table
+    if message.request_id == 0:
+        raise _invalid("request_id is 0; it must be any other number")
+    if message.mixture != table.mixture:
+        raise Refused(
+            Code.FAILED_PRECONDITION,
+            f"mixture is {message.mixture!r}; this router serves {table.mixture!r}",
+        )
+    if message.trunk_sha256 and table.trunk_sha256 and message.trunk_sha256 != table.trunk_sha256:
+        raise Refused(
+            Code.FAILED_PRECONDITION,
+            f"trunk_sha256 is {message.trunk_sha256!r}; the experts belong to the trunk "
+            f"{table.trunk_sha256}",
+        )
+    gate = _gate(message.layer, view)
+    if message.hidden_size != table.hidden_size:
+        raise _invalid(f"hidden_size is {message.hidden_size}; it must be {table.hidden_size}")
+    if message.deadline_ms > MAX_DEADLINE_MS:
+        raise _invalid(f"deadline_ms is {message.deadline_ms}; at most {MAX_DEADLINE_MS}")
+    sequences = _sequences(message.sequences)
+    shape = (sequences[-1].last, table.hidden_size)
+    hidden = _array("hidden", message.hidden, _hidden_dtype(message, view), shape)
+    return Rows(message.layer, gate, hidden, sequences, message.deadline_ms)
+
+
+def _gate(layer: int, view: View) -> GateRow:
+    if layer >= view.table.layers:
+        last = view.table.layers - 1
+        raise Refused(
+            Code.NOT_FOUND, f"layer is {layer}; mixture {view.table.mixture!r} has 0 to {last}"
+        )
+    gate = view.gates.get(layer)
+    if gate is None:
+        raise Refused(
+            Code.NOT_FOUND, f"layer {layer} of mixture {view.table.mixture!r} has no gate yet"
+        )
+    return gate
+
+
+def _hidden_dtype(message: DispatchRequest | RouteRequest, view: View) -> np.dtype[Any]:
+    served = dtypes.by_name(view.table.dtype)
+    if message.dtype != served.wire:
+        raise _invalid(
+            f"dtype is {message.dtype}; the mixture's is {served.name} ({int(served.wire)})"
+        )
+    return served.numpy
+
+
+def _weights_dtype(message: DispatchRequest) -> np.dtype[Any]:
+    try:
+        return dtypes.by_wire(message.weights_dtype).numpy
+    except dtypes.UnknownDtype as error:
+        raise _invalid(f"weights_{error}") from None
+
+
+def _sequences(messages: Iterable[SequenceRows]) -> tuple[Sequence, ...]:
+    sequences: list[Sequence] = []
+    first = 0
+    for index, message in enumerate(messages):
+        name = f"sequences[{index}]"
+        size = len(message.session.encode())
+        if not 1 <= size <= 128:
+            raise _invalid(f"{name}.session has {size} bytes; it must have 1 to 128")
+        if message.rows == 0:
+            raise _invalid(f"{name}.rows is 0; it must be 1 or more")
+        token = message.start_token
+        start = read_token(token, f"{name}.start_token") if token else None
+        sequences.append(Sequence(message.session, start, first, first + message.rows))
+        first += message.rows
+    if not sequences:
+        raise _invalid("sequences is empty; it must name the session of every row")
+    return tuple(sequences)
+
+
+def _array(name: str, data: bytes, dtype: np.dtype[Any], shape: tuple[int, int]) -> Array:
+    wanted = shape[0] * shape[1] * dtype.itemsize
+    if len(data) != wanted:
+        raise _invalid(
+            f"{name} has {len(data)} bytes; {shape[0]} x {shape[1]} of {dtype.name} are {wanted}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)

@@ -1,0 +1,142 @@
+"""The gRPC face of the engine: translates between messages and its answers, and holds no rule."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from moe_router.describe import WIRE_RUNGS, Describer, describe_mixture
+from moe_router.engine import Answer, Engine, Fate
+from moe_router.events import Throttle, tell
+from moe_router.refusal import Refused
+from moe_router.settle import Outcome
+from moe_router.stream import HEARTBEAT_S, R, RowsStream
+from moe_router.tables import Tables
+from moeops.v1 import router_pb2, router_pb2_grpc
+from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
+
+INTERNAL = 13
+
+
+class RouterServicer(router_pb2_grpc.RouterServicer):
+    """Serves `moeops.v1.Router`."""
+
+    def __init__(self, engine: Engine, tables: Tables, describer: Describer) -> None:
+        self._engine, self._tables, self._describer = engine, tables, describer
+        self.streams: set[RowsStream[Any]] = set()
+        self._ending = False
+        self._refusals, self._climbs = Throttle(1.0), Throttle(1.0)
+
+    async def Dispatch(  # noqa: N802
+        self, request_iterator: AsyncIterator[DispatchRequest], context: Any
+    ) -> AsyncIterator[RowsResponse]:
+        async for response in self._pipe(self._engine.dispatch, request_iterator):
+            yield response
+
+    async def Route(  # noqa: N802
+        self, request_iterator: AsyncIterator[RouteRequest], context: Any
+    ) -> AsyncIterator[RowsResponse]:
+        async for response in self._pipe(self._engine.route, request_iterator):
+            yield response
+
+    async def DescribeMixture(  # noqa: N802
+        self, request: router_pb2.DescribeMixtureRequest, context: Any
+    ) -> router_pb2.DescribeMixtureResponse:
+        try:
+            return describe_mixture(request, self._tables.view)
+        except Refused as refused:
+            code = next(c for c in grpc.StatusCode if c.value[0] == refused.code)
+            await context.abort(code, refused.message)
+            raise
+
+    async def Describe(  # noqa: N802
+        self, request: router_pb2.DescribeRequest, context: Any
+    ) -> router_pb2.DescribeResponse:
+        return self._describer.describe(request)
+
+    async def beat(self) -> None:
+        """Send heartbeats on all streams until cancelled."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            for stream in self.streams:
+                stream.heartbeat()
+
+    def end_streams(self) -> None:
+        """Take no more requests; streams end when what they have is answered."""
+        self._ending = True
+        for stream in self.streams:
+            stream.end()
+
+    async def _pipe(
+        self, work: Callable[[R], Awaitable[Answer]], requests: AsyncIterator[R]
+    ) -> AsyncIterator[RowsResponse]:
+        async def serve(request: R) -> RowsResponse:
+            return await self._serve(work, request)
+
+        stream: RowsStream[R] = RowsStream(serve)
+        self.streams.add(stream)
+        try:
+            async for response in stream.run(requests):
+                yield response
+        finally:
+            self.streams.discard(stream)
+
+    async def _serve(self, work: Callable[[R], Awaitable[Answer]], request: R) -> RowsResponse:
+        began = perf_counter()
+        try:
+            answer = await work(request)
+        except Refused as refused:
+            self._tell_refusal(refused)
+            failure = refused.to_failure()
+            return RowsResponse(request_id=request.request_id, failure=failure)
+        except Exception as error:
+            tell("bug", level=40, reason=repr(error), request_id=request.request_id)
+            response = RowsResponse(request_id=request.request_id)
+            response.failure.code = INTERNAL
+            response.failure.message = f"the router failed: {error!r}"
+            return response
+        for fate in answer.fates:
+            self._tell_climbs(fate.outcome)
+        return RowsResponse(
+            request_id=request.request_id,
+            hidden=_bytes(answer.hidden),
+            sequences=[_outcome(fate) for fate in answer.fates],
+            epoch=answer.epoch,
+            router_us=int((perf_counter() - began) * 1e6),
+        )
+
+    def _tell_refusal(self, refused: Refused) -> None:
+        held = self._refusals.allows(refused.code, perf_counter())
+        if held is not None:
+            code = refused.code.name
+            tell("request_refused", code=code, reason=refused.message, held_back=held)
+
+    def _tell_climbs(self, outcome: Outcome) -> None:
+        for rung, expert_id, rows in outcome.rungs:
+            held = self._climbs.allows((rung, expert_id), perf_counter())
+            if held is not None:
+                tell("ladder", rung=rung, expert=expert_id, rows=rows, held_back=held)
+
+
+def _bytes(hidden: npt.NDArray[Any]) -> bytes:
+    return np.ascontiguousarray(hidden).tobytes()
+
+
+def _outcome(fate: Fate) -> router_pb2.SequenceOutcome:
+    outcome = fate.outcome
+    return router_pb2.SequenceOutcome(
+        start_token=fate.token,
+        degraded_ppm=round(1e6 * outcome.lost / outcome.mass) if outcome.mass > 0 else 0,
+        degraded=fate.degraded,
+        repinned_experts=fate.repinned,
+        rungs=[
+            router_pb2.RungRows(rung=WIRE_RUNGS[rung], expert_id=expert_id, rows=rows)
+            for rung, expert_id, rows in outcome.rungs
+        ],
+    )

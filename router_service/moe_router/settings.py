@@ -1,0 +1,110 @@
+"""The router's settings, from flags and the environment (a flag wins), read once at the start."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_ABOUT = "Routes the tokens of one mixture to the workers that hold its experts."
+_EPILOG = "Every flag has an environment variable, named in brackets; the flag wins."
+
+
+class BadSetting(ValueError):
+    """A flag or variable is missing or wrong; the message names it, its value and what is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a router was started with. `table_file` None and `workers` None: ask the API server."""
+
+    mixture: str
+    namespace: str
+    listen: str
+    table_file: Path | None
+    workers: tuple[str, ...] | None
+    cache: Path | None
+    name: str
+    node: str
+    kubeconfig: str | None
+    drain_s: float
+    max_rows: int
+    deadline_s: float
+
+
+# flag, variable, default, help
+_FLAGS = (
+    ("mixture", "MOE_MIXTURE", None, "name of the mixture to serve"),
+    ("namespace", "POD_NAMESPACE", "default", "its namespace"),
+    ("listen", "MOE_LISTEN", "0.0.0.0:7000", "where clients connect: HOST:PORT or unix:PATH"),
+    ("table-file", "MOE_TABLE_FILE", "", "a RoutingTable in JSON or YAML, read when it changes; "
+     "without it the object is watched"),
+    ("workers", "MOE_WORKERS", "", "link addresses of workers, with commas between; without it "
+     "the EndpointSlices of MIXTURE-workers are watched"),
+    ("cache", "MOE_CACHE", "", "where the last table and gate artifacts are kept"),
+    ("name", "POD_NAME", "", "this router's name; default: that of the host"),
+    ("node", "NODE_NAME", "", "its node"),
+    ("kubeconfig", "KUBECONFIG", "", "how to reach the API server from outside its cluster"),
+    ("drain-seconds", "MOE_DRAIN_SECONDS", "1", "how long requests are taken after SIGTERM, while "
+     "clients learn of it"),
+    ("max-rows", "MOE_MAX_ROWS", "65536", "rows under way at once; more are refused"),
+    ("deadline-seconds", "MOE_DEADLINE_SECONDS", "5", "for requests that give none"),
+)  # fmt: skip
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Read the settings. Raises BadSetting; `--help` ends the program as argparse does."""
+    parser = argparse.ArgumentParser("moe_router", description=_ABOUT, epilog=_EPILOG)
+    for flag, variable, default, text in _FLAGS:
+        shown = f" (default: {default})" if default else ""
+        parser.add_argument(f"--{flag}", metavar="VALUE", help=f"{text}{shown} [{variable}]")
+    given = vars(parser.parse_args(arguments))
+
+    def value(flag: str) -> str:
+        _, variable, default, _ = next(row for row in _FLAGS if row[0] == flag)
+        found = given[flag.replace("-", "_")] or environment.get(variable) or default
+        if found is None:
+            raise BadSetting(f"--{flag} ({variable}) is missing; it is required")
+        return str(found)
+
+    table_file, workers, cache = value("table-file"), value("workers"), value("cache")
+    return Settings(
+        mixture=value("mixture"),
+        namespace=value("namespace"),
+        listen=_address("--listen", value("listen")),
+        table_file=Path(table_file) if table_file else None,
+        workers=_addresses(workers) if workers else None,
+        cache=Path(cache) if cache else None,
+        name=value("name") or socket.gethostname(),
+        node=value("node"),
+        kubeconfig=value("kubeconfig") or None,
+        drain_s=_number("--drain-seconds", value("drain-seconds"), 0, 600),
+        max_rows=int(_number("--max-rows", value("max-rows"), 1, 1 << 30)),
+        deadline_s=_number("--deadline-seconds", value("deadline-seconds"), 0.01, 600),
+    )
+
+
+def _number(name: str, text: str, low: float, high: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not low <= number <= high:
+        raise BadSetting(f"{name} is {text!r}; it must be a number from {low} to {high}")
+    return number
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(_address("--workers", part.strip()) for part in text.split(",") if part.strip())
+
+
+def _address(name: str, text: str) -> str:
+    kind, _, path = text.partition(":")
+    if kind == "unix" and path:
+        return text
+    host, _, port = text.rpartition(":")
+    if host and port.isdigit() and int(port) < 65536:
+        return text
+    raise BadSetting(f"{name} is {text!r}; it must be HOST:PORT or unix:PATH")

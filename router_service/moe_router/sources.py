@@ -1,0 +1,165 @@
+"""Where the table and the list of workers come from: a file and flags, or the API server.
+
+A source hands on what it reads, on the event loop, and keeps going through troubles. It does not
+judge: `Tables` and `Links` do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from moe_router.events import tell
+from moe_router.kube import Api, Objects, Watch
+
+POLL_S = 0.05
+
+Body = dict[str, Any]
+
+
+class TableSource(Protocol):
+    """Gives RoutingTable objects for as long as it is followed."""
+
+    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], None]) -> None:
+        """Call `take` with each state of the object and `confirm` when it is still that one."""
+        ...
+
+
+class WorkerSource(Protocol):
+    """Gives link addresses of workers for as long as it is followed."""
+
+    async def follow(self, take: Callable[[Collection[str]], None]) -> None:
+        """Call `take` with all addresses after each change."""
+        ...
+
+
+class TableFile:
+    """A file with the object in JSON or YAML; read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], None]) -> None:
+        seen: object = None
+        while True:
+            now = self._stamp()
+            if now != seen:
+                seen = now
+                self._read(take)
+            if now is not None:
+                confirm()
+            await asyncio.sleep(POLL_S)
+
+    def _stamp(self) -> object:
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+    def _read(self, take: Callable[[Body], object]) -> None:
+        try:
+            body = yaml.safe_load(self._path.read_text())
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            tell("table_file_unreadable", file=self._path, reason=error)
+            return
+        if isinstance(body, dict):
+            take(body)
+        else:
+            reason = f"it holds a {type(body).__name__}; it must be a RoutingTable object"
+            tell("table_file_unreadable", file=self._path, reason=reason)
+
+
+class FixedWorkers:
+    """The addresses that were given once and for all."""
+
+    def __init__(self, addresses: Collection[str]) -> None:
+        self._addresses = addresses
+
+    async def follow(self, take: Callable[[Collection[str]], None]) -> None:
+        take(self._addresses)
+        await asyncio.Event().wait()
+
+
+class TableObject:
+    """The RoutingTable of one name in one namespace. A deleted one leaves the last in place."""
+
+    def __init__(self, api: Api, namespace: str, name: str) -> None:
+        self._api, self._name = api, name
+        self._path = f"/apis/moeops.dev/v1alpha1/namespaces/{namespace}/routingtables"
+
+    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], None]) -> None:
+        loop, present = asyncio.get_running_loop(), False
+
+        def changed(objects: Objects) -> None:
+            nonlocal present
+            body = objects.get(self._name)
+            if body is not None:
+                take(body)
+            elif present:
+                tell("table_gone", name=self._name)
+            present = body is not None
+
+        def confirmed() -> None:
+            if present:
+                confirm()
+
+        query = {"fieldSelector": f"metadata.name={self._name}"}
+        watch = Watch(self._api, self._path, query, _onto(loop, changed), _onto0(loop, confirmed))
+        await _run(watch)
+
+
+class EndpointSlices:
+    """The endpoints of a Service, ready or not, by the port named `link`."""
+
+    def __init__(self, api: Api, namespace: str, service: str) -> None:
+        self._api, self._service = api, service
+        self._path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+
+    async def follow(self, take: Callable[[Collection[str]], None]) -> None:
+        loop = asyncio.get_running_loop()
+        query = {"labelSelector": f"kubernetes.io/service-name={self._service}"}
+        changed = _onto(loop, lambda objects: take(addresses(objects)))
+        await _run(Watch(self._api, self._path, query, changed, lambda: None))
+
+
+def addresses(slices: Objects) -> frozenset[str]:
+    """Return `host:port` of every endpoint in these EndpointSlices."""
+    found = set()
+    for body in slices.values():
+        ports = [p["port"] for p in body.get("ports") or [] if p.get("name") == "link"]
+        hosts = [a for e in body.get("endpoints") or [] for a in e.get("addresses") or []]
+        found |= {
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            for host in hosts
+            for port in ports
+        }
+    return frozenset(found)
+
+
+async def _run(watch: Watch) -> None:
+    watch.start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        watch.end()
+
+
+def _onto(
+    loop: asyncio.AbstractEventLoop, call: Callable[[Objects], None]
+) -> Callable[[Objects], None]:
+    return lambda objects: _call(loop, lambda: call(objects))
+
+
+def _onto0(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> Callable[[], None]:
+    return lambda: _call(loop, call)
+
+
+def _call(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Run on the loop, unless the program is ending and the loop is closed."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)

@@ -1,0 +1,70 @@
+"""One stream of requests: takes them as they come, answers in any order, shows that it lives.
+
+A stream is only a pipe: a request that fails is answered with its failure. What is taken in and
+not yet written out is bounded, so that a slow reader slows its own sending and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Generic, TypeVar
+
+from moe_router.events import tell
+from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
+
+R = TypeVar("R", DispatchRequest, RouteRequest)
+
+REQUESTS_PER_STREAM = 256
+HEARTBEAT_S = 0.05
+
+
+class RowsStream(Generic[R]):
+    """Runs the requests of one stream through `serve`, which never raises."""
+
+    def __init__(self, serve: Callable[[R], Awaitable[RowsResponse]]) -> None:
+        self._serve: Callable[[R], Awaitable[RowsResponse]] = serve
+        self._answers: asyncio.Queue[RowsResponse | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(REQUESTS_PER_STREAM)
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._reader: asyncio.Task[None] | None = None
+
+    def heartbeat(self) -> None:
+        """Show a sign of life, if the client waits for something and nothing else says it."""
+        if self._under_way and self._answers.empty():
+            self._answers.put_nowait(RowsResponse())
+
+    def end(self) -> None:
+        """Take nothing more; the stream ends when what is under way is answered."""
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def run(self, requests: AsyncIterator[R]) -> AsyncGenerator[RowsResponse, None]:
+        """Give the answers until the requests have ended and all are answered."""
+        self._reader = asyncio.create_task(self._read(requests))
+        try:
+            while (answer := await self._answers.get()) is not None:
+                yield answer
+                if answer.request_id:
+                    self._room.release()
+        finally:
+            self._reader.cancel()
+            for task in self._under_way:
+                task.cancel()
+
+    async def _read(self, requests: AsyncIterator[R]) -> None:
+        try:
+            await self._room.acquire()
+            async for request in requests:
+                task = asyncio.create_task(self._answer(request))
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
+                await self._room.acquire()
+        except Exception as error:  # the client is gone, or sent what is no message
+            tell("stream_broken", reason=repr(error))
+        finally:
+            ending = asyncio.gather(*self._under_way, return_exceptions=True)
+            ending.add_done_callback(lambda _: self._answers.put_nowait(None))
+
+    async def _answer(self, request: R) -> None:
+        self._answers.put_nowait(await self._serve(request))

@@ -1,0 +1,50 @@
+"""A routing table with the look-ups that a request needs, built once when a table arrives.
+
+Immutable: a request keeps the view that it started with to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from moe_core.table import ExpertRow, GateRow, Role, Table, Version
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One table, by expert id and by layer. `dense` has the stand-in of each layer with one."""
+
+    table: Table
+    experts: Mapping[str, ExpertRow]
+    gates: Mapping[int, GateRow]
+    dense: Mapping[int, ExpertRow]
+    rolling: tuple[ExpertRow, ...]
+
+    @classmethod
+    def of(cls, table: Table) -> Self:
+        every = tuple(range(table.layers))
+        gates = {layer: gate for gate in table.gates for layer in gate.layers or every}
+        dense = {
+            layer: row
+            for row in table.experts
+            if row.role is Role.DENSE and row.stable is not None
+            for layer in row.layers or every
+        }
+        return cls(
+            table=table,
+            experts={row.expert_id: row for row in table.experts},
+            gates=gates,
+            dense=dense,
+            rolling=tuple(row for row in table.experts if row.rollout is not None),
+        )
+
+    def stable(self, expert_id: str) -> Version | None:
+        row = self.experts.get(expert_id)
+        return None if row is None else row.stable
+
+    def revokes(self, expert_id: str, sha256: str) -> bool:
+        """Whether this table forbids rows to a version of an expert."""
+        row = self.experts.get(expert_id)
+        return row is not None and sha256 in row.revoked
