@@ -1,0 +1,250 @@
+"""The client of a mixture's routers: hidden states in, hidden states out, in numpy.
+
+It carries out what `retry` decides: sends, waits, sends again elsewhere, until the answer or the
+deadline. Free of torch and transformers, so that load generators and other runtimes can use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from moe_client import retry
+from moe_client.channel import MAX_MESSAGE_BYTES, connect
+from moe_client.errors import Closed, InvalidRequest, MoeError, from_code, from_number
+from moe_client.messages import (
+    Answer,
+    Choice,
+    Encode,
+    Rows,
+    encode_dispatch,
+    encode_route,
+    read_answer,
+)
+from moe_client.mixture import Mixture
+from moe_client.pipe import Answered, Event, Pipe
+from moe_client.retry import Fail, Health, Progress, Refused, Send
+from moe_client.router import ABSENT, PROBE_TIMEOUT_S, Router
+from moeops.v1.router_pb2 import RowsResponse
+
+if TYPE_CHECKING:
+    from moe_client.async_model import AsyncModel
+
+DEFAULT_TIMEOUT_S = 10.0
+_MARGIN_BYTES = 1 << 20
+
+
+def attach(model: Any, addresses: str | Sequence[str], **options: Any) -> AsyncModel:
+    """Attach a transformers model for `async with`; options and errors are `moe_client.attach`'s.
+
+    The value is called and its `generate` is awaited as the model's own are called.
+    """
+    from moe_client.async_model import AsyncModel
+    from moe_client.attachment import attach as attach_now
+
+    return AsyncModel(model, lambda: attach_now(model, addresses, **options))
+
+
+class RouterClient:
+    """Asks the routers of one mixture; any number of requests at once, from one event loop.
+
+    `addresses` are `host:port` or `unix:/path`; a router that is silent for 0.2 s, or gone, is
+    left for another. `mixture` may be empty: then it is the one that the routers serve.
+    Every request ends within its time-out: with an answer, or with a MoeError.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        mixture: str = "",
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        names = [addresses] if isinstance(addresses, str) else list(addresses)
+        if not names:
+            raise ValueError("addresses is empty; it must name at least one router")
+        if timeout_s <= 0:
+            raise ValueError(f"timeout_s is {timeout_s}; it must be more than 0")
+        self.mixture = mixture
+        self.timeout_s = timeout_s
+        self.retries = 0
+        self._routers = {
+            name: Router(name, mixture, lambda address: connect(address, credentials))
+            for name in names
+        }
+        self._requests: set[_Request] = set()
+        self._closed = False
+
+    @property
+    def health(self) -> dict[str, Health]:
+        """What is known of each router."""
+        return {address: router.health for address, router in self._routers.items()}
+
+    async def describe(self, *, timeout_s: float | None = None) -> Mixture:
+        """Return what the routers serve. Raises MoeError."""
+        now = asyncio.get_running_loop().time()
+        served = await self._describe(now + (timeout_s or self.timeout_s))
+        self.mixture = self.mixture or served.name
+        return served
+
+    async def dispatch(
+        self, rows: Rows, choice: Choice, *, trunk_sha256: str = "", timeout_s: float | None = None
+    ) -> Answer:
+        """Return the experts' combined answer to rows whose experts are chosen. Raises MoeError."""
+        encode = encode_dispatch(await self._name(), trunk_sha256, rows, choice)
+        response = await self._ask("Dispatch", encode, rows, timeout_s or self.timeout_s)
+        return read_answer(response, rows)
+
+    async def route(
+        self, rows: Rows, *, trunk_sha256: str = "", timeout_s: float | None = None
+    ) -> Answer:
+        """Return the answer to rows whose experts the router is to choose. Raises MoeError."""
+        encode = encode_route(await self._name(), trunk_sha256, rows)
+        response = await self._ask("Route", encode, rows, timeout_s or self.timeout_s)
+        return read_answer(response, rows)
+
+    async def close(self) -> None:
+        """End all connections; requests in flight fail with Closed."""
+        self._closed = True
+        for request in self._requests:
+            request.fail(Closed("the client was closed"))
+        await asyncio.sleep(0)
+        for router in self._routers.values():
+            await router.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _name(self) -> str:
+        return self.mixture or (await self.describe()).name
+
+    async def _describe(self, deadline: float) -> Mixture:
+        rounds = 0
+        while True:
+            for address, router in self._routers.items():
+                try:
+                    return Mixture.read(await router.describe(PROBE_TIMEOUT_S))
+                except grpc.aio.AioRpcError as error:
+                    refusal = from_code(error.code(), f"router {address}: {error.details()}")
+                    if error.code() not in ABSENT:
+                        raise refusal from None
+            wait_s = retry.backoff(rounds, random.random())
+            if asyncio.get_running_loop().time() + wait_s > deadline:
+                raise refusal
+            await asyncio.sleep(wait_s)
+            rounds += 1
+
+    async def _ask(self, rpc: str, encode: Encode, rows: Rows, timeout_s: float) -> RowsResponse:
+        if self._closed:
+            raise Closed("the client is closed")
+        if rows.hidden.nbytes > MAX_MESSAGE_BYTES - _MARGIN_BYTES:
+            raise InvalidRequest(
+                f"hidden has {rows.hidden.nbytes} bytes; "
+                f"a message holds at most {MAX_MESSAGE_BYTES - _MARGIN_BYTES}"
+            )
+        session = rows.sequences[0].session if rows.sequences else ""
+        request = _Request(self._routers, rpc, encode, session, timeout_s)
+        self._requests.add(request)
+        try:
+            return await request.run()
+        finally:
+            self._requests.discard(request)
+            self.retries += max(request.progress.sent - 1, 0)
+            request.end()
+
+
+class _Request:
+    """One request from its first message to its answer."""
+
+    def __init__(
+        self,
+        routers: dict[str, Router],
+        rpc: str,
+        encode: Encode,
+        session: str,
+        timeout_s: float,
+    ) -> None:
+        self.progress = Progress(session)
+        self._routers = routers
+        self._rpc = rpc
+        self._encode = encode
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._deadline = self._loop.time() + timeout_s
+        self._events: asyncio.Queue[tuple[int, Event] | MoeError] = asyncio.Queue()
+        self._timers = [self._loop.call_at(self._deadline, self._expire)]
+        self._attempts: list[tuple[Pipe, int]] = []
+
+    async def run(self) -> RowsResponse:
+        """Return the first good answer. Raises MoeError."""
+        self.progress, send = retry.first(self.progress, self._health())
+        self._send(send.address)
+        left: set[int] = set()  # attempts that were given up, though they may still be answered
+        while not isinstance(told := await self._events.get(), MoeError):
+            attempt, event = told
+            if isinstance(event, Answered) and not event.response.HasField("failure"):
+                return event.response
+            if attempt in left:
+                continue
+            left.add(attempt)
+            setback = _refusal(event) if isinstance(event, Answered) else event
+            self.progress, step = retry.after(
+                self.progress, setback, self._health(), random.random()
+            )
+            if isinstance(step, Fail):
+                raise step.error
+            self._schedule(step)
+        raise told
+
+    def fail(self, error: MoeError) -> None:
+        """Give up, whatever is under way."""
+        self._events.put_nowait(error)
+
+    def end(self) -> None:
+        """Whatever still comes is of no interest."""
+        for timer in self._timers:
+            timer.cancel()
+        for pipe, request_id in self._attempts:
+            pipe.forget(request_id)
+
+    def _health(self) -> dict[str, Health]:
+        return {address: router.health for address, router in self._routers.items()}
+
+    def _expire(self) -> None:
+        self.fail(retry.expired(self.progress, self._timeout_s))
+
+    def _schedule(self, step: Send) -> None:
+        if step.delay_s == 0:
+            self._send(step.address)
+        else:
+            self._timers.append(self._loop.call_later(step.delay_s, self._send, step.address))
+
+    def _send(self, address: str) -> None:
+        left_ms = max(int((self._deadline - self._loop.time()) * 1000), 1)
+        pipe = self._routers[address].pipe(self._rpc)
+        attempt = len(self._attempts)
+
+        def tell(event: Event) -> None:
+            self._events.put_nowait((attempt, event))
+
+        self._attempts.append((pipe, pipe.send(self._encode, left_ms, tell)))
+
+
+def _refusal(event: Answered) -> Refused:
+    failure = event.response.failure
+    error = from_number(failure.code, failure.message, event.response.epoch)
+    return Refused(event.address, error, failure.retry_after_ms / 1000)

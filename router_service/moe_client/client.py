@@ -1,0 +1,114 @@
+"""The same client for callers without an event loop: a thread runs one, callers wait on it.
+
+Nothing of the client is repeated here; this is only the bridge between a thread and `aio`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from moe_client import aio
+from moe_client.messages import Answer, Choice, Rows
+from moe_client.mixture import Mixture
+from moe_client.retry import Health
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a daemon thread of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start `work` on the loop; safe from any thread but the loop's."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def stop(self) -> None:
+        """End the thread; what still runs on the loop is cancelled."""
+        self.submit(_cancel_others()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+class RouterClient:
+    """`moe_client.aio.RouterClient` for any number of threads; see there for what it promises."""
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        mixture: str = "",
+        timeout_s: float = aio.DEFAULT_TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._client = aio.RouterClient(
+            addresses, mixture=mixture, timeout_s=timeout_s, credentials=credentials
+        )
+        self._thread = LoopThread("moe-client")
+        self._closed = False
+
+    @property
+    def health(self) -> dict[str, Health]:
+        """What is known of each router."""
+        return self._client.health
+
+    @property
+    def retries(self) -> int:
+        """Messages sent again, since the client was made."""
+        return self._client.retries
+
+    def describe(self, *, timeout_s: float | None = None) -> Mixture:
+        """Return what the routers serve. Raises MoeError."""
+        return self._thread.submit(self._client.describe(timeout_s=timeout_s)).result()
+
+    def dispatch(
+        self, rows: Rows, choice: Choice, *, trunk_sha256: str = "", timeout_s: float | None = None
+    ) -> Answer:
+        """Return the experts' combined answer to rows whose experts are chosen. Raises MoeError."""
+        work = self._client.dispatch(rows, choice, trunk_sha256=trunk_sha256, timeout_s=timeout_s)
+        return self._thread.submit(work).result()
+
+    def route(
+        self, rows: Rows, *, trunk_sha256: str = "", timeout_s: float | None = None
+    ) -> Answer:
+        """Return the answer to rows whose experts the router is to choose. Raises MoeError."""
+        work = self._client.route(rows, trunk_sha256=trunk_sha256, timeout_s=timeout_s)
+        return self._thread.submit(work).result()
+
+    def close(self) -> None:
+        """End all connections; requests in flight fail with Closed. Once more does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._thread.submit(self._client.close()).result()
+        self._thread.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

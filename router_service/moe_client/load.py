@@ -1,0 +1,86 @@
+"""`python -m moe_client.load`: steady load on the routers of a mixture, and what it met.
+
+Ends with 0 if every request was answered, with 1 if some were not, with 2 for a wrong flag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from moe_client.errors import MoeError
+from moe_client.figures import Report
+from moe_client.recording import load_recording
+from moe_client.steady import SteadyLoad
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        recording = None if given.recording is None else load_recording(given.recording)
+    except (OSError, KeyError, ValueError) as error:
+        parser.error(f"--recording {given.recording} cannot be read: {error}")
+    load = SteadyLoad(
+        given.address,
+        recording,
+        mixture=given.mixture,
+        sessions=given.sessions,
+        rows=given.rows,
+        requests_per_s=given.requests_per_s,
+        timeout_s=given.timeout_s,
+    )
+    try:
+        with load:
+            time.sleep(given.seconds)
+            result = load.report()
+    except MoeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    _show(result, given.output)
+    return 1 if result.failed else 0
+
+
+def _show(result: Report, output: str) -> None:
+    text = json.dumps(result.to_dict()) if output == "json" else "\n".join(result.lines())
+    print(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m moe_client.load", description=(__doc__ or "").partition("\n")[0]
+    )
+    add = parser.add_argument
+    add("--address", action="append", required=True, help="host:port of a router; repeatable")
+    add("--mixture", default="", help="default: the one that the routers serve")
+    add("--recording", type=Path, help="requests to repeat; default: random ones")
+    add("--seconds", type=_positive, default=10.0, help="how long (10)")
+    add("--sessions", type=_count, default=4, help="that ask at the same time (4)")
+    add("--rows", type=_count, default=1, help="rows in each message (1)")
+    add("--requests-per-s", type=_positive, help="of all sessions; default: as fast as it goes")
+    add("--timeout-s", type=_positive, default=5.0, help="of each request, with its retries (5)")
+    add("-o", "--output", choices=("text", "json"), default="text")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"is {text}; it must be more than 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"is {text}; it must be 1 or more")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""One router as a client sees it: its connections, its health, and how it comes back.
+
+A router that is silent or down is asked again in the background until it answers; a stream that
+has fallen silent is left open, so that a late answer still counts, and a new one is begun beside
+it. Which router a request goes to is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+
+from moe_client.errors import Closed
+from moe_client.pipe import Pipe
+from moe_client.retry import Health
+from moeops.v1.router_pb2 import DescribeMixtureRequest, DescribeMixtureResponse
+
+FIRST_PROBE_S = 0.25
+LONGEST_PROBE_S = 4.0
+PROBE_TIMEOUT_S = 1.0
+
+_SERVICE = "/moeops.v1.Router/"
+ABSENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+Connect = Callable[[str], grpc.aio.Channel]
+
+
+class Router:
+    """The streams to one address. Used from one event loop only."""
+
+    def __init__(self, address: str, mixture: str, connect: Connect) -> None:
+        self.address = address
+        self.health = Health.LIVE
+        self._mixture = mixture
+        self._connect = connect
+        self._pipes: dict[str, Pipe] = {}
+        self._left: set[Pipe] = set()
+        self._probe: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def pipe(self, rpc: str) -> Pipe:
+        """Return the stream for `Dispatch` or `Route`; a new one if the last is lost or silent.
+
+        Raises Closed after `close`.
+        """
+        if self._closed:
+            raise Closed("the client was closed")
+        pipe = self._pipes.get(rpc)
+        if pipe is not None and not pipe.lost and not pipe.silent:
+            return pipe
+        if pipe is not None and not pipe.lost:
+            self._left = {left for left in self._left if not left.lost} | {pipe}
+            pipe.retire()
+        channel = self._connect(self.address)
+        self._pipes[rpc] = Pipe(self.address, channel, _SERVICE + rpc, self)
+        return self._pipes[rpc]
+
+    async def describe(self, timeout_s: float) -> DescribeMixtureResponse:
+        """Ask what the router serves. Raises grpc.aio.AioRpcError."""
+        async with self._connect(self.address) as channel:
+            ask = channel.unary_unary(
+                _SERVICE + "DescribeMixture",
+                request_serializer=DescribeMixtureRequest.SerializeToString,
+                response_deserializer=DescribeMixtureResponse.FromString,
+            )
+            answer: DescribeMixtureResponse = await ask(
+                DescribeMixtureRequest(mixture=self._mixture), timeout=timeout_s
+            )
+            return answer
+
+    def heard(self) -> None:
+        """Something came from the router."""
+        self.health = Health.LIVE
+
+    def silent(self) -> None:
+        """A stream with requests in flight has heard nothing for a while."""
+        self._leave(Health.SILENT)
+
+    def lost(self) -> None:
+        """A stream has ended."""
+        self._leave(Health.DOWN)
+
+    async def close(self) -> None:
+        """End everything; requests in flight are told that they are lost."""
+        self._closed = True
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
+        for pipe in (*self._pipes.values(), *self._left):
+            await pipe.close()
+        self._pipes, self._left = {}, set()
+
+    def _leave(self, health: Health) -> None:
+        self.health = health
+        if self._closed:
+            return
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.get_running_loop().create_task(self._revive())
+
+    async def _revive(self) -> None:
+        delay_s = FIRST_PROBE_S
+        while True:
+            await asyncio.sleep(delay_s)
+            if self.health is Health.LIVE:
+                return
+            try:
+                await self.describe(PROBE_TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                if error.code() in ABSENT:
+                    delay_s = min(delay_s * 2, LONGEST_PROBE_S)
+                    continue
+            self.health = Health.LIVE
+            return

@@ -1,0 +1,179 @@
+"""Steady load on a mixture: sessions that ask without pause, and a record of each request.
+
+Each session repeats one recorded text as a model would, layer after layer and some rows at a
+time, under a name of its own; then it begins another. Runs in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import threading
+import time
+from collections.abc import Sequence as Many
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from moe_client.aio import RouterClient
+from moe_client.client import LoopThread
+from moe_client.errors import MoeError
+from moe_client.figures import Record, Report, report
+from moe_client.messages import Answer, Choice, Rows
+from moe_client.mixture import Mixture
+from moe_client.recording import LayerRows, Recording, Text, random_recording
+from moe_client.sessions import SessionBook
+
+
+class SteadyLoad:
+    """Load from entering the block to leaving it; reports may be asked for at any time.
+
+    `rows` is the number of rows in a message, as a batch of one would have in decoding (1) or
+    prefill (more). `requests_per_s` bounds all sessions together; None is as fast as it goes.
+    Without a recording the requests are random.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Many[str],
+        recording: Recording | None = None,
+        *,
+        mixture: str = "",
+        sessions: int = 4,
+        rows: int = 1,
+        requests_per_s: float | None = None,
+        timeout_s: float = 5.0,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._client = RouterClient(
+            addresses, mixture=mixture, timeout_s=timeout_s, credentials=credentials
+        )
+        self._recording = recording
+        self._sessions, self._rows = sessions, rows
+        self._period_s = sessions / requests_per_s if requests_per_s else 0.0
+        self._book = SessionBook()
+        self._lock = threading.Lock()
+        self._records: list[Record] = []
+        self._waiting: dict[int, float] = {}
+        self._numbers = itertools.count()
+        self._ended_s: float | None = None
+
+    def __enter__(self) -> Self:
+        """Begin. Raises MoeError where no router describes the mixture."""
+        self._thread = LoopThread("moe-load")
+        try:
+            served = self._thread.submit(self._client.describe()).result()
+        except BaseException:
+            self._stop_thread()
+            raise
+        self._began_s = self.now()
+        texts = (self._recording or random_recording(served)).texts
+        self._work: Future[None] = self._thread.submit(self._run(served, texts))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End; requests under way are left unanswered and uncounted. Once more does nothing."""
+        if self._ended_s is None:
+            self._ended_s = self.now()
+            self._work.cancel()
+            self._stop_thread()
+
+    @staticmethod
+    def now() -> float:
+        """Return the time of the clock that records and windows use."""
+        return time.monotonic()
+
+    @property
+    def requests(self) -> int:
+        """Requests that have ended."""
+        with self._lock:
+            return len(self._records)
+
+    def records(self) -> list[Record]:
+        """Return what has ended so far, in the order of ending."""
+        with self._lock:
+            return list(self._records)
+
+    def report(self, since_s: float | None = None, until_s: float | None = None) -> Report:
+        """Sum up a window of time; from the begin to now, or the end, where nothing else is said.
+
+        Raises what ended the load by itself, if something did.
+        """
+        if self._work.done() and not self._work.cancelled():
+            self._work.result()
+        until_s = until_s or self._ended_s or self.now()
+        with self._lock:
+            records, waiting = list(self._records), list(self._waiting.values())
+        return report(records, waiting, since_s or self._began_s, until_s)
+
+    def _stop_thread(self) -> None:
+        self._thread.submit(self._client.close()).result()
+        self._thread.stop()
+
+    async def _run(self, served: Mixture, texts: Many[Text]) -> None:
+        turns = itertools.cycle(texts)
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._sessions):
+                delay_s = self._period_s * number / self._sessions
+                group.create_task(self._talk(served, turns, delay_s))
+
+    async def _talk(self, served: Mixture, turns: itertools.cycle[Text], delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        due_s = self.now()
+        while True:
+            text, session = next(turns), secrets.token_hex(8)
+            for start in range(0, text.rows, self._rows):
+                for layer in text.layers:
+                    await self._ask(served, session, layer.part(start, start + self._rows))
+                    due_s = max(due_s + self._period_s, self.now() - self._period_s)
+                    await asyncio.sleep(max(due_s - self.now(), 0))
+            self._book.forget(session)
+
+    async def _ask(self, served: Mixture, session: str, part: LayerRows) -> None:
+        gate = served.gate_of(part.layer)
+        sha256 = gate.sha256 if gate else ""
+        rows = Rows(part.layer, part.hidden, (self._book.ask(session, len(part.hidden)),))
+        choice = Choice(sha256, part.expert_index, part.expert_weights)
+        number, began_s = next(self._numbers), self.now()
+        with self._lock:
+            self._waiting[number] = began_s
+        try:
+            answer = await self._client.dispatch(rows, choice, trunk_sha256=served.trunk_sha256)
+        except MoeError as error:
+            self._note(number, Record(began_s, self.now(), len(part.hidden), failure=str(error)))
+        else:
+            self._book.record(rows, answer)
+            self._note(number, _record(began_s, self.now(), part, answer))
+        finally:
+            with self._lock:
+                self._waiting.pop(number, None)
+
+    def _note(self, number: int, record: Record) -> None:
+        with self._lock:
+            self._records.append(record)
+            del self._waiting[number]
+
+
+def _record(began_s: float, ended_s: float, part: LayerRows, answer: Answer) -> Record:
+    (outcome,) = answer.outcomes
+    expected = part.expected
+    return Record(
+        began_s,
+        ended_s,
+        len(part.hidden),
+        epoch=answer.epoch,
+        degraded_ppm=outcome.degraded_ppm,
+        rungs=tuple((item.rung, item.expert_id, item.rows) for item in outcome.rungs),
+        different=None if expected is None else answer.hidden.tobytes() != expected.tobytes(),
+    )

@@ -1,0 +1,140 @@
+"""A checkpoint split, and served by real workers and real routers on this host.
+
+    with serve(checkpoint, tmp_path, dtype="Float32") as served:
+        attach(model, served.addresses)
+
+Every worker holds every expert, so that each has as many replicas as there are workers; or they
+are spread over the workers, with one replica each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moe_artifacts.index import Index
+from moe_artifacts.plan import Request, make_plan
+from moe_artifacts.split import split
+from moe_core.table import ExpertRow, Failover, GateRow, Table, Version
+from tests.router import process as router_process
+from tests.router.process import RouterProcess
+from tests.support.tables import UID, TableFile
+from tests.worker import process as worker_process
+from tests.worker.process import WorkerProcess
+
+MIXTURE = "tiny"
+
+
+@dataclass
+class Served:
+    """What runs, and the table that it obeys."""
+
+    index: Index
+    table: TableFile
+    workers: list[WorkerProcess] = field(default_factory=list)
+    routers: list[RouterProcess] = field(default_factory=list)
+
+    @property
+    def addresses(self) -> list[str]:
+        return [router.address for router in self.routers]
+
+    @property
+    def mixed_batches(self) -> int:
+        """Batches in which workers computed rows of several requests together."""
+        return sum(worker.describe().counters.mixed_batches for worker in self.workers)
+
+
+@contextmanager
+def serve(
+    checkpoint: Path,
+    directory: Path,
+    *,
+    dtype: str,
+    workers: int = 2,
+    routers: int = 1,
+    spread: bool = False,
+) -> Iterator[Served]:
+    """Split, start everything, wait until all is routable."""
+    index = split_into(checkpoint, directory / "artifacts", dtype)
+    table = TableFile(directory / "table.yaml", table_of(index, top_k_of(checkpoint)))
+    served = Served(index, table)
+    with ExitStack() as stack:
+        starting = [
+            worker_process.spawn(assigned, index.hidden_size, dtype=dtype)
+            for assigned in _share(assignment(index), workers, spread)
+        ]
+        with ThreadPoolExecutor(workers) as pool:
+            served.workers.extend(pool.map(stack.enter_context, starting))
+        links = ",".join(worker.link for worker in served.workers)
+        for _ in range(routers):
+            listening = router_process.spawn(
+                mixture=MIXTURE, table_file=str(table.path), workers=links
+            )
+            served.routers.append(stack.enter_context(listening))
+        digests = [entry.sha256 for entry in index.entries if entry.role is not None]
+        for router in served.routers:
+            router.wait_until_routable(digests, workers=1 if spread else workers)
+        yield served
+
+
+def _share(experts: list[dict[str, Any]], workers: int, spread: bool) -> list[list[dict[str, Any]]]:
+    return [experts[n::workers] if spread else experts for n in range(workers)]
+
+
+def split_into(checkpoint: Path, out: Path, dtype: str) -> Index:
+    prefix = out.resolve().as_uri()
+    request = Request(checkpoint, out, MIXTURE, uri_prefix=prefix, dtype=dtype)
+    return split(make_plan(request), lambda count: None).index
+
+
+def top_k_of(checkpoint: Path) -> int:
+    return make_plan(Request(checkpoint, checkpoint, MIXTURE)).checkpoint.architecture.top_k
+
+
+def assignment(index: Index) -> list[dict[str, Any]]:
+    return [
+        {
+            "expertId": entry.name,
+            "version": entry.version,
+            "uri": entry.uri,
+            "sha256": entry.sha256,
+            "layers": list(entry.layers),
+        }
+        for entry in index.entries
+        if entry.role is not None
+    ]
+
+
+def table_of(index: Index, top_k: int) -> Table:
+    """Return a table in which every part is stable, as an operator would write it first."""
+    experts = [entry for entry in index.entries if entry.role is not None]
+    (gate,) = [entry for entry in index.entries if entry.role is None]
+    rows = tuple(
+        ExpertRow(
+            entry.name,
+            entry.name,
+            entry.role,
+            entry.layers,
+            stable=Version(entry.version, entry.sha256, entry.uri),
+        )
+        for entry in experts
+        if entry.role is not None
+    )
+    stable = Version(gate.version, gate.sha256, gate.uri)
+    names = tuple(entry.name for entry in experts)
+    return Table(
+        mixture=index.mixture,
+        uid=UID,
+        epoch=1,
+        hidden_size=index.hidden_size,
+        layers=index.layers,
+        dtype=index.dtype,
+        trunk_sha256=index.trunk_sha256,
+        failover=Failover(),
+        gates=(GateRow("gate", gate.layers, stable, names, top_k),),
+        experts=rows,
+    )
