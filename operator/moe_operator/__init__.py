@@ -1,0 +1,1 @@
+"""The operator: from objects to routing tables and pods, and back to status."""

@@ -1,0 +1,52 @@
+"""Runs the operator until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from moe_operator import access
+from moe_operator.asking import GrpcAsker
+from moe_operator.options import Options
+from moe_operator.program import operate
+
+_log = logging.getLogger("moe_operator")
+
+
+async def run(options: Options) -> None:
+    """Run the operator. Returns after SIGTERM; raises NoAccess."""
+    operating = asyncio.create_task(operate(options, access.find, GrpcAsker()))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, operating.cancel, number.name)
+    try:
+        await operating
+    except asyncio.CancelledError as stopped:
+        _log.info("stopped: %s", stopped)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 after SIGTERM, 2 where it cannot start."""
+    options = Options.read(sys.argv[1:] if arguments is None else arguments, os.environ)
+    if options.kubeconfig:
+        os.environ["KUBECONFIG"] = options.kubeconfig
+    _log_to_stderr(options.log_level)
+    try:
+        asyncio.run(run(options))
+    except access.NoAccess as error:
+        print(f"moe_operator: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _log_to_stderr(level: str) -> None:
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=level, format=form, stream=sys.stderr)
+    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

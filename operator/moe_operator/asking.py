@@ -1,0 +1,118 @@
+"""Asks a router or a worker to describe itself over gRPC, and reads the answer.
+
+Translation only. Channels are kept for as long as somebody asks there.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+import grpc
+
+from moe_operator.reports import Unanswered
+from moe_operator.world import Counters, RouterReport, WorkerReport
+from moeops.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
+
+_TIMEOUT_S: Final = 1.0
+# No artifact has this name: no router then sends the counters that nobody asked for.
+_NO_DIGEST: Final = ("none",)
+_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.enable_http_proxy", 0),
+)
+_LIVE: Final = (router_pb2.LinkState.LIVE,)
+
+
+class GrpcAsker:
+    """An `Asker` over gRPC, one channel for each address."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def router(self, address: str, digests: tuple[str, ...]) -> RouterReport:
+        stub = router_pb2_grpc.RouterStub(self._channel(address))
+        request = router_pb2.DescribeRequest(sha256=digests or _NO_DIGEST)
+        try:
+            said = await stub.Describe(request, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise Unanswered(f"{address}: {error.code().name}: {error.details()}") from None
+        return router_report(said, digests)
+
+    async def worker(self, address: str) -> tuple[WorkerReport, ...]:
+        stub = worker_pb2_grpc.WorkerStub(self._channel(address))
+        request = worker_pb2.DescribeWorkerRequest()
+        try:
+            said = await stub.Describe(request, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise Unanswered(f"{address}: {error.code().name}: {error.details()}") from None
+        return worker_reports(said)
+
+    async def forget(self, addresses: frozenset[str]) -> None:
+        for address in [a for a in self._channels if a not in addresses]:
+            await self._channels.pop(address).close()
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return self._channels[address]
+
+
+def router_report(said: router_pb2.DescribeResponse, digests: tuple[str, ...]) -> RouterReport:
+    """Return what a router said; pod and time are for the caller to fill in."""
+    offers: dict[str, set[str]] = {}
+    for link in said.links:
+        if link.state in _LIVE:
+            for sha256 in link.sha256:
+                offers.setdefault(sha256, set()).add(link.worker)
+    return RouterReport(
+        pod=said.router,
+        incarnation=said.incarnation,
+        at=datetime.fromtimestamp(0, UTC),
+        table_uid=said.table_uid,
+        epoch=said.epoch,
+        latency_bounds_us=tuple(said.latency_bounds_us),
+        workers={sha256: tuple(sorted(names)) for sha256, names in offers.items()},
+        versions=_versions(said, frozenset(digests)),
+    )
+
+
+def _versions(said: router_pb2.DescribeResponse, digests: frozenset[str]) -> dict[str, Counters]:
+    """Return the counters of each of these versions; zeros where it was never used.
+
+    What several experts use is added up.
+    """
+    found = dict.fromkeys(digests, Counters())
+    for version in said.versions:
+        if version.sha256 in digests:
+            found[version.sha256] = _plus(found[version.sha256], version)
+    return found
+
+
+def _plus(known: Counters, version: router_pb2.VersionCounters) -> Counters:
+    counts = tuple(version.latency_counts)
+    before = known.latency_counts or (0,) * len(counts)
+    return Counters(
+        requests=known.requests + version.requests,
+        rows=known.rows + version.rows,
+        errors=known.errors + sum(version.errors.values()),
+        nonfinite_rows=known.nonfinite_rows + version.nonfinite_rows,
+        norm_sum=known.norm_sum + version.norm_sum,
+        latency_counts=tuple(a + b for a, b in zip(before, counts, strict=True)),
+    )
+
+
+def worker_reports(said: worker_pb2.DescribeWorkerResponse) -> tuple[WorkerReport, ...]:
+    """Return how far a worker is with each of its artifacts; the pod is for the caller."""
+    return tuple(
+        WorkerReport(
+            pod="",
+            sha256=state.expert.sha256,
+            phase=worker_pb2.AssignedState.Phase.Name(state.phase).capitalize(),
+            message=state.failure.message,
+        )
+        for state in said.assigned
+    )

@@ -1,0 +1,166 @@
+"""The steps of a canary: admitted once routable, raised with evidence and room, held, or ended.
+
+Down goes at once, up only with everything in place; a step that waits says what for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from moe_core.table import ExpertRow, Outcome, Rollout, WeightSince
+from moe_operator.case import Case, Decision
+from moe_operator.ending import promote, take_back
+from moe_operator.labels import short
+from moe_operator.overrides import because
+from moe_operator.reason import Reason, Why, moment, written
+from moe_operator.spec import Action
+from moe_operator.verdict import Evidence, Verdict, judge
+from moe_operator.world import Window
+
+
+def step(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
+    """Return the next change of a rollout in progress, or why there is none yet."""
+    once, target = case.decided.once, rollout.target
+    if once is not None and once.action is Action.ABORT:
+        why = Why(Reason.ABORTED, f"{target.version} was taken back: {because(once)}")
+        return take_back(row, rollout, Outcome.ABORTED, why, case)
+    judged = judge(_evidence(row, rollout, case))
+    objection = _objection(rollout, judged, case)
+    if objection is not None:
+        return take_back(row, rollout, Outcome.ROLLED_BACK, objection, case)
+    if once is not None and once.action is Action.PROMOTE and row.candidate is not None:
+        return promote(row, rollout, f"{target.version} is served: {because(once)}", case)
+    if (case.decided.pause is not None) != (rollout.outcome is Outcome.PAUSED):
+        return _hold_or_resume(row, rollout, judged, case)
+    if row.candidate is None:
+        return _admit(row, rollout, case)
+    return _raise(row, rollout, judged, case)
+
+
+def _evidence(row: ExpertRow, rollout: Rollout, case: Case) -> Evidence:
+    nothing, sha256 = Window(), rollout.target.sha256
+    stable = "" if row.stable is None else row.stable.sha256
+    return Evidence(
+        candidate=case.windows.get(sha256, nothing),
+        stable=case.windows.get(stable, nothing),
+        lost=case.reach.lost(sha256),
+        limits=case.expert.rollout.limits,
+        min_requests=case.expert.rollout.min_requests,
+    )
+
+
+def _objection(rollout: Rollout, judged: Verdict, case: Case) -> Why | None:
+    """Return why the candidate cannot stay, if so; evidence counts from the first raise on."""
+    target = rollout.target
+    if target.sha256 in case.refused:
+        return Why(Reason.ARTIFACT_REFUSED, f"{target.version}: {case.refused[target.sha256]}")
+    if rollout.step > 0 and judged.passed is False:
+        return Why(Reason.ROLLED_BACK, f"{target.version} was taken back: {judged.reason}")
+    return None
+
+
+def _hold_or_resume(row: ExpertRow, rollout: Rollout, judged: Verdict, case: Case) -> Decision:
+    """Write down that a person holds the rollout, or lets it go on."""
+    pause = case.decided.pause
+    outcome = Outcome.PROGRESSING if pause is None else Outcome.PAUSED
+    changed = replace(rollout, outcome=outcome)
+    reason = Reason.CANARY if pause is None else Reason.PAUSED
+    said = "goes on" if pause is None else f"held: {because(pause)}"
+    why = Why(reason, f"{_place(changed, case)}: {said}; {judged.reason}")
+    new = replace(row, rollout=changed)
+    return Decision(new, why, _room(changed, case), told=why, again_at=case.now)
+
+
+def _admit(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
+    """Name the candidate, without weight, once every router reaches enough of its pods."""
+    target, room = rollout.target, case.room(_next_weight(rollout, case))
+    reached = case.reach.workers(target.sha256)
+    if reached >= room:
+        told = Why(Reason.STARTED, f"{target.version} is on trial, without weight yet")
+        why = Why(Reason.CANARY, f"{_place(rollout, case)}: {told.message}")
+        return Decision(replace(row, candidate=target), why, room, told, case.now)
+    deadline_s = case.expert.rollout.progress_deadline_s
+    ends = moment(rollout.step_began) + timedelta(seconds=deadline_s)
+    why = case.waits_for_pods(target.sha256, f"{reached} of {room} pods of {target.version} serve")
+    held = rollout.outcome is Outcome.PAUSED
+    if ends > case.now or held or why.reason is Reason.WAITING_FOR_ROUTERS:
+        return Decision(row, why, room, again_at=ends if ends > case.now else None)
+    sentence = f"{target.version} could not serve within {deadline_s} s: {why.message}"
+    over = Why(Reason.DEADLINE_EXCEEDED, sentence)
+    return take_back(row, rollout, Outcome.ROLLED_BACK, over, case)
+
+
+def _raise(row: ExpertRow, rollout: Rollout, judged: Verdict, case: Case) -> Decision:
+    """Raise the weight, or promote after the last step, if nothing is left to wait for."""
+    waits, again_at = _waits(rollout, case)
+    place, room = _place(rollout, case), _room(rollout, case)
+    said = "; ".join((f"{place}: {judged.reason}", *waits))
+    if rollout.outcome is Outcome.PAUSED:
+        held = because(case.decided.pause) if case.decided.pause else ""
+        return Decision(row, Why(Reason.PAUSED, f"{said}; held: {held}"), room)
+    if waits or (rollout.step > 0 and judged.passed is None):
+        return Decision(row, Why(Reason.CANARY, said), room, again_at=again_at)
+    weight = _next_weight(rollout, case)
+    needed, reached = case.room(weight), case.reach.workers(rollout.target.sha256)
+    if reached < needed:
+        lacking = f"{said}; {reached} of {needed} pods for {weight}% serve"
+        return Decision(row, case.waits_for_pods(rollout.target.sha256, lacking), needed)
+    if rollout.step >= len(case.expert.rollout.steps):
+        sentence = f"{rollout.target.version} is served, after {judged.reason} in the last step"
+        return promote(row, rollout, sentence, case)
+    return _raised(row, rollout, weight, case)
+
+
+def _raised(row: ExpertRow, rollout: Rollout, weight: int, case: Case) -> Decision:
+    raised = replace(
+        rollout,
+        step=rollout.step + 1,
+        step_began=written(case.now),
+        weights=(*rollout.weights, WeightSince(case.epoch, weight)),
+    )
+    told = Why(Reason.WEIGHT_RAISED, f"{weight}% of new sessions see {rollout.target.version}")
+    why = Why(Reason.CANARY, f"{_place(raised, case)}: begins")
+    new = replace(row, rollout=raised)
+    return Decision(new, why, case.room(weight), told, case.now)
+
+
+def _waits(rollout: Rollout, case: Case) -> tuple[tuple[str, ...], datetime | None]:
+    """Return what this step waits for beside evidence, and when its pause is over."""
+    waits: list[str] = []
+    epoch = rollout.weights[-1].epoch if rollout.weights else case.epoch - 1
+    if not case.reach.ready:
+        waits.append("no router is ready")
+    behind = case.reach.behind(epoch)
+    if behind:
+        waits.append(f"{', '.join(behind)} has not taken epoch {epoch} yet")
+    if rollout.step == 0:
+        return tuple(waits), None
+    strategy = case.expert.rollout
+    pause_s = strategy.steps[min(rollout.step, len(strategy.steps)) - 1].pause_s
+    left = moment(rollout.step_began) + timedelta(seconds=pause_s) - case.now
+    if left <= timedelta():
+        return tuple(waits), None
+    waits.append(f"pause {math.ceil(left.total_seconds())} s more")
+    return tuple(waits), case.now + left
+
+
+def _place(rollout: Rollout, case: Case) -> str:
+    """Say where a rollout is: `step 2 of 4 at 25%`."""
+    return f"step {rollout.step} of {len(case.expert.rollout.steps)} at {rollout.weight}%"
+
+
+def _next_weight(rollout: Rollout, case: Case) -> int:
+    """Return the share after this step; 100 is the promotion. It never falls."""
+    steps = case.expert.rollout.steps
+    following = steps[rollout.step].weight if rollout.step < len(steps) else 100
+    return max(rollout.weight, following)
+
+
+def _room(rollout: Rollout, case: Case) -> int:
+    """Return the pods of this step; room already made for the next one is kept."""
+    now, after = case.room(rollout.weight), case.room(_next_weight(rollout, case))
+    if rollout.step == 0:
+        return after
+    return min(max(now, case.replicas.get(short(rollout.target.sha256), 0)), after)

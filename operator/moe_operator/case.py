@@ -1,0 +1,73 @@
+"""What the next step of one expert depends on, and what a step is: data, and plain arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from moe_core.table import ExpertRow, Version
+from moe_operator.labels import short
+from moe_operator.overrides import Decided
+from moe_operator.reach import Reach
+from moe_operator.reason import Reason, Why
+from moe_operator.spec import ExpertSpec
+from moe_operator.world import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that the next step of one expert depends on.
+
+    `refused` is what workers said of artifacts that they will not serve, by sha256; `problems` why
+    pods do not come up, and `replicas` how many are asked for, by the digest's first digits.
+    `epoch` is the one that a change would get.
+    """
+
+    expert: ExpertSpec
+    decided: Decided
+    revision: int
+    reach: Reach
+    windows: Mapping[str, Window]
+    refused: Mapping[str, str]
+    problems: Mapping[str, str]
+    replicas: Mapping[str, int]
+    epoch: int
+
+    @property
+    def now(self) -> datetime:
+        return self.reach.now
+
+    @property
+    def wanted(self) -> Version:
+        """The version to end at: that of the spec, or of an Override that holds."""
+        return self.decided.served or self.expert.version
+
+    def room(self, percent: int) -> int:
+        """Return the pods that a version needs for this share of sessions."""
+        return max(1, math.ceil(self.expert.replicas * percent / 100))
+
+    def waits_for_pods(self, sha256: str, otherwise: str) -> Why:
+        """Say why a version has too few pods that routers reach."""
+        problem = self.problems.get(short(sha256), "")
+        if problem.startswith("Unschedulable"):
+            return Why(Reason.UNSCHEDULABLE, problem)
+        if not self.reach.ready:
+            return Why(Reason.WAITING_FOR_ROUTERS, "no router is ready yet")
+        return Why(Reason.WAITING_FOR_PODS, f"{otherwise}: {problem}" if problem else otherwise)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The row as it is to be, and the sentence that says how far things are.
+
+    `room` is the number of pods of the version that is coming; `told` is what to tell people of
+    a change; `again_at` is when time alone may change the decision.
+    """
+
+    row: ExpertRow
+    why: Why
+    room: int = 0
+    told: Why | None = None
+    again_at: datetime | None = None

@@ -1,0 +1,110 @@
+"""The Deployments of one expert's versions: how many pods each is to have, and which may go.
+
+A version that the table names, or named until a moment ago, keeps its pods; they go only when no
+table names them and every router has said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from moe_core.table import ExpertRow, Outcome, Version
+from moe_operator import labels
+from moe_operator.case import Case, Decision
+from moe_operator.ending import cold_at
+from moe_operator.intent import Delete, Manifest
+from moe_operator.lineage import Lineage
+from moe_operator.render import worker_deployment
+from moe_operator.spec import MixtureSpec
+from moe_operator.template import Settings, worker_template
+from moe_operator.world import DeploymentSeen, World
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """What to apply, and the names of all Deployments that must not go."""
+
+    manifests: tuple[Manifest, ...]
+    kept: frozenset[str]
+
+
+def expert_children(
+    case: Case, decision: Decision, lineage: Lineage, mixture: MixtureSpec, settings: Settings
+) -> Children:
+    """Return the Deployments of one expert, given its row as it is to be."""
+    expert, wanted = case.expert, _replicas(case, decision)
+    manifests = []
+    for version, replicas in wanted.values():
+        template = lineage.template(version.sha256)
+        if template is None:
+            template = worker_template(mixture, expert, version, settings)
+        manifests.append(worker_deployment(expert, version, template, replicas))
+    kept = {*wanted, *_warm(case, decision.row)}
+    names = {labels.deployment_name(expert.meta.name, sha256) for sha256 in kept}
+    return Children(tuple(manifests), frozenset(names))
+
+
+def _replicas(case: Case, decision: Decision) -> dict[str, tuple[Version, int]]:
+    """Return the pods that each version is to have, by sha256.
+
+    Stable follows the spec, and what it replaced stays as large for the sessions that use it.
+    """
+    row, replicas = decision.row, case.expert.replicas
+    wanted = {
+        version.sha256: (version, replicas)
+        for version in (row.previous, row.stable)
+        if version is not None
+    }
+    if case.wanted.sha256 not in wanted and (decision.room or row.stable is None):
+        wanted[case.wanted.sha256] = (case.wanted, decision.room)
+    return wanted
+
+
+def _warm(case: Case, row: ExpertRow) -> tuple[str, ...]:
+    """Return the version that was taken back after it served, for as long as it is kept."""
+    rollout = row.rollout
+    if rollout is None or rollout.outcome is Outcome.PROMOTED or not rollout.weights:
+        return ()
+    if cold_at(row, case) is None:
+        return ()
+    return (rollout.target.sha256,)
+
+
+def unapplied(world: World, manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
+    """Return the manifests that are not yet what the API server has."""
+    scaled = {deployment.name: deployment.replicas for deployment in world.deployments}
+
+    def differs(manifest: Manifest) -> bool:
+        kind, name = manifest.body["kind"], manifest.body["metadata"]["name"]
+        if world.applied.get((kind, name)) != manifest.hash:
+            return True
+        if kind != "Deployment":
+            return False
+        return name in scaled and scaled[name] != manifest.body["spec"]["replicas"]
+
+    return tuple(manifest for manifest in manifests if differs(manifest))
+
+
+def leaving(
+    world: World, kept: Iterable[str], rows: Iterable[ExpertRow], released: bool
+) -> tuple[Delete, ...]:
+    """Return the workers' Deployments that may go.
+
+    `rows` are those of the stored table and of the new one; `released` says that every router has
+    reported the stored one.
+    """
+    if not released:
+        return ()
+    staying = set(kept) | {
+        labels.deployment_name(row.name, version.sha256) for row in rows for version in row.named
+    }
+    return tuple(
+        delete(deployment)
+        for deployment in world.deployments
+        if deployment.component == labels.WORKER and deployment.name not in staying
+    )
+
+
+def delete(deployment: DeploymentSeen) -> Delete:
+    return Delete("Deployment", deployment.name, deployment.uid, deployment.resource_version)

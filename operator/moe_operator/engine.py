@@ -1,0 +1,122 @@
+"""Lets every mixture be looked at when something about it changes, and again in time.
+
+cache → queue → workers, one look at a time for each mixture; a failure is tried again with
+growing pauses. It knows nothing of what a look does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from moe_operator.cache import Cache, Key
+from moe_operator.cluster import ApiError, Conflict
+from moe_operator.kinds import Body, Kind
+from moe_operator.observe import BrokenTable
+from moe_operator.queue import WorkQueue
+from moe_operator.sweep import Sweep
+
+_log = logging.getLogger(__name__)
+
+_WORKERS: Final = 8
+_RETRY_S: Final = 1.0
+_SETTLE_S: Final = 2.0  # other watches begin anew at the same time
+_SOONEST_S: Final = 0.02  # a look that is due again at once still lets others go first
+
+Look = Callable[[Key], Awaitable[datetime | None]]
+
+
+def wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Engine:
+    """Runs looks at mixtures for as long as its tasks run."""
+
+    cache: Cache
+    now: Callable[[], datetime] = wall_clock
+    queue: WorkQueue[Key] = field(default_factory=lambda: WorkQueue(time.monotonic))
+    listed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def seen(self, kind: Kind, event: str | None, body: Body) -> None:
+        """Take in an event of a watch; those of a list, which may hide deletions, have no type."""
+        if event is None:
+            self.listed.set()
+        take_in = self.cache.remove if event == "DELETED" else self.cache.put
+        self.add(take_in(kind, body))
+
+    def add(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self.queue.add(key)
+
+    async def fill(self, sweep: Sweep) -> tuple[Kind, ...]:
+        """Read everything once, however long the API server takes to be there.
+
+        Returns the kinds that may be read.
+        """
+        while True:
+            try:
+                kinds = await sweep.fill()
+                break
+            except ApiError as error:
+                _log.warning("cannot read the objects yet: %s", error)
+                await asyncio.sleep(_RETRY_S)
+        _log.info("cache filled mixtures=%d", len(self.cache.keys()))
+        return kinds
+
+    async def sweep(self, sweep: Sweep, every_s: float, settle_s: float = _SETTLE_S) -> None:
+        """Compare with the API server for ever: now and then, and soon after a watch began anew."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await self.listed.wait()
+            await asyncio.sleep(settle_s)
+            self.listed.clear()
+            try:
+                await sweep.check()
+            except ApiError as error:
+                _log.warning("the sweep is put off: %s", error)
+                self.listed.set()
+
+    async def work(self, look: Look, workers: int = _WORKERS) -> None:
+        """Look at what is queued, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._work(look))
+
+    async def _work(self, look: Look) -> None:
+        while True:
+            key = await self.queue.take()
+            await self.step(key, look)
+
+    async def step(self, key: Key, look: Look) -> None:
+        """Look once at a mixture that was taken from the queue."""
+        try:
+            again_at = await look(key)
+        except Conflict as error:
+            delay_s = self.queue.failed(key)
+            _log.info("planned on an old view mixture=%s again_in_s=%.1f: %s", key, delay_s, error)
+        except ApiError as error:
+            delay_s = self.queue.failed(key, error.retry_after_s)
+            _log.warning("not carried out mixture=%s again_in_s=%.1f: %s", key, delay_s, error)
+        except BrokenTable as error:
+            delay_s = self.queue.failed(key)
+            _log.error("nothing is decided mixture=%s again_in_s=%.1f: %s", key, delay_s, error)
+        except Exception:
+            delay_s = self.queue.failed(key)
+            _log.exception("the look failed mixture=%s again_in_s=%.1f", key, delay_s)
+        except asyncio.CancelledError:
+            self.queue.failed(key)
+            raise
+        else:
+            self.queue.done(key, self._in_seconds(again_at))
+
+    def _in_seconds(self, at: datetime | None) -> float | None:
+        return None if at is None else max(_SOONEST_S, (at - self.now()).total_seconds())

@@ -1,0 +1,108 @@
+"""What each version under rollout did since its step began: differences of the routers' counters.
+
+A router's counters are cumulative within its incarnation. They are counted from where they stood
+when a step began, or when the router first told of a version in it; a router that starts anew in
+the step counts from zero. All this is memory only: after a restart the windows begin anew, which
+delays a step and passes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from moe_core.table import ExpertRow, Table
+from moe_operator.world import Counters, RouterReport, Window
+
+# One step of one rollout: (table uid, expert id, revision, step, when it began).
+StepKey = tuple[str, str, int, int, str]
+
+
+@dataclass(slots=True)
+class _Baseline:
+    """Where the counters of the versions of one step stood, by router."""
+
+    step: StepKey
+    # router pod -> (incarnation, whether it is another than at first, sha256 -> counters)
+    routers: dict[str, tuple[str, bool, dict[str, Counters]]] = field(default_factory=dict)
+
+    def of(self, report: RouterReport, sha256: str) -> Counters:
+        """Return what to subtract from a version's counters, which the report has."""
+        incarnation, anew, stood = self.routers.get(report.pod, (report.incarnation, False, {}))
+        if incarnation != report.incarnation:
+            incarnation, anew, stood = report.incarnation, True, {}
+        self.routers[report.pod] = incarnation, anew, stood
+        return stood.setdefault(sha256, Counters() if anew else report.versions[sha256])
+
+
+@dataclass(slots=True)
+class Evidence:
+    """The windows of one mixture, kept between plans."""
+
+    _baselines: dict[str, _Baseline] = field(default_factory=dict)
+
+    def windows(self, table: Table, reports: Iterable[RouterReport]) -> Mapping[str, Window]:
+        """Return what the versions under rollout did in their step so far, by sha256."""
+        found: dict[str, Window] = {}
+        said = tuple(reports)
+        current = {step[1]: (step, row) for step, row in _steps(table)}
+        self._baselines = {e: b for e, b in self._baselines.items() if e in current}
+        for expert_id, (step, row) in current.items():
+            baseline = self._baselines.get(expert_id)
+            if baseline is None or baseline.step != step:
+                baseline = self._baselines[expert_id] = _Baseline(step)
+            for version in row.named:
+                found[version.sha256] = _window(baseline, said, version.sha256)
+        return found
+
+
+def digests_under_rollout(table: Table) -> tuple[str, ...]:
+    """Return the versions whose counters the operator needs in detail."""
+    return tuple(sorted({v.sha256 for _, row in _steps(table) for v in row.named}))
+
+
+def _steps(table: Table) -> Iterator[tuple[StepKey, ExpertRow]]:
+    for row in table.experts:
+        rollout = row.rollout
+        if rollout is not None and not rollout.outcome.ended:
+            key = (table.uid, row.expert_id, rollout.revision, rollout.step, rollout.step_began)
+            yield key, row
+
+
+def _window(baseline: _Baseline, reports: Iterable[RouterReport], sha256: str) -> Window:
+    total = Window()
+    for report in reports:
+        if sha256 in report.versions:
+            counted = _since(report.versions[sha256], baseline.of(report, sha256))
+            total = _add(total, counted, report.latency_bounds_us)
+    return total
+
+
+def _since(now: Counters, before: Counters) -> Counters:
+    counts = before.latency_counts or (0,) * len(now.latency_counts)
+    return Counters(
+        requests=now.requests - before.requests,
+        rows=now.rows - before.rows,
+        errors=now.errors - before.errors,
+        nonfinite_rows=now.nonfinite_rows - before.nonfinite_rows,
+        norm_sum=now.norm_sum - before.norm_sum,
+        latency_counts=tuple(a - b for a, b in zip(now.latency_counts, counts, strict=False)),
+    )
+
+
+def _add(window: Window, counters: Counters, bounds_us: tuple[int, ...]) -> Window:
+    """Add one router's counts; histograms only where its buckets are those of the others."""
+    total = replace(
+        window,
+        requests=window.requests + counters.requests,
+        rows=window.rows + counters.rows,
+        errors=window.errors + counters.errors,
+        nonfinite_rows=window.nonfinite_rows + counters.nonfinite_rows,
+        norm_sum=window.norm_sum + counters.norm_sum,
+    )
+    differs = window.latency_counts and window.latency_bounds_us != bounds_us
+    if differs or not counters.latency_counts:
+        return total
+    before = window.latency_counts or (0,) * len(counters.latency_counts)
+    sums = tuple(a + b for a, b in zip(before, counters.latency_counts, strict=True))
+    return replace(total, latency_counts=sums, latency_bounds_us=bounds_us)

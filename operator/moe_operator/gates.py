@@ -1,0 +1,80 @@
+"""Which gates are served: each enters the table once every expert that it lists can serve.
+
+A gate changes whole: version, layers, expert list and top-k in one epoch, or not at all. Of
+several that claim a layer the oldest counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from moe_core.table import ExpertRow, GateRow, Table
+from moe_operator.admission import beyond, refused_specs
+from moe_operator.reason import Reason, Why
+from moe_operator.spec import GateSpec, MixtureSpec
+from moe_operator.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """The rows of the new table, and how far each Gate object is, by name."""
+
+    rows: tuple[GateRow, ...]
+    whys: Mapping[str, Why]
+
+    def row(self, name: str) -> GateRow | None:
+        return next((row for row in self.rows if row.name == name), None)
+
+
+def plan_gates(
+    world: World, mixture: MixtureSpec, table: Table | None, experts: Mapping[str, ExpertRow]
+) -> Gates:
+    """Return the gates to serve, given the rows of the experts as they are to be."""
+    before = {} if table is None else {row.name: row for row in table.gates}
+    whys = refused_specs(world, "Gate")
+    rows = {name: before[name] for name in whys if name in before}
+    owners = {layer: row.name for row in rows.values() for layer in row.layers}
+    for gate in sorted(world.gates, key=lambda g: g.meta.age_key):
+        if gate.meta.deleting:
+            continue
+        name, wanted = gate.meta.name, _row(gate, mixture)
+        why = beyond(gate.layers, mixture) or _conflict(wanted, owners)
+        why = why or _missing(wanted, experts)
+        row = before.get(name) if why else wanted
+        if row is not None and _conflict(row, owners) is None:
+            rows[name] = row
+            owners |= dict.fromkeys(row.layers, name)
+        whys[name] = why or Why(Reason.COMPLETE, f"{gate.version.version} is served")
+    return Gates(tuple(sorted(rows.values(), key=lambda row: row.name)), whys)
+
+
+def _row(gate: GateSpec, mixture: MixtureSpec) -> GateRow:
+    layers = gate.layers or tuple(range(mixture.layers))
+    return GateRow(gate.meta.name, layers, gate.version, gate.experts, gate.top_k)
+
+
+def _conflict(row: GateRow, owners: Mapping[int, str]) -> Why | None:
+    for layer in row.layers:
+        owner = owners.get(layer, row.name)
+        if owner != row.name:
+            return Why(Reason.CONFLICT, f"layer {layer} is that of the older Gate {owner}")
+    return None
+
+
+def _missing(row: GateRow, experts: Mapping[str, ExpertRow]) -> Why | None:
+    """Return which of the listed experts keep the gate from being served."""
+    unknown = [e for e in row.experts if e not in experts]
+    if unknown:
+        return Why(Reason.EXPERTS_MISSING, f"no Expert has the id {', '.join(unknown)}")
+    starting = [e for e in row.experts if experts[e].stable is None]
+    if starting:
+        names = ", ".join(starting)
+        return Why(
+            Reason.EXPERTS_NOT_READY, f"{names} cannot serve yet: {row.stable.version} waits"
+        )
+    short = [e for e in row.experts if not set(row.layers) <= set(experts[e].layers)]
+    if short:
+        names = ", ".join(short)
+        return Why(Reason.INVALID_SPEC, f"{names} does not serve all layers of this gate")
+    return None

@@ -1,0 +1,71 @@
+"""Numbers the versions of an expert as it had them, and keeps their pods' templates.
+
+Each change of spec.version is one revision, as is each retry; going back to an earlier version is
+a new revision of the same artifact. The number is what tells a version that failed from the same
+version wanted anew. What is newest among the revisions and the table's rollout counts, so that
+losing the revisions restarts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from moe_core.table import ExpertRow
+from moe_operator.spec import ExpertSpec
+from moe_operator.world import Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The revisions of one expert, `current` being that of its spec; `made` is to be created."""
+
+    current: Revision
+    revisions: tuple[Revision, ...]
+    made: Revision | None = None
+
+    def template(self, sha256: str) -> Mapping[str, object] | None:
+        """Return the newest template of an artifact; None where it was never accepted."""
+        return _template(self.revisions, sha256)
+
+
+def trace(
+    expert: ExpertSpec,
+    row: ExpertRow | None,
+    revisions: Iterable[Revision],
+    retried: bool,
+    render: Callable[[], Mapping[str, object]],
+) -> Lineage:
+    """Return the lineage with the revision that the spec asks for, made if it is new.
+
+    `revisions` are the expert's own; `render` gives the template as it would be today, for a new
+    artifact and for one that is tried again. One that is being served keeps its own.
+    """
+    own = tuple(sorted(revisions, key=lambda revision: revision.number))
+    number = _number(expert, row, own, retried)
+    known = next((r for r in own if r.number == number), None)
+    if known is not None and known.version.sha256 == expert.version.sha256:
+        return Lineage(known, own)
+    served = row is not None and expert.version.sha256 in {v.sha256 for v in row.named}
+    kept = _template(own, expert.version.sha256) if served else None
+    name = f"{expert.meta.name}-{number}"
+    made = Revision(expert.meta.name, number, expert.version, kept or render(), name)
+    return Lineage(made, (*own, made), made)
+
+
+def _template(revisions: Sequence[Revision], sha256: str) -> Mapping[str, object] | None:
+    known = (r for r in reversed(revisions) if r.version.sha256 == sha256)
+    return next((revision.template for revision in known), None)
+
+
+def _number(
+    expert: ExpertSpec, row: ExpertRow | None, own: tuple[Revision, ...], retried: bool
+) -> int:
+    """Return the number of the revision that the spec asks for."""
+    rollout = None if row is None else row.rollout
+    newest, sha256 = (own[-1].number, own[-1].version.sha256) if own else (0, "")
+    if rollout is not None and rollout.revision > newest:
+        newest, sha256 = rollout.revision, rollout.target.sha256
+    if retried and rollout is not None and rollout.revision == newest:
+        return newest + 1
+    return newest if sha256 == expert.version.sha256 else newest + 1

@@ -1,0 +1,97 @@
+"""Tells people what happened, as Kubernetes Events: in the background, and each thing once.
+
+Losing one loses nothing but a line to read: they wait for nobody, and where there are too many or
+the API server does not take them, they are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import uuid4
+
+from moe_operator.cache import Cache, uid
+from moe_operator.cluster import ApiError, Writer
+from moe_operator.intent import Note
+from moe_operator.kinds import EVENT, KINDS, Body
+
+_log = logging.getLogger(__name__)
+
+_WAITING: Final = 500
+_REMEMBERED: Final = 5000
+_QUIET: Final = timedelta(minutes=10)  # the same sentence is not told again within
+_LONGEST: Final = 1024  # what the API server takes as a message
+
+
+@dataclass(slots=True)
+class Notes:
+    """Events to be told; `run` posts them."""
+
+    writer: Writer
+    cache: Cache
+    now: Callable[[], datetime]
+    reporter: str = "moeops-operator"
+    _told: OrderedDict[tuple[str, Note], datetime] = field(default_factory=OrderedDict)
+    _waiting: asyncio.Queue[dict[str, Any]] = field(
+        default_factory=lambda: asyncio.Queue(maxsize=_WAITING)
+    )
+
+    def tell(self, namespace: str, note: Note) -> None:
+        """Let an Event be posted, unless the same was a short while ago."""
+        about = self.cache.get(KINDS[note.kind], namespace, note.name)
+        if about is None or not self._new((namespace, note)):
+            return
+        level = logging.WARNING if note.warning else logging.INFO
+        where = f"{note.kind}/{namespace}/{note.name}"
+        _log.log(level, "note about=%s reason=%s: %s", where, note.reason, note.message)
+        try:
+            self._waiting.put_nowait(self._event(namespace, note, about))
+        except asyncio.QueueFull:
+            _log.warning("dropped an Event about %s", where)
+
+    async def run(self) -> None:
+        """Post Events for ever."""
+        while True:
+            event = await self._waiting.get()
+            try:
+                await self.writer.create(EVENT, event)
+            except ApiError as error:
+                _log.warning("an Event was not taken: %s", error)
+
+    def _new(self, what: tuple[str, Note]) -> bool:
+        now = self.now()
+        last = self._told.pop(what, None)
+        self._told[what] = now
+        if len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+        return last is None or now - last > _QUIET
+
+    def _event(self, namespace: str, note: Note, about: Body) -> dict[str, Any]:
+        stamp = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        kind = KINDS[note.kind]
+        return {
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.name,
+            "metadata": {"name": f"{note.name}.{uuid4().hex[:16]}", "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": kind.api_version,
+                "kind": kind.name,
+                "namespace": namespace,
+                "name": note.name,
+                "uid": uid(about),
+            },
+            "type": "Warning" if note.warning else "Normal",
+            "reason": note.reason,
+            "message": note.message[:_LONGEST],
+            "source": {"component": self.reporter},
+            "reportingComponent": self.reporter,
+            "reportingInstance": self.reporter,
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "count": 1,
+        }

@@ -1,0 +1,208 @@
+"""Puts together what is known of one mixture: from the cache's objects and the last reports.
+
+Reads and judges nothing; an object that cannot be read is told as such, with the sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+
+from moe_core.document import InvalidDocument
+from moe_core.table import Table
+from moe_operator import labels, revisions
+from moe_operator.cache import Cache, Key, uid
+from moe_operator.kinds import (
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    EXPERT,
+    GATE,
+    GROUP,
+    MIXTURE,
+    NODE,
+    OVERRIDE,
+    POD,
+    ROLE,
+    ROLE_BINDING,
+    ROUTING_TABLE,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    Body,
+    annotations_of,
+    labels_of,
+    metadata,
+    spec_of,
+    status_of,
+)
+from moe_operator.reason import moment
+from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, OverrideSpec
+from moe_operator.world import (
+    DeploymentSeen,
+    Invalid,
+    NodeSeen,
+    PodSeen,
+    Revision,
+    RouterReport,
+    StoredTable,
+    WorkerReport,
+    World,
+)
+
+APPLIED_HASH: Final = f"{GROUP}/applied-hash"
+STAMPED_EPOCH: Final = f"{GROUP}/epoch"
+_CHILDREN: Final = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, ROLE, ROLE_BINDING)
+# Waiting reasons of a container that pass by themselves.
+_STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
+_KEEPS_AWAY: Final = frozenset({"NoSchedule", "NoExecute"})
+
+T = TypeVar("T")
+
+
+class BrokenTable(RuntimeError):
+    """The routing table cannot be read: nothing is decided until a person has looked at it."""
+
+
+def observe(
+    cache: Cache,
+    key: Key,
+    routers: Iterable[RouterReport],
+    workers: Iterable[WorkerReport],
+) -> World | None:
+    """Return what is known of a mixture; None where nothing is. Raises BrokenTable."""
+    if key not in cache:
+        return None
+    invalid: list[Invalid] = []
+
+    def read(kind_name: str, bodies: Iterable[Body], parse: Callable[[Body], T]) -> tuple[T, ...]:
+        return tuple(_readable(kind_name, bodies, parse, invalid))
+
+    mixture = cache.get(MIXTURE, key.namespace, key.mixture)
+    mixtures = read("Mixture", [mixture] if mixture else [], MixtureSpec.from_body)
+    return World(
+        namespace=key.namespace,
+        name=key.mixture,
+        mixture=mixtures[0] if mixtures else None,
+        table=_table(cache.get(ROUTING_TABLE, key.namespace, key.mixture)),
+        experts=read("Expert", cache.of(key, EXPERT), ExpertSpec.from_body),
+        gates=read("Gate", cache.of(key, GATE), GateSpec.from_body),
+        overrides=read("Override", cache.of(key, OVERRIDE), OverrideSpec.from_body),
+        revisions=_revisions(cache.of(key, CONTROLLER_REVISION)),
+        deployments=tuple(map(deployment_seen, cache.of(key, DEPLOYMENT))),
+        pods=tuple(map(pod_seen, cache.of(key, POD))),
+        routers=tuple(sorted(routers, key=lambda report: report.pod)),
+        workers=tuple(sorted(workers, key=lambda report: (report.pod, report.sha256))),
+        invalid=tuple(invalid),
+        nodes=tuple(map(node_seen, cache.of_cluster(NODE))),
+        applied={
+            (kind.name, str(metadata(body)["name"])): annotations_of(body).get(APPLIED_HASH, "")
+            for kind in _CHILDREN
+            for body in cache.of(key, kind)
+        },
+    )
+
+
+def _readable(
+    kind_name: str,
+    bodies: Iterable[Body],
+    parse: Callable[[Body], T],
+    invalid: list[Invalid],
+) -> Iterable[T]:
+    for body in bodies:
+        try:
+            yield parse(body)
+        except InvalidDocument as error:
+            invalid.append(Invalid(kind_name, Meta.from_body(body), str(error)))
+
+
+def _table(body: Body | None) -> StoredTable | None:
+    if body is None:
+        return None
+    try:
+        table = Table.from_object(dict(body))
+    except InvalidDocument as error:
+        name = metadata(body).get("name")
+        raise BrokenTable(f"RoutingTable {name} cannot be read: {error}") from None
+    return StoredTable(table, str(metadata(body)["resourceVersion"]))
+
+
+def _revisions(bodies: Iterable[Body]) -> tuple[Revision, ...]:
+    """Read what can be read: a broken old revision holds up nothing."""
+    found = _readable("ControllerRevision", bodies, revisions.from_body, [])
+    return tuple(sorted(found, key=lambda revision: (revision.expert, revision.number)))
+
+
+def deployment_seen(body: Body) -> DeploymentSeen:
+    own, status = labels_of(body), status_of(body)
+    failure = _condition(status, "ReplicaFailure")
+    stamped = annotations_of(body).get(STAMPED_EPOCH, "")
+    return DeploymentSeen(
+        name=str(metadata(body)["name"]),
+        uid=uid(body),
+        resource_version=str(metadata(body)["resourceVersion"]),
+        component=own.get(labels.COMPONENT, ""),
+        expert=own.get(labels.EXPERT, ""),
+        digest=own.get(labels.DIGEST, ""),
+        replicas=int(spec_of(body).get("replicas", 1)),
+        ready_replicas=int(status.get("readyReplicas") or 0),
+        unavailable_reason=str(failure.get("message", "")) if _holds(failure) else "",
+        stamped_epoch=int(stamped) if stamped.isdigit() else 0,
+    )
+
+
+def pod_seen(body: Body) -> PodSeen:
+    own, status = labels_of(body), status_of(body)
+    return PodSeen(
+        name=str(metadata(body)["name"]),
+        uid=uid(body),
+        component=own.get(labels.COMPONENT, ""),
+        expert=own.get(labels.EXPERT, ""),
+        digest=own.get(labels.DIGEST, ""),
+        node=str(spec_of(body).get("nodeName", "")),
+        address=str(status.get("podIP", "")),
+        ready=_holds(_condition(status, "Ready")),
+        deleting="deletionTimestamp" in metadata(body),
+        problem=_problem(status),
+        resource_version=str(metadata(body)["resourceVersion"]),
+        created=moment(metadata(body)["creationTimestamp"]),
+        over=status.get("phase") in ("Succeeded", "Failed"),
+        node_selector=spec_of(body).get("nodeSelector") or {},
+    )
+
+
+def node_seen(body: Body) -> NodeSeen:
+    spec, ready = spec_of(body), _condition(status_of(body), "Ready")
+    since = ready.get("lastTransitionTime")
+    taints = spec.get("taints") or ()
+    return NodeSeen(
+        name=str(metadata(body)["name"]),
+        ready=_holds(ready),
+        ready_since=moment(since) if since else None,
+        schedulable=not spec.get("unschedulable")
+        and not any(taint.get("effect") in _KEEPS_AWAY for taint in taints),
+        labels=labels_of(body),
+    )
+
+
+def _problem(status: Any) -> str:
+    """Return why a pod does not run, as the scheduler or the kubelet said it; empty if it does."""
+    scheduled = _condition(status, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return f"{scheduled.get('reason', 'Unschedulable')}: {scheduled.get('message', '')}"
+    if status.get("phase") in ("Failed", "Unknown") and status.get("reason"):
+        return f"{status['reason']}: {status.get('message', '')}"
+    for container in status.get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if reason and reason not in _STARTING:
+            last = ((container.get("lastState") or {}).get("terminated") or {}).get("message", "")
+            return f"{reason}: {waiting.get('message') or last}".rstrip(": ")
+    return ""
+
+
+def _condition(status: Any, name: str) -> Any:
+    conditions = status.get("conditions") or ()
+    return next((c for c in conditions if c.get("type") == name), {})
+
+
+def _holds(condition: Any) -> bool:
+    return bool(condition.get("status") == "True")

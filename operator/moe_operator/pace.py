@@ -1,0 +1,60 @@
+"""Decides whom to ask how often: soon while something is waited for, seldom when all is well."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from moe_core.table import Table
+from moe_operator.evidence import digests_under_rollout
+from moe_operator.labels import ROUTER, WORKER, short
+from moe_operator.reports import Targets
+from moe_operator.template import CONTROL_PORT, ROUTER_PORT
+from moe_operator.world import PodSeen, World
+
+_WAITING_S: Final = 0.25  # for an epoch or a link at the routers
+_WATCHING_S: Final = 1.0  # a rollout, or pods that come up
+_IDLE_S: Final = 10.0
+
+
+def targets(world: World, table: Table | None) -> Targets:
+    """Return whom to ask, given what is seen and the table as it stands after the plan."""
+    asked = [pod for pod in world.pods if pod.address and not pod.deleting]
+    routers = {p.name: f"{p.address}:{ROUTER_PORT}" for p in asked if p.component == ROUTER}
+    workers = {
+        pod.name: f"{pod.address}:{CONTROL_PORT}"
+        for pod in asked
+        if pod.component == WORKER and not pod.ready
+    }
+    digests = () if table is None else digests_under_rollout(table)
+    return Targets(routers, workers, digests, _every_s(world, table, bool(digests)))
+
+
+def _every_s(world: World, table: Table | None, rolling: bool) -> float:
+    ready = [pod for pod in world.pods if pod.ready and not pod.deleting]
+    routers = {pod.name for pod in ready if pod.component == ROUTER}
+    if routers and (_behind(world, table, routers) or _unlinked(world, ready, routers)):
+        return _WAITING_S
+    starting = any(not pod.ready and not pod.deleting for pod in world.pods)
+    return _WATCHING_S if rolling or starting else _IDLE_S
+
+
+def _behind(world: World, table: Table | None, routers: set[str]) -> bool:
+    """Return whether a router that is ready has not reported the newest epoch."""
+    if table is None:
+        return False
+    current = {
+        report.pod
+        for report in world.routers
+        if report.table_uid == table.uid and report.epoch >= table.epoch
+    }
+    return not routers <= current
+
+
+def _unlinked(world: World, ready: list[PodSeen], routers: set[str]) -> bool:
+    """Return whether a worker that is ready is not yet offered to a router that is."""
+    digests = {pod.digest for pod in ready if pod.component == WORKER}
+    return any(
+        not digests <= {short(sha256) for sha256 in report.workers}
+        for report in world.routers
+        if report.pod in routers
+    )

@@ -1,0 +1,151 @@
+"""One pass over a mixture: from what is observed to all that is to be done, as data.
+
+Composes the decisions about experts, gates and children into one new table at most. A total
+function of its arguments: called again after its plan was carried out, in whole or in part, it
+asks for what is left, and for nothing once all is as it should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from moe_core.table import ExpertRow, GateRow, Table
+from moe_operator.admission import admit, closing_rows, opening_rows
+from moe_operator.case import Case
+from moe_operator.children import expert_children, leaving, unapplied
+from moe_operator.departure import plan_departure
+from moe_operator.gates import plan_gates
+from moe_operator.intent import Delete, Plan, Status
+from moe_operator.lineage import trace
+from moe_operator.overrides import decide, lifted
+from moe_operator.pruning import outdated
+from moe_operator.reach import Reach
+from moe_operator.render import mixture_children
+from moe_operator.report import Outlook, Turn, report
+from moe_operator.rollout import advance
+from moe_operator.seen import Seen, by_expert
+from moe_operator.spec import Action, ExpertSpec, MixtureSpec
+from moe_operator.spread import Move, spread
+from moe_operator.telling import changes, steps
+from moe_operator.template import Settings, worker_template
+from moe_operator.world import Window, World
+
+__all__ = ["Settings", "plan_mixture"]
+
+
+def plan_mixture(
+    world: World, windows: Mapping[str, Window], settings: Settings, now: datetime
+) -> Plan:
+    """Return all that is to be done for a mixture now.
+
+    `windows` are what the versions under rollout did since their step began, by sha256.
+    """
+    mixture, stored = world.mixture, world.table.table if world.table else None
+    if mixture is None or mixture.meta.deleting:
+        return plan_departure(world, now)
+    reach, admission, seen = Reach.of(world, now), admit(world, mixture), by_expert(world)
+    ids = frozenset(expert.expert_id for expert in admission.experts)
+    rows_before = opening_rows(admission.experts, stored, ids)
+    turns = tuple(
+        _turn(mixture, expert, row, seen[expert.meta.name], reach, windows, settings)
+        for expert, row in zip(admission.experts, rows_before, strict=True)
+    )
+    rows = {turn.row.expert_id: turn.row for turn in turns}
+    gates = plan_gates(world, mixture, stored, rows)
+    experts = closing_rows(rows, stored, gates.rows, admission.refused)
+    table = _table(mixture, stored, gates.rows, experts)
+    children = [expert_children(t.case, t.decision, t.lineage, mixture, settings) for t in turns]
+    manifests = [*mixture_children(mixture, settings), *(m for c in children for m in c.manifests)]
+    named = [*table.experts, *(stored.experts if stored else ())]
+    kept = frozenset(name for child in children for name in child.kept)
+    changed = unapplied(world, manifests)
+    gone = leaving(world, kept, named, reach.released(stored.epoch if stored else 0))
+    settled = table is stored and not changed and not gone
+    move = spread(world, table, reach) if settled else Move()
+    statuses = report(Outlook(world, mixture, table, turns, admission, gates, reach))
+    times = (move.again_at, *(turn.decision.again_at for turn in turns))
+    return Plan(
+        revisions=tuple(t.lineage.made for t in turns if t.lineage.made is not None),
+        locks=_locks(world, table),
+        table=None if table is stored else table,
+        manifests=changed,
+        deletes=(*gone, *move.deletes, *(d for turn in turns for d in _pruned(turn))),
+        statuses=statuses,
+        notes=(*steps(turns), *changes(turns, statuses), *move.notes),
+        again_at=min((at for at in times if at is not None), default=None),
+    )
+
+
+def _turn(
+    mixture: MixtureSpec,
+    expert: ExpertSpec,
+    row: ExpertRow,
+    seen: Seen,
+    reach: Reach,
+    windows: Mapping[str, Window],
+    settings: Settings,
+) -> Turn:
+    """Take one expert one step further."""
+    decided = decide(expert, row, seen.revisions, seen.overrides)
+    retried = decided.once is not None and decided.once.action is Action.RETRY
+    again = (retried and decided.serve is None) or lifted(row, decided)
+    render = partial(worker_template, mixture, expert, expert.version, settings)
+    lineage = trace(expert, row, seen.revisions, again, render)
+    case = Case(
+        expert=expert,
+        decided=decided,
+        revision=lineage.current.number,
+        reach=reach,
+        windows=windows,
+        refused=seen.refused,
+        problems=seen.problems,
+        replicas=seen.replicas,
+        epoch=reach.epoch + 1,
+    )
+    return Turn(case, row, advance(row, case), lineage, seen)
+
+
+def _pruned(turn: Turn) -> tuple[Delete, ...]:
+    return outdated(turn.seen.revisions, (turn.before, turn.row), turn.seen.overrides)
+
+
+def _table(
+    mixture: MixtureSpec,
+    stored: Table | None,
+    gates: tuple[GateRow, ...],
+    experts: tuple[ExpertRow, ...],
+) -> Table:
+    """Return the stored table itself where nothing changes, else the next epoch."""
+    table = Table(
+        mixture=mixture.meta.name,
+        uid=stored.uid if stored else "",
+        epoch=stored.epoch if stored else 1,
+        hidden_size=mixture.hidden_size,
+        layers=mixture.layers,
+        dtype=mixture.dtype.value,
+        trunk_sha256=mixture.trunk_sha256,
+        failover=mixture.failover,
+        gates=gates,
+        experts=experts,
+    )
+    if stored is None:
+        return table
+    return stored if table == stored else replace(table, epoch=stored.epoch + 1)
+
+
+def _locks(world: World, table: Table) -> tuple[Status, ...]:
+    """Return what must be marked as in use before the table names it."""
+    listed = {expert_id for gate in table.gates for expert_id in gate.experts}
+    gates = {gate.name for gate in table.gates}
+    metas = [
+        *(("Expert", e.meta) for e in world.experts if e.expert_id in listed),
+        *(("Gate", g.meta) for g in world.gates if g.meta.name in gates),
+    ]
+    return tuple(
+        Status(kind, meta.name, {**meta.status, "inUse": True})
+        for kind, meta in metas
+        if meta.status.get("inUse") is not True and not meta.deleting
+    )

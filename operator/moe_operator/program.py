@@ -1,0 +1,103 @@
+"""The operator put together: cache, watches, reports, looks and the Lease, running side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from moe_operator import access, health
+from moe_operator.apply import Apply
+from moe_operator.cache import Cache
+from moe_operator.engine import Engine, Look, wall_clock
+from moe_operator.kinds import Body, Kind
+from moe_operator.lease import Lease, LeaseLost
+from moe_operator.notes import Notes
+from moe_operator.options import Options
+from moe_operator.reconcile import Reconcile
+from moe_operator.reports import Asker, Reports
+from moe_operator.rest import ApiServer
+from moe_operator.sweep import Sweep
+from moe_operator.watch import Watch
+
+_log = logging.getLogger(__name__)
+
+_CONNECTIONS: Final = 32
+_STOP_S: Final = 0.5
+
+
+async def operate(options: Options, find: access.Find, asker: Asker) -> None:
+    """Run until cancelled. Raises NoAccess."""
+    async with access.open_session(find, _CONNECTIONS) as session:
+        api = ApiServer(session, find().server)
+        cache = Cache()
+        engine = Engine(cache)
+        reports = Reports(asker, engine.queue.add, wall_clock)
+        notes = Notes(api, cache, wall_clock)
+        look = Reconcile(cache, reports, Apply(api, cache, notes), options.settings, wall_clock)
+        sweep = Sweep(api, cache, options.namespaces or (None,), engine.add)
+        tell = partial(_hand_over, asyncio.get_running_loop(), engine)
+        watch = Watch(find, options.namespaces, tell)
+        lease = _lease(api, options)
+        try:
+            async with asyncio.TaskGroup() as group:
+                if options.health_port:
+                    group.create_task(health.serve(options.health_port, partial(_wrong, watch)))
+                kinds = await engine.fill(sweep)
+                watch.start(kinds)
+                swept = replace(sweep, kinds=kinds)
+                group.create_task(engine.sweep(swept, options.sweep_s))
+                group.create_task(_lead(engine, look, notes, lease))
+        finally:
+            await _stop(watch, reports, lease)
+
+
+async def _lead(engine: Engine, look: Look, notes: Notes, lease: Lease | None) -> None:
+    """Look at all mixtures whenever this process leads; caches stay warm meanwhile."""
+    while True:
+        if lease is not None:
+            await lease.acquire()
+        engine.add(engine.cache.keys())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(engine.work(look))
+                group.create_task(notes.run())
+                if lease is not None:
+                    group.create_task(lease.hold())
+        except* LeaseLost as lost:
+            _log.error("leads no longer: %s", lost.exceptions[0])
+
+
+async def _stop(watch: Watch, reports: Reports, lease: Lease | None) -> None:
+    watching = asyncio.to_thread(watch.stop, _STOP_S)
+    await asyncio.gather(watching, reports.close(), _release(lease))
+
+
+async def _release(lease: Lease | None) -> None:
+    if lease is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await lease.release()
+
+
+def _hand_over(
+    loop: asyncio.AbstractEventLoop, engine: Engine, kind: Kind, event: str | None, body: Body
+) -> None:
+    """Bring an event from the watching thread to the loop that decides."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(engine.seen, kind, event, body)
+
+
+def _lease(api: ApiServer, options: Options) -> Lease | None:
+    if not options.lease:
+        return None
+    where = options.lease_namespace, options.lease
+    return Lease(api, api, *where, options.identity, time.monotonic)
+
+
+def _wrong(watch: Watch) -> str:
+    return "the watching thread has ended" if watch.started and not watch.alive else ""

@@ -1,0 +1,119 @@
+"""Which mixtures are to be looked at, each at most once at a time, and when to look again.
+
+A key that is added while it is being worked on is worked on once more afterwards. Times are those
+of a clock that is passed in; nothing here knows what a key means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+K = TypeVar("K")
+
+_FIRST_RETRY_S: Final = 0.1
+_LONGEST_RETRY_S: Final = 30.0
+
+
+class Deadlines(Generic[K]):
+    """A heap of times, one for each key."""
+
+    def __init__(self) -> None:
+        self._at: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._count = 0
+
+    def set(self, key: K, at: float) -> None:
+        """Let a key be due at a time, instead of at any other."""
+        self._at[key] = at
+        self._count += 1
+        heapq.heappush(self._heap, (at, self._count, key))
+
+    def clear(self, key: K) -> None:
+        self._at.pop(key, None)
+
+    def next(self) -> float | None:
+        """Return when the first key is due; None where there is none."""
+        while self._heap and self._at.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now: float) -> list[K]:
+        """Take out the keys that are due."""
+        keys = []
+        while (at := self.next()) is not None and at <= now:
+            key = heapq.heappop(self._heap)[2]
+            del self._at[key]
+            keys.append(key)
+        return keys
+
+
+@dataclass(slots=True)
+class WorkQueue(Generic[K]):
+    """Keys in the order in which they were added; workers `take` one and say `done`."""
+
+    clock: Callable[[], float]
+    _waiting: OrderedDict[K, None] = field(default_factory=OrderedDict)
+    _working: set[K] = field(default_factory=set)
+    _failures: dict[K, int] = field(default_factory=dict)
+    _deadlines: Deadlines[K] = field(default_factory=Deadlines)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, key: K) -> None:
+        """Let a key be worked on as soon as a worker is free."""
+        self._waiting[key] = None
+        self._changed.set()
+
+    async def take(self) -> K:
+        """Wait for a key that nobody works on, and work on it until `done` or `failed`."""
+        while (key := self.poll()) is None:
+            await self._wait()
+        return key
+
+    def poll(self) -> K | None:
+        """Take a key that can be worked on now; None where there is none."""
+        for due in self._deadlines.due(self.clock()):
+            self._waiting[due] = None
+        key = next((k for k in self._waiting if k not in self._working), None)
+        if key is not None:
+            del self._waiting[key]
+            self._working.add(key)
+        return key
+
+    def next_deadline(self) -> float | None:
+        """Return when the first key is due that nothing else asks for; None where there is none."""
+        return self._deadlines.next()
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        at = self.next_deadline()
+        try:
+            async with asyncio.timeout(None if at is None else max(0.0, at - self.clock())):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def done(self, key: K, again_in_s: float | None) -> None:
+        """Say that the work succeeded, and when the key is due without a further `add`."""
+        self._failures.pop(key, None)
+        self._finish(key, again_in_s)
+
+    def failed(self, key: K, at_least_s: float = 0.0) -> float:
+        """Say that the work failed. Returns after how many seconds it is tried again."""
+        count = self._failures.get(key, 0)
+        self._failures[key] = count + 1
+        delay_s = max(at_least_s, min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(count, 16)))
+        self._finish(key, delay_s)
+        return delay_s
+
+    def _finish(self, key: K, again_in_s: float | None) -> None:
+        self._working.discard(key)
+        if again_in_s is None:
+            self._deadlines.clear(key)
+        else:
+            self._deadlines.set(key, self.clock() + again_in_s)
+        self._changed.set()

@@ -1,0 +1,86 @@
+"""What the routers of a mixture have and can reach, from their last reports.
+
+Answers questions about epochs and links; decides nothing. A worker that is Ready is not yet
+routable: only a live link at every ready router makes it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Self
+
+from moe_operator import labels
+from moe_operator.world import RouterReport, World
+
+# A report that is older says nothing about links any more; its epoch still holds.
+_STALE: Final = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The router pods that count, and what each said last.
+
+    `ready` are the pods that serve; `bound` also those that served once, by their reports, and
+    may still do so unseen.
+    """
+
+    ready: tuple[str, ...]
+    bound: tuple[str, ...]
+    reports: Mapping[str, RouterReport]
+    table_uid: str
+    epoch: int  # of the stored table; 0 before there is one
+    now: datetime
+
+    @classmethod
+    def of(cls, world: World, now: datetime) -> Self:
+        reports = {report.pod: report for report in world.routers}
+        pods = [p for p in world.pods if p.component == labels.ROUTER and not p.deleting]
+        return cls(
+            ready=tuple(pod.name for pod in pods if pod.ready),
+            bound=tuple(pod.name for pod in pods if pod.ready or pod.name in reports),
+            reports=reports,
+            table_uid=world.table.table.uid if world.table else "",
+            epoch=world.table.table.epoch if world.table else 0,
+            now=now,
+        )
+
+    def behind(self, epoch: int) -> tuple[str, ...]:
+        """Return the ready routers that have not reported this epoch."""
+        return tuple(pod for pod in self.ready if not self._has(pod, epoch))
+
+    def acknowledged(self, epoch: int) -> bool:
+        """Return whether there are ready routers and all have reported this epoch."""
+        return bool(self.ready) and not self.behind(epoch)
+
+    def released(self, epoch: int) -> bool:
+        """Return whether no router can still send by a table older than this epoch."""
+        return all(self._has(pod, epoch) for pod in self.bound)
+
+    def workers(self, sha256: str) -> int:
+        """Return how many workers every ready router has a live link to, for this artifact."""
+        links = [self._links(pod, sha256) for pod in self.ready]
+        if not links or any(found is None for found in links):
+            return 0
+        return min(len(found) for found in links if found is not None)
+
+    def lost(self, sha256: str) -> bool:
+        """Return whether the routers are known to have no live link for this artifact at all.
+
+        False where nothing is known: a way back waits for nobody.
+        """
+        links = [self._links(pod, sha256) for pod in self.ready]
+        known = [found for found in links if found is not None]
+        return bool(known) and len(known) == len(links) and not any(known)
+
+    def _has(self, pod: str, epoch: int) -> bool:
+        report = self.reports.get(pod)
+        return report is not None and report.table_uid == self.table_uid and report.epoch >= epoch
+
+    def _links(self, pod: str, sha256: str) -> tuple[str, ...] | None:
+        """Return the workers that a router offers; None where its report is missing or stale."""
+        report = self.reports.get(pod)
+        if report is None or self.now - report.at > _STALE:
+            return None
+        return tuple(report.workers.get(sha256, ()))

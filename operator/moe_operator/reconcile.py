@@ -1,0 +1,65 @@
+"""One look at one mixture: observe, plan, apply, and say when to look again.
+
+A step at a time, from what is observed alone; whatever it was killed in, the next look goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from moe_core.table import Table
+from moe_operator.apply import Apply
+from moe_operator.cache import Cache, Key
+from moe_operator.evidence import Evidence
+from moe_operator.intent import Plan
+from moe_operator.observe import observe
+from moe_operator.pace import targets
+from moe_operator.plan import plan_mixture
+from moe_operator.reports import Follower
+from moe_operator.template import Settings
+from moe_operator.world import Window, World
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """Looks at mixtures; one at a time for each."""
+
+    cache: Cache
+    reports: Follower
+    apply: Apply
+    settings: Settings
+    now: Callable[[], datetime]
+    _evidence: dict[Key, Evidence] = field(default_factory=dict)
+
+    async def __call__(self, key: Key) -> datetime | None:
+        """Take a mixture one step further. Returns when to look again without an event."""
+        world = observe(self.cache, key, self.reports.routers(key), self.reports.workers(key))
+        if world is None:
+            await self._leave(key)
+            return None
+        table = None if world.table is None else world.table.table
+        plan = plan_mixture(world, self._windows(key, world, table), self.settings, self.now())
+        after = _table_after(table, plan)
+        self.reports.follow(key, targets(world, after))
+        await self.apply(key, world, plan)
+        if plan.table is not None:
+            self._windows(key, world, after)  # what a step that begins now is counted from
+        return plan.again_at
+
+    def _windows(self, key: Key, world: World, table: Table | None) -> Mapping[str, Window]:
+        if table is None:
+            return {}
+        return self._evidence.setdefault(key, Evidence()).windows(table, world.routers)
+
+    async def _leave(self, key: Key) -> None:
+        self._evidence.pop(key, None)
+        await self.reports.leave(key)
+
+
+def _table_after(before: Table | None, plan: Plan) -> Table | None:
+    """Return the table as it stands once the plan is carried out."""
+    if plan.table is None or before is None:
+        return plan.table or before
+    return replace(plan.table, uid=before.uid)

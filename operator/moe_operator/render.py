@@ -1,0 +1,179 @@
+"""The child objects of a mixture as manifests: its routers, their access, and its workers.
+
+Everything that server-side apply needs and nothing that depends on what is observed, except the
+number of replicas, which is an argument.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from moe_core.table import Version
+from moe_operator import labels
+from moe_operator.intent import Manifest
+from moe_operator.pods import ServiceType
+from moe_operator.spec import ExpertSpec, Meta, MixtureSpec
+from moe_operator.template import LINK_PORT, ROUTER_PORT, Settings, router_template
+
+_RBAC = "rbac.authorization.k8s.io"
+
+
+def manifest(body: Mapping[str, Any]) -> Manifest:
+    """Return the body with the hash of its canonical form."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return Manifest(body, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def worker_deployment(
+    expert: ExpertSpec, version: Version, template: Mapping[str, object], replicas: int
+) -> Manifest:
+    """Return the Deployment of one expert version, with the template frozen in its revision."""
+    body = _object(
+        "apps/v1",
+        "Deployment",
+        labels.deployment_name(expert.meta.name, version.sha256),
+        owner=("Expert", expert.meta),
+        labels_=labels.of_worker(expert, version),
+    )
+    body["metadata"]["annotations"] = {labels.SHA256: version.sha256}
+    body["spec"] = _deployment_spec(
+        replicas,
+        labels.of_version(expert, version.sha256),
+        template,
+        expert.rollout.progress_deadline_s,
+    )
+    return manifest(body)
+
+
+def mixture_children(mixture: MixtureSpec, settings: Settings) -> tuple[Manifest, ...]:
+    """Return what a mixture has once: routers, what they may read, and two Services."""
+    return tuple(
+        manifest(body)
+        for body in (
+            _service_account(mixture),
+            _role(mixture),
+            _role_binding(mixture),
+            _workers_service(mixture),
+            _routers_service(mixture),
+            _routers(mixture, settings),
+        )
+    )
+
+
+def _routers(mixture: MixtureSpec, settings: Settings) -> dict[str, Any]:
+    body = _of_mixture("apps/v1", "Deployment", labels.routers_name(mixture.meta.name), mixture)
+    selector = labels.of_component(mixture.meta.name, labels.ROUTER)
+    template = router_template(mixture, settings)
+    body["spec"] = _deployment_spec(mixture.routers.replicas, selector, template, 600)
+    return body
+
+
+def _deployment_spec(
+    replicas: int, selector: Mapping[str, str], template: Mapping[str, object], deadline_s: int
+) -> dict[str, Any]:
+    return {
+        "replicas": replicas,
+        "revisionHistoryLimit": 1,
+        "progressDeadlineSeconds": deadline_s,
+        "strategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+        },
+        "selector": {"matchLabels": dict(selector)},
+        "template": dict(template),
+    }
+
+
+def _routers_service(mixture: MixtureSpec) -> dict[str, Any]:
+    """Clients from outside stay on their node, so that a lost node loses only its own."""
+    routers = mixture.routers
+    body = _of_mixture("v1", "Service", labels.routers_name(mixture.meta.name), mixture)
+    port: dict[str, Any] = {"name": "grpc", "port": ROUTER_PORT, "targetPort": "grpc"}
+    port |= {"protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
+    if routers.node_port and routers.service is not ServiceType.CLUSTER_IP:
+        port["nodePort"] = routers.node_port
+    body["spec"] = {
+        "type": routers.service.value,
+        "selector": labels.of_component(mixture.meta.name, labels.ROUTER),
+        "ports": [port],
+    }
+    if routers.service is not ServiceType.CLUSTER_IP:
+        body["spec"]["externalTrafficPolicy"] = "Local"
+    return body
+
+
+def _workers_service(mixture: MixtureSpec) -> dict[str, Any]:
+    """Routers find workers here, also those that are not ready: links decide, not probes."""
+    body = _of_mixture("v1", "Service", labels.workers_name(mixture.meta.name), mixture)
+    body["spec"] = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": labels.of_component(mixture.meta.name, labels.WORKER),
+        "ports": [{"name": "link", "port": LINK_PORT, "targetPort": "link", "protocol": "TCP"}],
+    }
+    return body
+
+
+def _service_account(mixture: MixtureSpec) -> dict[str, Any]:
+    return _of_mixture("v1", "ServiceAccount", labels.routers_name(mixture.meta.name), mixture)
+
+
+def _role(mixture: MixtureSpec) -> dict[str, Any]:
+    """Routers read their own table, and where the workers of the namespace are."""
+    body = _of_mixture(f"{_RBAC}/v1", "Role", labels.routers_name(mixture.meta.name), mixture)
+    verbs = ["get", "list", "watch"]
+    body["rules"] = [
+        {
+            "apiGroups": ["moeops.dev"],
+            "resources": ["routingtables"],
+            "resourceNames": [mixture.meta.name],
+            "verbs": verbs,
+        },
+        {
+            "apiGroups": ["discovery.k8s.io"],
+            "resources": ["endpointslices"],
+            "verbs": verbs,
+        },
+    ]
+    return body
+
+
+def _role_binding(mixture: MixtureSpec) -> dict[str, Any]:
+    name = labels.routers_name(mixture.meta.name)
+    body = _of_mixture(f"{_RBAC}/v1", "RoleBinding", name, mixture)
+    body["roleRef"] = {"apiGroup": _RBAC, "kind": "Role", "name": name}
+    namespace = mixture.meta.namespace
+    body["subjects"] = [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]
+    return body
+
+
+def _of_mixture(api: str, kind: str, name: str, mixture: MixtureSpec) -> dict[str, Any]:
+    component = labels.WORKER if name == labels.workers_name(mixture.meta.name) else labels.ROUTER
+    own = {**labels.common(), **labels.of_component(mixture.meta.name, component)}
+    return _object(api, kind, name, owner=("Mixture", mixture.meta), labels_=own)
+
+
+def _object(
+    api: str, kind: str, name: str, *, owner: tuple[str, Meta], labels_: Mapping[str, str]
+) -> dict[str, Any]:
+    owner_kind, meta = owner
+    reference = {
+        "apiVersion": labels.API_VERSION,
+        "kind": owner_kind,
+        "name": meta.name,
+        "uid": meta.uid,
+        "controller": True,
+    }
+    return {
+        "apiVersion": api,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": meta.namespace,
+            "labels": dict(labels_),
+            "ownerReferences": [reference],
+        },
+    }

@@ -1,0 +1,171 @@
+"""All statuses of one pass, each only where it differs from what the object carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from moe_core.table import ExpertRow, Table
+from moe_operator import labels
+from moe_operator.admission import Admission
+from moe_operator.case import Case, Decision
+from moe_operator.gates import Gates
+from moe_operator.intent import Status
+from moe_operator.lineage import Lineage
+from moe_operator.overrides import known_versions
+from moe_operator.overrides import status_of as override_status
+from moe_operator.reach import Reach
+from moe_operator.reason import Reason
+from moe_operator.seen import Seen
+from moe_operator.spec import Meta, MixtureSpec
+from moe_operator.standing import Counts, mixture_status
+from moe_operator.status import expert_status, gate_status, refused_status
+from moe_operator.template import reserved_env
+from moe_operator.world import PodSeen, World
+
+# (kind, object, status as it is to be)
+Entry = tuple[str, Meta, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One expert in this pass: what its step depended on, and what it is."""
+
+    case: Case
+    before: ExpertRow
+    decision: Decision
+    lineage: Lineage
+    seen: Seen
+
+    @property
+    def row(self) -> ExpertRow:
+        return self.decision.row
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The result of one pass, before it is carried out; `table` is the one that then holds."""
+
+    world: World
+    mixture: MixtureSpec
+    table: Table
+    turns: tuple[Turn, ...]
+    admission: Admission
+    gates: Gates
+    reach: Reach
+
+    @property
+    def now(self) -> datetime:
+        return self.reach.now
+
+    @cached_property
+    def listed(self) -> frozenset[str]:
+        """The experts that a gate names, by the new table or by the one before it."""
+        stored = self.world.table
+        gates = (*self.table.gates, *(stored.table.gates if stored else ()))
+        return frozenset(expert_id for gate in gates for expert_id in gate.experts)
+
+
+def report(outlook: Outlook) -> tuple[Status, ...]:
+    """Return the statuses to write; the Mixture comes last, summing up the others."""
+    experts = list(_experts(outlook))
+    entries = [
+        *experts,
+        *_refused(outlook),
+        *_gates(outlook),
+        *_overrides(outlook),
+        ("Mixture", outlook.mixture.meta, _mixture(outlook, experts)),
+    ]
+    return tuple(
+        Status(kind, meta.name, status) for kind, meta, status in entries if status != meta.status
+    )
+
+
+def _experts(outlook: Outlook) -> Iterator[Entry]:
+    for turn in outlook.turns:
+        meta, row = turn.case.expert.meta, turn.row
+        in_use = row.expert_id in outlook.listed
+        status = expert_status(turn.case, row, turn.decision.why, turn.seen, in_use)
+        yield "Expert", meta, status
+
+
+def _refused(outlook: Outlook) -> Iterator[Entry]:
+    """Give the objects that do not count; one that cannot be read may still be served."""
+    refused, gates = outlook.admission.refused, outlook.gates.whys
+    named = {row.name for row in outlook.table.experts if row.expert_id in outlook.listed}
+    named |= {gate.name for gate in outlook.table.gates}
+    unread = [(invalid.kind, invalid.meta) for invalid in outlook.world.invalid]
+    for kind, meta in [*(("Expert", e.meta) for e in outlook.world.experts), *unread]:
+        why = {"Expert": refused, "Gate": gates}.get(kind, {}).get(meta.name)
+        if why is not None and not meta.deleting:
+            yield kind, meta, refused_status(meta, why, outlook.now, meta.name in named)
+    for invalid in outlook.world.invalid:
+        if invalid.kind == "Override":
+            generation = invalid.meta.generation
+            said = {"state": "Refused", "message": invalid.sentence}
+            yield "Override", invalid.meta, {**said, "observedGeneration": generation}
+
+
+def _gates(outlook: Outlook) -> Iterator[Entry]:
+    for gate in outlook.world.gates:
+        name = gate.meta.name
+        if name in outlook.gates.whys and not gate.meta.deleting:
+            row, why = outlook.gates.row(name), outlook.gates.whys[name]
+            yield "Gate", gate.meta, gate_status(gate, row, why, outlook.now)
+
+
+def _overrides(outlook: Outlook) -> Iterator[Entry]:
+    turns = {turn.case.expert.meta.name: turn for turn in outlook.turns}
+    for override in outlook.world.overrides:
+        turn = turns.get(override.target)
+        if turn is not None and not override.meta.deleting:
+            expert, decided = turn.case.expert, turn.case.decided
+            known = known_versions(turn.before, turn.lineage.revisions)
+            status = override_status(override, expert, decided, turn.row, known)
+            yield "Override", override.meta, status
+
+
+def _mixture(outlook: Outlook, experts: list[Entry]) -> Mapping[str, Any]:
+    routers = outlook.mixture.routers
+    gated = {layer for gate in outlook.table.gates for layer in gate.layers}
+    whys = {
+        **{turn.case.expert.meta.name: turn.decision.why for turn in outlook.turns},
+        **outlook.gates.whys,
+    }
+    resting = {name for name, why in whys.items() if why.reason in _AT_REST or why.reason.stuck}
+    counts = Counts(
+        epoch=outlook.table.epoch,
+        experts=len(experts),
+        experts_ready=sum(_holds(status, "Ready") for _, _, status in experts),
+        experts_degraded=sum(_holds(status, "Degraded") for _, _, status in experts),
+        experts_starting=sum(
+            _holds(status, "Degraded", Reason.PODS_NOT_READY) for _, _, status in experts
+        ),
+        routers_ready=len(outlook.reach.ready),
+        routers_problem=next((p.problem for p in _routers(outlook.world) if p.problem), ""),
+        layers_without_gate=tuple(
+            layer for layer in range(outlook.mixture.layers) if layer not in gated
+        ),
+        ignored_env=tuple(
+            sorted({*reserved_env(outlook.mixture.workers), *reserved_env(routers.pods)})
+        ),
+        under_way=tuple(sorted(whys.keys() - resting)),
+    )
+    return mixture_status(outlook.mixture, counts, outlook.now)
+
+
+_AT_REST = frozenset({Reason.COMPLETE, Reason.SCALED_TO_ZERO})
+
+
+def _routers(world: World) -> Iterator[PodSeen]:
+    return (p for p in world.pods if p.component == labels.ROUTER and not p.deleting)
+
+
+def _holds(status: Mapping[str, Any], kind: str, reason: Reason | None = None) -> bool:
+    return any(
+        c["type"] == kind and c["status"] == "True" and reason in (None, c["reason"])
+        for c in status["conditions"]
+    )

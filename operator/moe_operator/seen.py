@@ -1,0 +1,71 @@
+"""What is observed of each expert alone: the world, sorted once by the names of Expert objects.
+
+Decides nothing; without it every expert would look at every pod.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from moe_operator import labels
+from moe_operator.spec import OverrideSpec
+from moe_operator.world import DeploymentSeen, PodSeen, Revision, World
+
+_REFUSED = "Refused"
+
+
+@dataclass(slots=True)
+class Seen:
+    """What belongs to one Expert object; pods that are being deleted are left out."""
+
+    revisions: list[Revision] = field(default_factory=list)
+    overrides: list[OverrideSpec] = field(default_factory=list)
+    deployments: list[DeploymentSeen] = field(default_factory=list)
+    pods: list[PodSeen] = field(default_factory=list)
+    # What workers will never serve, by sha256, with their sentence.
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why pods do not come up, by the digest's first digits; what pods say comes first."""
+        said = [
+            *(
+                (deployment.digest, deployment.unavailable_reason)
+                for deployment in self.deployments
+            ),
+            *((pod.digest, pod.problem) for pod in reversed(self.pods)),
+        ]
+        return {digest: problem for digest, problem in said if problem}
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """The pods asked for, by the digest's first digits."""
+        return {deployment.digest: deployment.replicas for deployment in self.deployments}
+
+    def count(self, digest: str) -> tuple[int, int]:
+        """Return the pods of a version: there, and ready of those."""
+        found = [pod.ready for pod in self.pods if pod.digest == digest]
+        return len(found), sum(found)
+
+
+def by_expert(world: World) -> Mapping[str, Seen]:
+    """Return what is observed by the name of the Expert object; nothing for unknown names."""
+    seen: defaultdict[str, Seen] = defaultdict(Seen)
+    for revision in world.revisions:
+        seen[revision.expert].revisions.append(revision)
+    for override in world.overrides:
+        seen[override.target].overrides.append(override)
+    for deployment in world.deployments:
+        if deployment.component == labels.WORKER:
+            seen[deployment.expert].deployments.append(deployment)
+    owners: dict[str, str] = {}
+    for pod in world.pods:
+        if pod.component == labels.WORKER and not pod.deleting:
+            seen[pod.expert].pods.append(pod)
+            owners[pod.name] = pod.expert
+    for report in world.workers:
+        if report.phase == _REFUSED and report.pod in owners:
+            seen[owners[report.pod]].refused[report.sha256] = report.message
+    return seen

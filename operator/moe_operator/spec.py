@@ -1,0 +1,217 @@
+"""What people wrote: Mixture, Expert, Gate and Override, read once from their objects.
+
+Reads and nothing else. A field that is not what it must be raises InvalidDocument, which names
+the field, its value and what would be right; whether objects fit together is judged in `plan`.
+The `status` that an object carried is kept beside its spec, because conditions keep the time of
+their last transition; nothing that is served depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from moe_core.document import InvalidDocument, Reader
+from moe_core.table import Failover, Role, Version
+from moe_operator.pods import PodSettings, RouterSettings
+from moe_operator.strategy import Strategy
+
+Body = Mapping[str, Any]
+
+
+class Numerics(StrEnum):
+    """Exact: an answer never depends on what else is computed with it."""
+
+    EXACT = "Exact"
+    FAST = "Fast"
+
+
+class Dtype(StrEnum):
+    """What experts compute in."""
+
+    FLOAT32 = "Float32"
+    BFLOAT16 = "BFloat16"
+    FLOAT16 = "Float16"
+
+
+class Action(StrEnum):
+    """What an Override asks for; the first two hold, the others act once."""
+
+    SERVE = "Serve"
+    PAUSE = "Pause"
+    PROMOTE = "Promote"
+    ABORT = "Abort"
+    RETRY = "Retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Who an object is; `created` is RFC 3339 and orders objects by age."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: str
+    deleting: bool
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_body(cls, body: Body) -> Self:
+        reader = Reader(body.get("metadata"), "metadata")
+        return cls(
+            namespace=reader.text("namespace", default="default"),
+            name=reader.text("name"),
+            uid=reader.text("uid", default=""),
+            generation=reader.integer("generation", default=0),
+            created=reader.text("creationTimestamp", default=""),
+            deleting=reader.text("deletionTimestamp", default="") != "",
+            status=body.get("status") or {},
+        )
+
+    @property
+    def age_key(self) -> tuple[str, str]:
+        """Sorts older objects first; names decide within one second."""
+        return (self.created, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureSpec:
+    """The dimensions of one model's mixture layers, and how its pods run."""
+
+    meta: Meta
+    hidden_size: int
+    layers: int
+    dtype: Dtype
+    trunk_sha256: str = ""
+    numerics: Numerics = Numerics.EXACT
+    workers: PodSettings = field(default_factory=PodSettings)
+    routers: RouterSettings = field(default_factory=RouterSettings)
+    failover: Failover = field(default_factory=Failover)
+
+    @classmethod
+    def from_body(cls, body: Body) -> Self:
+        """Read a Mixture object. Raises InvalidDocument."""
+        spec = Reader(body.get("spec"), "spec")
+        trunk, workers = spec.optional_child("trunk"), spec.optional_child("workers")
+        routers = spec.optional_child("routers")
+        return cls(
+            meta=Meta.from_body(body),
+            hidden_size=spec.integer("hiddenSize", low=1),
+            layers=spec.integer("layers", low=1),
+            dtype=spec.enum("dtype", Dtype),
+            trunk_sha256=trunk.sha256("sha256") if trunk and "sha256" in trunk.value else "",
+            numerics=spec.enum("numerics", Numerics, default=Numerics.EXACT),
+            workers=PodSettings() if workers is None else PodSettings.read(workers),
+            routers=RouterSettings() if routers is None else RouterSettings.read(routers),
+            failover=_failover(spec.optional_child("failover")),
+        )
+
+
+def _failover(reader: Reader | None) -> Failover:
+    """Read what is set of it; the rest is the default."""
+    if reader is None:
+        return Failover()
+    return Failover.read(Reader({**Failover().to_dict(), **reader.value}, reader.path))
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertSpec:
+    """One expert as it is wanted: its version, its replicas, and how it changes."""
+
+    meta: Meta
+    mixture: str
+    expert_id: str
+    role: Role
+    layers: tuple[int, ...]
+    version: Version
+    replicas: int = 1
+    backup: str = ""
+    rollout: Strategy = field(default_factory=Strategy)
+
+    @classmethod
+    def from_body(cls, body: Body) -> Self:
+        """Read an Expert object. Raises InvalidDocument."""
+        spec = Reader(body.get("spec"), "spec")
+        rollout = spec.optional_child("rollout")
+        return cls(
+            meta=Meta.from_body(body),
+            mixture=spec.child("mixtureRef").text("name"),
+            expert_id=spec.text("expertId"),
+            role=spec.enum("role", Role, default=Role.ROUTED),
+            layers=tuple(sorted(spec.integers("layers"))),
+            version=_version(spec),
+            replicas=spec.integer("replicas", high=1024, default=1),
+            backup=spec.text("backupExpertId", default=""),
+            rollout=Strategy() if rollout is None else Strategy.read(rollout),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GateSpec:
+    """One gate as it is wanted; `layers` empty means all. `experts` are in row order."""
+
+    meta: Meta
+    mixture: str
+    layers: tuple[int, ...]
+    version: Version
+    experts: tuple[str, ...]
+    top_k: int
+
+    @classmethod
+    def from_body(cls, body: Body) -> Self:
+        """Read a Gate object. Raises InvalidDocument."""
+        spec = Reader(body.get("spec"), "spec")
+        experts = tuple(item.text("id") for item in spec.items("experts"))
+        top_k = spec.child("policy").integer("topK", low=1)
+        if top_k > len(experts):
+            count = len(experts)
+            raise InvalidDocument(f"spec.policy.topK is {top_k}; there are {count} experts")
+        return cls(
+            meta=Meta.from_body(body),
+            mixture=spec.child("mixtureRef").text("name"),
+            layers=tuple(sorted(spec.integers("layers"))),
+            version=_version(spec),
+            experts=experts,
+            top_k=top_k,
+        )
+
+
+def _version(spec: Reader) -> Version:
+    artifact = spec.child("artifact")
+    return Version(spec.text("version"), artifact.sha256("sha256"), artifact.text("uri"))
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideSpec:
+    """What a person decided about one Expert; `step` None means any."""
+
+    meta: Meta
+    target: str
+    action: Action
+    version: str = ""
+    instead_of: str = ""
+    revision: int = 0
+    step: int | None = None
+    reason: str = ""
+    requested_by: str = ""
+
+    @classmethod
+    def from_body(cls, body: Body) -> Self:
+        """Read an Override object. Raises InvalidDocument."""
+        spec = Reader(body.get("spec"), "spec")
+        action = spec.enum("action", Action)
+        holds = action in (Action.SERVE, Action.PAUSE)
+        return cls(
+            meta=Meta.from_body(body),
+            target=spec.child("targetRef").text("name"),
+            action=action,
+            version=spec.text("version", default=None if action is Action.SERVE else ""),
+            instead_of=spec.text("insteadOf", default=None if holds else ""),
+            revision=spec.integer("revision", default=0 if holds else None),
+            step=spec.integer("step") if "step" in spec.value else None,
+            reason=spec.text("reason", default=""),
+            requested_by=spec.text("requestedBy", default=""),
+        )

@@ -1,0 +1,152 @@
+"""The status of Experts and Gates, derived from the table and from what is observed.
+
+Nothing here decides anything: losing all status changes nothing that is served.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from moe_core.table import ExpertRow, GateRow, Outcome, Rollout
+from moe_operator import labels
+from moe_operator.case import Case
+from moe_operator.conditions import Condition, conditions
+from moe_operator.labels import short
+from moe_operator.reason import Reason, Why
+from moe_operator.seen import Seen
+from moe_operator.spec import GateSpec, Meta
+from moe_operator.verdict import answered_requests
+from moe_operator.world import Window
+
+
+def expert_status(case: Case, row: ExpertRow, why: Why, seen: Seen, in_use: bool) -> dict[str, Any]:
+    """Return the status of an Expert that counts, given its row as it is to be."""
+    expert = case.expert
+    digest = short(row.stable.sha256) if row.stable else ""
+    there, ready = seen.count(digest)
+    serves, lacks = _ready(case, row, why), _degraded(case, row, ready)
+    status: dict[str, Any] = {
+        "observedGeneration": expert.meta.generation,
+        "phase": _phase(row, why, serves, lacks),
+        "weight": f"{row.rollout.weight}%" if row.rollout and row.candidate else "",
+        "candidate": row.candidate.version if row.candidate else "",
+        "ready": f"{ready}/{expert.replicas}",
+        "replicas": there,
+        "readyReplicas": ready,
+        "inUse": in_use,
+        "conditions": conditions(
+            expert.meta,
+            case.now,
+            (serves, Condition("Progressing", not why.reason.stuck, why), lacks),
+        ),
+    }
+    if row.stable is not None:
+        status |= {"version": row.stable.version, "sha256": row.stable.sha256}
+        selected = labels.of_version(expert, row.stable.sha256)
+        status["selector"] = ",".join(f"{key}={value}" for key, value in selected.items())
+    if row.rollout is not None:
+        status["rollout"] = _rollout(case, row.rollout, why)
+    return {key: value for key, value in status.items() if value != ""}
+
+
+def _rollout(case: Case, rollout: Rollout, why: Why) -> dict[str, Any]:
+    status: dict[str, Any] = {
+        "revision": rollout.revision,
+        "version": rollout.target.version,
+        "sha256": rollout.target.sha256,
+        "step": rollout.step,
+        "steps": len(case.expert.rollout.steps),
+        "outcome": rollout.outcome.value,
+        "message": why.message[:1024],
+        "began": rollout.step_began,
+    }
+    if not rollout.outcome.ended:
+        window = case.windows.get(rollout.target.sha256, Window())
+        status |= {
+            "requests": answered_requests(window),
+            "rows": window.rows,
+            "requiredRequests": case.expert.rollout.min_requests,
+        }
+    return status
+
+
+def _ready(case: Case, row: ExpertRow, why: Why) -> Condition:
+    """Ready: there is a version that routers reach. Unknown links are no reason to deny it."""
+    if row.stable is None:
+        return Condition("Ready", False, why)
+    version = row.stable.version
+    if case.expert.replicas == 0:
+        message = f"spec.replicas is 0: {version} has no pods"
+        return Condition("Ready", False, Why(Reason.SCALED_TO_ZERO, message))
+    if case.reach.lost(row.stable.sha256):
+        problem = case.problems.get(short(row.stable.sha256), "")
+        message = f"no router reaches a pod of {version}" + (f": {problem}" if problem else "")
+        return Condition("Ready", False, Why(Reason.NOT_ROUTABLE, message))
+    return Condition("Ready", True, Why(Reason.SERVING, f"{version} is served"))
+
+
+def _degraded(case: Case, row: ExpertRow, ready: int) -> Condition:
+    """Degraded: it serves with less than what was asked for."""
+    expert = case.expert
+    if row.stable is not None and ready < expert.replicas:
+        problem = case.problems.get(short(row.stable.sha256), "")
+        message = f"{ready} of {expert.replicas} pods of {row.stable.version} are ready"
+        why = Why(Reason.PODS_MISSING, f"{message}: {problem}")
+        return Condition("Degraded", True, why if problem else Why(Reason.PODS_NOT_READY, message))
+    if expert.backup and row.backup is None:
+        message = f"no Expert has the id {expert.backup} of spec.backupExpertId"
+        return Condition("Degraded", True, Why(Reason.BACKUP_MISSING, message))
+    if row.layers != expert.layers:
+        message = "spec.layers takes effect with the next version"
+        return Condition("Degraded", True, Why(Reason.LAYERS_PENDING, message))
+    return Condition("Degraded", False, Why(Reason.AS_WANTED, "nothing is missing"))
+
+
+def _phase(row: ExpertRow, why: Why, serves: Condition, lacks: Condition) -> str:
+    if not serves.holds:
+        return "NotReady" if row.stable else "Pending"
+    if row.rollout is not None and not row.rollout.outcome.ended:
+        return "Paused" if row.rollout.outcome is Outcome.PAUSED else "Canary"
+    if why.reason.stuck:
+        return why.reason.value
+    return "Degraded" if lacks.holds else "Serving"
+
+
+def refused_status(meta: Meta, why: Why, now: datetime, in_use: bool | None) -> dict[str, Any]:
+    """Return the status of an object that does not count; what it served is kept in view.
+
+    `in_use` is None for kinds that are never locked.
+    """
+    kept = {key: meta.status[key] for key in ("version", "sha256") if key in meta.status}
+    return {
+        "observedGeneration": meta.generation,
+        "phase": why.reason.value,
+        **kept,
+        **({} if in_use is None else {"inUse": in_use}),
+        "conditions": conditions(meta, now, (Condition("Ready", False, why),)),
+    }
+
+
+def gate_status(gate: GateSpec, row: GateRow | None, why: Why, now: datetime) -> dict[str, Any]:
+    """Return the status of a Gate, given its row of the new table."""
+    complete = why.reason is Reason.COMPLETE
+    served = None if row is None else row.stable
+    serving = why if served is None else Why(Reason.SERVING, f"{served.version} is served")
+    phase = "Pending" if served is None else "Serving" if complete else "Waiting"
+    status: dict[str, Any] = {
+        "observedGeneration": gate.meta.generation,
+        "phase": phase,
+        "inUse": served is not None,
+        "conditions": conditions(
+            gate.meta,
+            now,
+            (
+                Condition("Ready", served is not None, serving),
+                Condition("Progressing", not why.reason.stuck, why),
+            ),
+        ),
+    }
+    if served is not None:
+        status |= {"version": served.version, "sha256": served.sha256}
+    return status

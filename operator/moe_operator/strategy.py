@@ -1,0 +1,68 @@
+"""How a new version replaces the stable one: steps, evidence, limits and patience.
+
+Reads and nothing else; the defaults are those of the custom resource.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from moe_core.document import InvalidDocument, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a canary: the share of new sessions, and the shortest time it lasts."""
+
+    weight: int
+    pause_s: int
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        weight = reader.integer("weightPercent", low=1, high=100)
+        return cls(weight, reader.integer("pauseSeconds", default=10))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a candidate must not exceed, in percent against stable in the same time."""
+
+    max_error_percent: int = 1
+    max_latency_increase_percent: int = 200
+    max_norm_increase_percent: int = 900
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        return cls(
+            reader.integer("maxErrorPercent", high=100, default=1),
+            reader.integer("maxLatencyIncreasePercent", default=200),
+            reader.integer("maxNormIncreasePercent", default=900),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How a new version replaces the stable one."""
+
+    steps: tuple[Step, ...] = (Step(5, 10), Step(25, 10), Step(50, 10), Step(100, 10))
+    min_requests: int = 20
+    limits: Limits = Limits()
+    progress_deadline_s: int = 600
+    scale_down_delay_s: int = 30
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        steps = tuple(Step.read(item) for item in reader.items("steps"))
+        analysis = reader.optional_child("analysis")
+        weights = [step.weight for step in steps]
+        if weights != sorted(weights):
+            message = f"{reader.path}.steps has the weights {weights}; they must not fall"
+            raise InvalidDocument(message)
+        return cls(
+            steps=steps or Strategy().steps,
+            min_requests=reader.integer("minRequests", default=20),
+            limits=Limits() if analysis is None else Limits.read(analysis),
+            progress_deadline_s=reader.integer("progressDeadlineSeconds", low=1, default=600),
+            scale_down_delay_s=reader.integer("scaleDownDelaySeconds", default=30),
+        )

@@ -1,0 +1,233 @@
+"""The pods of workers and routers, as templates under the restricted Pod Security profile.
+
+A worker's template is rendered once for each revision and frozen with it; everything that a
+template depends on is an argument here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from moe_core.table import Version
+from moe_operator import labels
+from moe_operator.pods import PodSettings
+from moe_operator.spec import ExpertSpec, MixtureSpec
+
+LINK_PORT: Final = 7100
+CONTROL_PORT: Final = 7101
+ROUTER_PORT: Final = 7000
+CACHE: Final = "/var/cache/moeops"
+
+_HOST: Final = "kubernetes.io/hostname"
+_GRACE_S: Final = 30
+# A node that is lost takes its pods with it after this long, instead of five minutes.
+_LOST_NODE_S: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator was started with: images for Mixtures that name none."""
+
+    worker_image: str
+    router_image: str
+
+
+def worker_template(
+    mixture: MixtureSpec, expert: ExpertSpec, version: Version, settings: Settings
+) -> dict[str, Any]:
+    """Return the pod template that serves one version of an expert."""
+    assignment = {
+        "expertId": expert.expert_id,
+        "version": version.version,
+        "uri": version.uri,
+        "sha256": version.sha256,
+        "layers": list(expert.layers),
+    }
+    env = {
+        "MOE_ASSIGNMENT": json.dumps([assignment], sort_keys=True),
+        "MOE_HIDDEN_SIZE": str(mixture.hidden_size),
+        "MOE_DTYPE": mixture.dtype.value,
+        "MOE_NUMERICS": mixture.numerics.value,
+        "MOE_CACHE": CACHE,
+    }
+    container = {
+        "name": labels.WORKER,
+        "image": mixture.workers.image or settings.worker_image,
+        "ports": [_port("link", LINK_PORT), _port("control", CONTROL_PORT)],
+        **_probes(CONTROL_PORT, 3),
+    }
+    apart = [(100, labels.of_version(expert, version.sha256))]
+    if expert.backup:
+        backup = labels.of_component(expert.mixture, labels.WORKER)
+        apart.append((50, {**backup, labels.EXPERT_ID: expert.backup}))
+    spec = _pod(container, env, mixture.workers, apart)
+    spec["automountServiceAccountToken"] = False
+    metadata = {
+        "labels": labels.of_worker(expert, version),
+        "annotations": {labels.SHA256: version.sha256},
+    }
+    return {"metadata": metadata, "spec": spec}
+
+
+def router_template(mixture: MixtureSpec, settings: Settings) -> dict[str, Any]:
+    """Return the pod template of a mixture's routers."""
+    name = mixture.meta.name
+    selected = labels.of_component(name, labels.ROUTER)
+    container = {
+        "name": labels.ROUTER,
+        "image": mixture.routers.pods.image or settings.router_image,
+        "ports": [_port("grpc", ROUTER_PORT)],
+        **_probes(ROUTER_PORT, 2),
+    }
+    env = {"MOE_MIXTURE": name, "MOE_CACHE": CACHE}
+    spec = _pod(container, env, mixture.routers.pods, [(100, selected)])
+    spec["serviceAccountName"] = labels.routers_name(name)
+    return {"metadata": {"labels": {**labels.common(), **selected}}, "spec": spec}
+
+
+def _pod(
+    container: Mapping[str, Any],
+    env: Mapping[str, str],
+    settings: PodSettings,
+    apart: Iterable[tuple[int, Mapping[str, str]]],
+) -> dict[str, Any]:
+    """Return the pod's spec; `apart` are the pods to keep off its node, with the weight of that."""
+    volumes, mounts = _volumes(settings)
+    spec: dict[str, Any] = {
+        "terminationGracePeriodSeconds": _GRACE_S,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "affinity": {"podAntiAffinity": _anti_affinity(apart)},
+        "tolerations": [*_lost_node(), *settings.tolerations],
+        "volumes": volumes,
+        "containers": [
+            {
+                **container,
+                "env": _env(env, settings),
+                "resources": dict(settings.resources),
+                "volumeMounts": mounts,
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }
+        ],
+    }
+    optional = {
+        "nodeSelector": dict(settings.node_selector),
+        "imagePullSecrets": list(settings.image_pull_secrets),
+        "priorityClassName": settings.priority_class,
+        "runtimeClassName": settings.runtime_class,
+    }
+    return spec | {name: value for name, value in optional.items() if value}
+
+
+def reserved_env(settings: PodSettings) -> tuple[str, ...]:
+    """Return the variables of these settings that are not passed on: they are the operator's."""
+    names = (item["name"] for item in settings.env)
+    return tuple(name for name in names if _reserved(name))
+
+
+def _reserved(name: str) -> bool:
+    return name.startswith("MOE_") or name in _FROM_POD
+
+
+_FROM_POD: Final = {
+    "POD_NAME": "metadata.name",
+    "POD_NAMESPACE": "metadata.namespace",
+    "NODE_NAME": "spec.nodeName",
+}
+
+
+def _env(env: Mapping[str, str], settings: PodSettings) -> list[dict[str, Any]]:
+    """Return the operator's variables, the pod's own facts, then what the Mixture adds."""
+    facts = [
+        {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+        for name, path in _FROM_POD.items()
+    ]
+    own = [{"name": name, "value": value} for name, value in env.items()]
+    added = [dict(item) for item in settings.env if not _reserved(item["name"])]
+    return [*own, *facts, *added]
+
+
+def _volumes(settings: PodSettings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return volumes and mounts: room for downloads, a /tmp, and claims, read-only."""
+    volumes: list[dict[str, Any]] = [
+        {"name": "cache", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "cache", "mountPath": CACHE},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    names: dict[str, str] = {}
+    for claim, path in settings.volume_claims:
+        if claim not in names:
+            names[claim] = f"claim-{len(names)}"
+            source = {"claimName": claim, "readOnly": True}
+            volumes.append({"name": names[claim], "persistentVolumeClaim": source})
+        mounts.append({"name": names[claim], "mountPath": path, "readOnly": True})
+    return volumes, mounts
+
+
+def _anti_affinity(apart: Iterable[tuple[int, Mapping[str, str]]]) -> dict[str, Any]:
+    """Prefer another node than the pods with these labels.
+
+    Preferred, not required: when only one node is left, all replicas must fit there.
+    """
+    terms = [
+        {
+            "weight": weight,
+            "podAffinityTerm": {
+                "topologyKey": _HOST,
+                "labelSelector": {"matchLabels": dict(selected)},
+            },
+        }
+        for weight, selected in apart
+    ]
+    return {"preferredDuringSchedulingIgnoredDuringExecution": terms}
+
+
+def _lost_node() -> list[dict[str, Any]]:
+    return [
+        {
+            "key": f"node.kubernetes.io/{taint}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": _LOST_NODE_S,
+        }
+        for taint in ("not-ready", "unreachable")
+    ]
+
+
+def _port(name: str, number: int) -> dict[str, Any]:
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
+
+
+def _probes(port: int, readiness_s: int) -> dict[str, Any]:
+    """Return probes by gRPC health checks, readiness every so many seconds.
+
+    Starting may take five minutes on a busy node, and only a minute of silence is death: routers
+    notice by themselves, at once, who does not answer.
+    """
+
+    def probe(service: str, period_s: int, timeout_s: int, failures: int) -> dict[str, Any]:
+        return {
+            "grpc": {"port": port, "service": service},
+            "periodSeconds": period_s,
+            "timeoutSeconds": timeout_s,
+            "failureThreshold": failures,
+        }
+
+    return {
+        "startupProbe": probe("liveness", 1, 5, 300),
+        "readinessProbe": probe("readiness", readiness_s, 5, 3),
+        "livenessProbe": probe("liveness", 10, 10, 6),
+    }

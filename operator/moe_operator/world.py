@@ -1,0 +1,178 @@
+"""What is observed of one mixture at one moment, frozen, before anything is decided.
+
+Only data: who reads it from the API server and the routers is `observe`, what follows from it is
+`verdict` and `plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from moe_core.table import Table, Version
+from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, OverrideSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """The table as it is in the API server; `resource_version` fences the next write."""
+
+    table: Table
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A ControllerRevision: a version of an expert as it was accepted, with its pods' template.
+
+    The template is frozen with it, so that a new operator restarts nobody.
+    """
+
+    expert: str  # name of the Expert object
+    number: int
+    version: Version
+    template: Mapping[str, object]
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSeen:
+    """One Deployment of this mixture: routers', or one expert version's."""
+
+    name: str
+    uid: str
+    resource_version: str
+    component: str  # "worker" or "router"
+    expert: str  # name of the Expert object; empty for routers
+    digest: str  # first digits of the sha256; empty for routers
+    replicas: int
+    ready_replicas: int
+    unavailable_reason: str  # of its condition, such as a quota; empty where all is well
+    stamped_epoch: int  # newest epoch that names it, as stamped
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """One pod of this mixture."""
+
+    name: str
+    uid: str
+    component: str
+    expert: str
+    digest: str
+    node: str
+    address: str
+    ready: bool
+    deleting: bool
+    problem: str  # a sentence: why it is not scheduled, pulled or started; empty where it is
+    resource_version: str
+    created: datetime
+    over: bool  # it has ended, and only its object is still there
+    node_selector: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """One node of the cluster; `ready_since` is None where it never said."""
+
+    name: str
+    ready: bool
+    ready_since: datetime | None
+    schedulable: bool  # not cordoned, and no taint keeps pods away
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Of one expert version at one router, cumulative since the router's incarnation.
+
+    `requests` are attempts, `errors` those of them that gave no usable answer.
+    """
+
+    requests: int = 0
+    rows: int = 0
+    errors: int = 0
+    nonfinite_rows: int = 0
+    norm_sum: float = 0.0
+    latency_counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReport:
+    """What a router said last, and when."""
+
+    pod: str
+    incarnation: str
+    at: datetime
+    table_uid: str
+    epoch: int
+    latency_bounds_us: tuple[int, ...]
+    # sha256 -> workers with a live link that offer it
+    workers: Mapping[str, tuple[str, ...]]
+    # Of the versions that were asked for, zeros where one was never used.
+    versions: Mapping[str, Counters]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker that does not serve yet said of an artifact: its phase, and why not."""
+
+    pod: str
+    sha256: str
+    phase: str  # Fetching, Verifying, Loading, Warming, Serving, Refused
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """An object whose spec could not be read, and the sentence that says why."""
+
+    kind: str
+    meta: Meta
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that is known of one mixture. Lists are sorted by name.
+
+    `mixture` is None where no such object exists while others name it.
+    """
+
+    namespace: str
+    name: str
+    mixture: MixtureSpec | None
+    table: StoredTable | None
+    experts: tuple[ExpertSpec, ...]
+    gates: tuple[GateSpec, ...]
+    overrides: tuple[OverrideSpec, ...]
+    revisions: tuple[Revision, ...]
+    deployments: tuple[DeploymentSeen, ...]
+    pods: tuple[PodSeen, ...]
+    routers: tuple[RouterReport, ...]
+    workers: tuple[WorkerReport, ...]
+    invalid: tuple[Invalid, ...] = ()
+    # Of the whole cluster; empty where they may not be read.
+    nodes: tuple[NodeSeen, ...] = ()
+    # Hash of the manifest applied last, by (kind, name) of every child object that exists.
+    applied: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a version did since its step began, over all routers: differences of counters.
+
+    Kept in memory by `observe`; after a restart it begins anew, which delays a step and never
+    passes one on too little.
+    """
+
+    requests: int = 0
+    rows: int = 0
+    errors: int = 0
+    nonfinite_rows: int = 0
+    norm_sum: float = 0.0
+    latency_counts: tuple[int, ...] = ()
+    latency_bounds_us: tuple[int, ...] = ()

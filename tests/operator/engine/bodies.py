@@ -1,0 +1,61 @@
+"""Objects as people and controllers write them, for tests of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Body = dict[str, Any]
+NAMESPACE = "default"
+
+
+def sha(letter: str) -> str:
+    return letter * 64
+
+
+def own(kind: str, name: str, spec: Mapping[str, Any], **meta: Any) -> Body:
+    """Return an object of one of our kinds."""
+    metadata = {"name": name, "namespace": NAMESPACE, **meta}
+    body = {"apiVersion": "moeops.dev/v1alpha1", "kind": kind, "metadata": metadata}
+    return {**body, "spec": dict(spec)}
+
+
+def mixture(name: str = "tiny", **spec: Any) -> Body:
+    fields = {"hiddenSize": 64, "layers": 2, "dtype": "Float32", "routers": {"replicas": 1}}
+    return own("Mixture", name, {**fields, **spec})
+
+
+def expert(expert_id: str, digest: str = "", version: str = "v1", **spec: Any) -> Body:
+    fields = {
+        "mixtureRef": {"name": "tiny"},
+        "expertId": expert_id,
+        "layers": [0, 1],
+        "version": version,
+        "artifact": {"uri": f"file:///artifacts/{version}", "sha256": digest or sha("a")},
+    }
+    return own("Expert", f"tiny-{expert_id}", {**fields, **spec})
+
+
+def gate(*expert_ids: str, digest: str = "", version: str = "v1") -> Body:
+    spec = {
+        "mixtureRef": {"name": "tiny"},
+        "version": version,
+        "artifact": {"uri": f"file:///artifacts/gate-{version}", "sha256": digest or sha("9")},
+        "experts": [{"id": expert_id} for expert_id in expert_ids],
+        "policy": {"type": "TopK", "topK": 1},
+    }
+    return own("Gate", "tiny-gate", spec)
+
+
+def override(name: str, target: str, action: str, **spec: Any) -> Body:
+    reference = {"kind": "Expert", "name": target}
+    return own("Override", name, {"targetRef": reference, "action": action, **spec})
+
+
+def labelled(
+    kind: str, name: str, mixture_name: str = "tiny", api: str = "v1", **fields: Any
+) -> Body:
+    """Return a built-in object that belongs to a mixture."""
+    labels = {"moeops.dev/mixture": mixture_name, **fields.pop("labels", {})}
+    metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
+    return {"apiVersion": api, "kind": kind, "metadata": metadata, **fields}

@@ -1,0 +1,160 @@
+"""Stands in for nodes, for the controller of Deployments, and for the programs in the pods.
+
+Works on a real API server: makes pods out of Deployments, gives them addresses and says that they
+are ready; answers as routers and workers would, behind the operator's `Asker`. Routers here follow
+the table at once and see every worker that is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from moe_operator.cluster import ApiError, Lister, Writer
+from moe_operator.kinds import DEPLOYMENT, POD, ROUTING_TABLE, Body, labels_of, metadata
+from moe_operator.reports import Unanswered
+from moe_operator.world import Counters, RouterReport, WorkerReport
+
+
+class Api(Writer, Lister, Protocol):
+    """An API server, real or in memory."""
+
+
+_MADE_BY = "test/deployment"
+_BOUNDS_US = (1000, 10000)
+
+
+@dataclass(slots=True)
+class Nodes:
+    """Everything of one namespace that is not the API server or the operator."""
+
+    api: Api
+    namespace: str
+    # What routers count, by sha256.
+    counters: dict[str, Counters] = field(default_factory=dict)
+    # Versions whose pods do not become ready, with what their workers say.
+    refused: dict[str, str] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)  # addresses that do not answer any more
+    _pods: dict[str, Body] = field(default_factory=dict)
+    _tables: tuple[Body, ...] = ()
+    _addresses: int = 1
+
+    async def run(self) -> None:
+        """Do what controllers and kubelets do, for ever."""
+        while True:
+            with contextlib.suppress(ApiError):  # an object went meanwhile
+                await self.step()
+            await asyncio.sleep(0.03)
+
+    async def step(self) -> None:
+        """Do once what there is to do."""
+        tables, _ = await self.api.list_all(ROUTING_TABLE, self.namespace, brief=False)
+        self._tables = tuple(tables)
+        wanted, _ = await self.api.list_all(DEPLOYMENT, self.namespace, brief=False)
+        pods, _ = await self.api.list_all(POD, self.namespace, brief=False)
+        self._pods = {str(metadata(pod)["name"]): pod for pod in pods}
+        for deployment in wanted:
+            await self._follow(deployment)
+        names = {metadata(deployment)["name"] for deployment in wanted}
+        for pod in pods:
+            if labels_of(pod).get(_MADE_BY) not in names:
+                await self.api.delete(POD, pod)
+
+    async def _follow(self, deployment: Body) -> None:
+        name = str(metadata(deployment)["name"])
+        own = [pod for pod in self._pods.values() if labels_of(pod).get(_MADE_BY) == name]
+        wanted = deployment["spec"]["replicas"]
+        for _ in range(wanted - len(own)):
+            await self._start(deployment)
+        for pod in own[wanted:]:
+            await self.api.delete(POD, pod)
+        ready = sum(_ready(pod) for pod in own[:wanted])
+        status = {"replicas": len(own), "readyReplicas": ready}
+        before = deployment.get("status") or {}
+        if {k: before.get(k, 0) for k in status} != status:
+            await self.api.merge(DEPLOYMENT, self.namespace, name, {"status": status}, "status")
+
+    async def _start(self, deployment: Body) -> None:
+        template, name = deployment["spec"]["template"], metadata(deployment)["name"]
+        self._addresses += 1
+        pod_name = f"{name}-{self._addresses}"
+        address = f"10.1.{self._addresses // 250}.{self._addresses % 250}"
+        meta = {
+            **template["metadata"],
+            "name": pod_name,
+            "namespace": self.namespace,
+            "labels": {**template["metadata"]["labels"], _MADE_BY: name},
+        }
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
+        await self.api.create(POD, body)
+        ready = "False" if sha256_of(body) in self.refused else "True"
+        status = {
+            "phase": "Running",
+            "podIP": address,
+            "podIPs": [{"ip": address}],
+            "conditions": [{"type": "Ready", "status": ready}],
+        }
+        patch = {"status": status}
+        await self.api.merge(POD, self.namespace, pod_name, patch, "status")
+
+    async def router(self, address: str, digests: tuple[str, ...]) -> RouterReport:
+        pod = self._at(address)
+        mixture = labels_of(pod)["moeops.dev/mixture"]
+        table = next((t for t in self._tables if t["spec"]["mixture"] == mixture), None)
+        return RouterReport(
+            pod="",
+            incarnation=str(metadata(pod)["uid"]),
+            at=datetime.fromtimestamp(0, UTC),
+            table_uid="" if table is None else str(metadata(table)["uid"]),
+            epoch=0 if table is None else table["spec"]["epoch"],
+            latency_bounds_us=_BOUNDS_US,
+            workers=self._links(),
+            versions={sha256: self.counters.get(sha256, Counters()) for sha256 in digests},
+        )
+
+    async def worker(self, address: str) -> tuple[WorkerReport, ...]:
+        sha256 = sha256_of(self._at(address))
+        said = self.refused.get(sha256)
+        return (WorkerReport("", sha256, "Refused" if said else "Serving", said or ""),)
+
+    async def forget(self, addresses: frozenset[str]) -> None:
+        """Nothing is kept open."""
+
+    def count(self, sha256: str, **more: Any) -> None:
+        """Let the routers have counted more of a version."""
+        known = self.counters.get(sha256, Counters())
+        added = {name: getattr(known, name) + value for name, value in more.items()}
+        latency = (known.requests + more.get("requests", 0), 0, 0)
+        fields: Mapping[str, Any] = {**_fields(known), **added, "latency_counts": latency}
+        self.counters[sha256] = Counters(**fields)
+
+    def _links(self) -> dict[str, tuple[str, ...]]:
+        links: dict[str, list[str]] = {}
+        for name, pod in sorted(self._pods.items()):
+            if sha256_of(pod) and _ready(pod):
+                links.setdefault(sha256_of(pod), []).append(name)
+        return {sha256: tuple(names) for sha256, names in links.items()}
+
+    def _at(self, address: str) -> Body:
+        ip = address.partition(":")[0]
+        for pod in self._pods.values():
+            if ip not in self.lost and (pod.get("status") or {}).get("podIP") == ip:
+                return pod
+        raise Unanswered(address)
+
+
+def sha256_of(pod: Body) -> str:
+    return str((metadata(pod).get("annotations") or {}).get("moeops.dev/sha256", ""))
+
+
+def _ready(pod: Body) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _fields(counters: Counters) -> dict[str, Any]:
+    return {name: getattr(counters, name) for name in Counters.__dataclass_fields__}

@@ -1,0 +1,163 @@
+"""The operator on a real API server, with stand-ins for everything else, and words for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kopf
+import yaml
+
+from moe_operator import access
+from moe_operator.cluster import Conflict
+from moe_operator.kinds import KINDS, Body, Kind
+from moe_operator.options import Options
+from moe_operator.program import operate
+from moe_operator.rest import ApiServer
+from tests.kube.server import ADMIN_TOKEN, KubeServer
+from tests.operator.kube.nodes import Nodes
+
+MANIFESTS = Path(__file__).resolve().parents[3] / "operator" / "manifests"
+SYSTEM = "moeops-system"
+ACCOUNT = "moeops-operator"
+
+
+def install(server: KubeServer) -> None:
+    """Create what an installation has, except the operator's own pods."""
+    server.create_namespace(SYSTEM)
+    for path in sorted(MANIFESTS.glob("*.yaml")):
+        for body in yaml.safe_load_all(path.read_text()):
+            if body["kind"] != "Deployment":
+                server.request("POST", _collection(body), body)
+
+
+def _collection(body: Body) -> str:
+    group, _, version = body["apiVersion"].rpartition("/")
+    root = f"/apis/{group}/{version}" if group else f"/api/{version}"
+    kind = str(body["kind"])
+    plural = kind.lower().removesuffix("y") + ("ies" if kind.endswith("y") else "s")
+    namespaced = kind in ("ServiceAccount", "Role", "RoleBinding")
+    return f"{root}/namespaces/{SYSTEM}/{plural}" if namespaced else f"{root}/{plural}"
+
+
+@dataclass(slots=True)
+class Stage:
+    """One namespace with its nodes; the operator comes and goes."""
+
+    server: KubeServer
+    namespace: str
+    api: ApiServer
+    nodes: Nodes
+    _operator: asyncio.Task[None] | None = None
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start an operator, with the rights of its service account."""
+        images = {"MOE_WORKER_IMAGE": "worker", "MOE_ROUTER_IMAGE": "router"}
+        flags = ["--namespace", self.namespace, "--lease", "", "--health-port", "0"]
+        options = Options.read(flags, images)
+        self._operator = asyncio.create_task(operate(options, self.account(), self.nodes))
+
+    async def stop(self) -> None:
+        """End the operator, wherever it is."""
+        if self._operator is not None:
+            self._operator.cancel()
+            await asyncio.gather(self._operator, return_exceptions=True)
+            self._operator = None
+
+    def account(self) -> access.Find:
+        """Return how the operator's service account reaches the API server."""
+        config = yaml.safe_load(self.server.kubeconfig(SYSTEM, ACCOUNT).read_text())
+        token = config["users"][0]["user"]["token"]
+        certificate = str(self.server.certificate)
+        return lambda: kopf.ConnectionInfo(server=self.server.url, ca_path=certificate, token=token)
+
+    async def apply(self, *bodies: Body) -> None:
+        """Create or change objects, as people do."""
+        for body in bodies:
+            meta = {**body["metadata"], "namespace": self.namespace}
+            await self.api.apply(KINDS[body["kind"]], {**body, "metadata": meta})
+
+    async def patch(self, kind: Kind, name: str, patch: dict[str, Any], part: str = "") -> None:
+        await self.api.merge(kind, self.namespace, name, patch, part)
+
+    async def delete(self, kind: Kind, name: str) -> Body:
+        """Delete an object whatever its version is, as people do; return what it was."""
+        while True:
+            seen = await self.get(kind, name)
+            with contextlib.suppress(Conflict):
+                await self.api.delete(kind, seen)
+                return seen
+
+    async def all(self, kind: Kind) -> list[Body]:
+        return (await self.api.list_all(kind, self.namespace, brief=False))[0]
+
+    async def get(self, kind: Kind, name: str) -> Body:
+        return await self.api.get(kind, self.namespace, name)
+
+    async def until(self, kind: Kind, name: str, check: Callable[[Body], object]) -> Body:
+        """Wait until an object is as it should be, and return it."""
+        until, last = time.monotonic() + 30, None
+        while time.monotonic() < until:
+            with contextlib.suppress(Exception):
+                last = await self.get(kind, name)
+                if check(last):
+                    return last
+            if self._operator is not None and self._operator.done():
+                self._operator.result()
+                raise AssertionError("the operator has ended")
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{kind.name} {name} did not become so: {yaml.safe_dump(last)}")
+
+    async def gone(self, kind: Kind, name: str) -> None:
+        """Wait until there is no such object."""
+        until = time.monotonic() + 30
+        while name in {body["metadata"]["name"] for body in await self.all(kind)}:
+            assert time.monotonic() < until, f"{kind.name} {name} is still there"
+            await asyncio.sleep(0.05)
+
+    async def quiet(self) -> int:
+        """Wait until nobody writes any more; return the place in the audit log."""
+        place, since = self.server.audit.position(), time.monotonic()
+        while time.monotonic() - since < 1.5:
+            await asyncio.sleep(0.1)
+            if self.writes(place):
+                place, since = self.server.audit.position(), time.monotonic()
+        return place
+
+    def writes(self, place: int) -> list[str]:
+        """Return what the operator wrote in this namespace since a place in the audit log."""
+        return [
+            f"{request.verb} {request.resource} {request.name}".strip()
+            for request in self.server.audit.since(place)
+            if request.changed
+            and request.namespace == self.namespace
+            and request.user.endswith(f":{ACCOUNT}")
+        ]
+
+
+@contextlib.asynccontextmanager
+async def staged(server: KubeServer, namespace: str) -> AsyncIterator[Stage]:
+    """Give a stage whose nodes run; the operator is not started yet."""
+    certificate = str(server.certificate)
+
+    def admin() -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(server=server.url, ca_path=certificate, token=ADMIN_TOKEN)
+
+    async with access.open_session(admin, 16) as session:
+        api = ApiServer(session, server.url)
+        nodes = Nodes(api, namespace)
+        stage = Stage(server, namespace, api, nodes)
+        running = asyncio.create_task(nodes.run())
+        try:
+            yield stage
+        finally:
+            await stage.stop()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    await asyncio.sleep(0.05)  # connections that were closed need the loop a little longer

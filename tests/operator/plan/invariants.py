@@ -1,0 +1,141 @@
+"""What must hold of every plan, whatever was observed: checked by the simulation at each pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from moe_core.pins import pinned
+from moe_core.table import ExpertRow, Outcome, Table
+from moe_operator.intent import Plan
+from moe_operator.labels import deployment_name
+from moe_operator.reach import Reach
+from moe_operator.world import World
+
+
+def check(world: World, plan: Plan, served: Iterable[Table]) -> None:
+    """Raise AssertionError where a plan is not legal; `served` are the tables in use at routers."""
+    before = world.table.table if world.table else None
+    if plan.table is not None:
+        _legal_table(before, plan.table, world)
+        _locked_before_named(world, plan)
+    _gives_up_one_pod_of_a_whole_mixture(plan, world)
+    _deletes_nothing_in_use(plan, [*served, *([before] if before else [])], world)
+
+
+def _gives_up_one_pod_of_a_whole_mixture(plan: Plan, world: World) -> None:
+    given = [deletion.name for deletion in plan.deletes if deletion.kind == "Pod"]
+    if not given:
+        return
+    (name,) = given
+    assert plan.table is None
+    assert all(pod.ready for pod in world.pods), "a pod is given up while another one is missing"
+    assert all(d.ready_replicas == d.replicas for d in world.deployments)
+    (node,) = (pod.node for pod in world.pods if pod.name == name)
+    assert sum(pod.node == node for pod in world.pods) > 1
+
+
+def _legal_table(before: Table | None, table: Table, world: World) -> None:
+    assert table.epoch == (before.epoch if before else 0) + 1, "the epoch rises by one"
+    assert before is None or table.uid == before.uid
+    rows = {row.expert_id: row for row in table.experts}
+    assert len(rows) == len(table.experts), "one row for each id"
+    for row in table.experts:
+        _legal_row(row)
+    for gate in table.gates:
+        for expert_id in gate.experts:
+            assert expert_id in rows, f"gate {gate.name} names {expert_id}, which has no row"
+    objects = {expert.meta.name for expert in world.experts}
+    for old in before.experts if before else ():
+        new = rows.get(old.expert_id)
+        if old.name in objects and (new is None or new.name == old.name):
+            assert new is not None, f"{old.expert_id} lost its row"
+            _legal_change(old, new, world)
+
+
+def _legal_row(row: ExpertRow) -> None:
+    named = {version.sha256 for version in row.named}
+    assert len(named) == len(row.named), "no version twice in a row"
+    assert not named & set(row.revoked), "what is revoked is not named"
+    assert len(row.revoked) <= 8
+    rollout = row.rollout
+    if rollout is None:
+        assert not named, "what is served has a rollout"
+        return
+    weights, epochs = [w.percent for w in rollout.weights], [w.epoch for w in rollout.weights]
+    trial = weights[: weights.index(0)] if 0 in weights else weights
+    assert trial == sorted(trial), "weights never fall within a rollout"
+    assert trial == weights or rollout.outcome.ended, "no session is turned away while it lasts"
+    assert epochs == sorted(set(epochs)), "weights are in order of epochs"
+    if row.candidate is not None:
+        assert not rollout.outcome.ended, "a candidate is only there while its rollout is"
+        assert row.candidate == rollout.target
+        assert row.stable is not None
+        assert row.previous is None, "no candidate while sessions of another rollout are kept"
+    elif not rollout.outcome.ended:
+        assert not weights, "no weight without a candidate"
+
+
+def _legal_change(old: ExpertRow, new: ExpertRow, world: World) -> None:
+    assert old.stable is None or new.stable is not None, "stable is never lost"
+    if old.rollout is None or new.rollout is None:
+        return
+    same = new.rollout.salt == old.rollout.salt
+    if same:
+        kept = new.rollout.weights[: len(old.rollout.weights)]
+        assert kept == old.rollout.weights, "what was a session's weight stays so"
+    if same and old.rollout.outcome.ended:
+        assert new.rollout.step == old.rollout.step
+        assert new.candidate is None
+    if old.previous is not None and new.previous is None and new.rollout.outcome.ended:
+        assert new.rollout.outcome in (Outcome.PROMOTED, Outcome.ROLLED_BACK)
+    _routable_where_raised(old, new, world)
+    _sessions_stay(old, new, world)
+
+
+def _sessions_stay(old: ExpertRow, new: ExpertRow, world: World) -> None:
+    """A live session keeps its version, unless that is revoked or no longer there."""
+    assert world.table is not None
+    epoch = world.table.table.epoch
+    for began in range(max(1, epoch - 6), epoch + 1):
+        for session in ("a", "b", "c", "d", "e", "f", "g", "h"):
+            before, after = pinned(old, session, began), pinned(new, session, began)
+            if before is not None and (after is None or before.sha256 != after.sha256):
+                kept = {version.sha256 for version in new.named}
+                assert before.sha256 not in kept, f"session {session} was moved without cause"
+
+
+def _routable_where_raised(old: ExpertRow, new: ExpertRow, world: World) -> None:
+    """No weight without capacity: every router reaches the version before more sessions see it."""
+    assert new.rollout is not None
+    before = old.rollout.weight if old.rollout and old.candidate else 0
+    if new.candidate is not None and new.rollout.weight > before:
+        assert world.table is not None
+        now = max(report.at for report in world.routers)
+        reach = Reach.of(world, now)
+        assert reach.workers(new.candidate.sha256) >= 1, "weight without a routable candidate"
+        assert reach.ready
+
+
+def _locked_before_named(world: World, plan: Plan) -> None:
+    assert plan.table is not None
+    listed = {expert_id for gate in plan.table.gates for expert_id in gate.experts}
+    locked = {status.name for status in plan.locks}
+    for expert in world.experts:
+        row = plan.table.expert(expert.expert_id)
+        if expert.expert_id in listed and row is not None and row.name == expert.meta.name:
+            in_use = expert.meta.status.get("inUse") is True or expert.meta.name in locked
+            assert in_use, f"{expert.meta.name} is named before it is locked"
+
+
+def _deletes_nothing_in_use(plan: Plan, tables: Iterable[Table], world: World) -> None:
+    """No pods go that a table in use anywhere names, as long as their Expert is there."""
+    if world.mixture is None:
+        return
+    named = {
+        deployment_name(row.name, version.sha256)
+        for table in tables
+        for row in table.experts
+        for version in row.named
+    }
+    gone = {deletion.name for deletion in plan.deletes} & named
+    assert not gone, f"{gone} would go while a table names them"

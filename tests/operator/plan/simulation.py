@@ -1,0 +1,441 @@
+"""A small cluster without a clock: applies plans write by write, and answers as the real one does.
+
+Pods come up, routers take tables and links, sessions are pinned and counted by the real rules, and
+nothing sleeps. The operator's only memory is its evidence, which it loses when it dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from moe_core.pins import pinned
+from moe_core.table import Table
+from moe_operator.evidence import Evidence
+from moe_operator.intent import Delete, Manifest, Note, Plan, Status
+from moe_operator.plan import Settings, plan_mixture
+from moe_operator.spec import ExpertSpec, GateSpec, MixtureSpec, OverrideSpec
+from moe_operator.world import (
+    Counters,
+    DeploymentSeen,
+    NodeSeen,
+    PodSeen,
+    Revision,
+    RouterReport,
+    StoredTable,
+    WorkerReport,
+    World,
+)
+from tests.operator.plan import invariants
+from tests.operator.plan.bodies import MIXTURE, NAMESPACE, versioned
+
+SETTINGS = Settings(worker_image="moeops/worker:1", router_image="moeops/router:1")
+BOUNDS_US = (500, 1_000, 2_000, 5_000, 10_000, 50_000)
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+T = TypeVar("T")
+
+
+class Died(Exception):
+    """The operator was killed between two writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How a version behaves once it is there."""
+
+    starts: bool = True
+    refused: str = ""
+    nonfinite: bool = False
+    fails: bool = False
+    latency_bucket: int = 0
+    norm: float = 1.0
+
+
+@dataclass(slots=True)
+class Deployment:
+    manifest: Manifest
+    uid: str
+    resource_version: int
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        labels: Mapping[str, str] = self.manifest.body["metadata"]["labels"]
+        return labels
+
+    @property
+    def replicas(self) -> int:
+        return int(self.manifest.body["spec"]["replicas"])
+
+    @property
+    def sha256(self) -> str:
+        annotations = self.manifest.body["metadata"].get("annotations", {})
+        return str(annotations.get("moeops.dev/sha256", ""))
+
+
+@dataclass(slots=True)
+class Pod:
+    name: str
+    deployment: str
+    node: str
+    created: datetime
+    age: int = 0
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class Router:
+    """A router pod's own state; `table` is what it serves by."""
+
+    incarnation: str
+    table: Table | None = None
+    counters: dict[str, Counters] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Simulation:
+    """The objects, the pods and the routers of one mixture."""
+
+    bodies: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    behaviours: dict[str, Behaviour] = field(default_factory=dict)
+    traffic: int = 10  # new sessions a second
+    lagging: bool = False  # routers do not take new tables
+    now: datetime = START
+    stored: StoredTable | None = None
+    revisions: dict[str, Revision] = field(default_factory=dict)
+    children: dict[tuple[str, str], str] = field(default_factory=dict)
+    deployments: dict[str, Deployment] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    routers: dict[str, Router] = field(default_factory=dict)
+    nodes: dict[str, NodeSeen] = field(default_factory=lambda: {"n1": node("n1")})
+    full: set[str] = field(default_factory=set)  # nodes that the scheduler finds no room on
+    evidence: Evidence = field(default_factory=Evidence)
+    writes: list[str] = field(default_factory=list)
+    told: list[Note] = field(default_factory=list)
+    die_after: int | None = None  # writes, counted from the beginning
+    _read: dict[tuple[str, str], tuple[dict[str, Any], Any]] = field(default_factory=dict)
+    _serial: int = 0
+    _sessions: int = 0
+
+    # What people do.
+
+    def put(self, kind: str, body: dict[str, Any]) -> None:
+        self.bodies[kind, body["metadata"]["name"]] = body
+
+    def change(self, name: str, **spec: Any) -> None:
+        """Change fields of an Expert's spec."""
+        body = self.bodies["Expert", name]
+        meta = {**body["metadata"], "generation": body["metadata"]["generation"] + 1}
+        self.put("Expert", {**body, "metadata": meta, "spec": {**body["spec"], **spec}})
+
+    def want(self, name: str, version: str) -> None:
+        self.change(name, **versioned(name, version))
+
+    def remove(self, kind: str, name: str) -> None:
+        """Delete an object and, as the garbage collector does, what it owns."""
+        uid = self.bodies.pop((kind, name))["metadata"]["uid"]
+        for found in [d for d, seen in self.deployments.items() if _owner(seen) == uid]:
+            self._drop(found)
+        if kind == "Expert":
+            kept = {n: r for n, r in self.revisions.items() if r.expert != name}
+            self.revisions = kept
+
+    def wipe_status(self) -> None:
+        for kind, name in list(self.bodies):
+            body = self.bodies[kind, name]
+            self.bodies[kind, name] = {k: v for k, v in body.items() if k != "status"}
+
+    def kill_operator(self) -> None:
+        self.evidence = Evidence()
+
+    def kill_pods(self, version: str) -> None:
+        """Delete the pods whose Deployment's name ends with the digits of a digest."""
+        for pod in [p for p in self.pods.values() if p.deployment.endswith(version[:10])]:
+            del self.pods[pod.name]
+
+    def lose_node(self, name: str) -> None:
+        """Take a node away, and what runs on it."""
+        self.nodes[name] = replace(self.nodes[name], ready=False, ready_since=self.now)
+        for pod in [p for p in self.pods.values() if p.node == name]:
+            del self.pods[pod.name]
+
+    def find_node(self, name: str) -> None:
+        """Let a node come, or come back."""
+        self.nodes[name] = node(name, since=self.now)
+
+    # Time.
+
+    def run(self, seconds: int) -> Simulation:
+        for _ in range(seconds):
+            self.tick()
+        return self
+
+    def tick(self) -> None:
+        """One second: pods, routers, traffic, then the operator until it has nothing to change."""
+        self.now += timedelta(seconds=1)
+        self._kubelet()
+        self._routers_take_the_table()
+        self._serve()
+        self.operate()
+
+    def operate(self) -> None:
+        """Let the operator look until its plan no longer changes the table."""
+        for _ in range(10):
+            try:
+                if self.look().table is None:
+                    return
+            except Died:
+                self.kill_operator()
+            self._routers_take_the_table()
+        raise AssertionError("the operator changes the table without end")
+
+    def look(self) -> Plan:
+        """One pass of the operator, checked and carried out."""
+        world = self.world()
+        windows = self.evidence.windows(world.table.table, world.routers) if world.table else {}
+        plan = plan_mixture(world, windows, SETTINGS, self.now)
+        invariants.check(world, plan, self.routers_tables())
+        for name, write in self._writes(plan):
+            if self.die_after is not None and len(self.writes) >= self.die_after:
+                self.die_after = None
+                raise Died
+            write()
+            self.writes.append(name)
+        self.told += plan.notes
+        return plan
+
+    # What the operator sees.
+
+    def world(self) -> World:
+        mixtures = self._specs("Mixture", MixtureSpec.from_body)
+        return World(
+            namespace=NAMESPACE,
+            name=MIXTURE,
+            mixture=mixtures[0] if mixtures else None,
+            table=self.stored,
+            experts=self._specs("Expert", ExpertSpec.from_body),
+            gates=self._specs("Gate", GateSpec.from_body),
+            overrides=self._specs("Override", OverrideSpec.from_body),
+            revisions=tuple(self.revisions[name] for name in sorted(self.revisions)),
+            deployments=tuple(self._deployment_seen(d) for d in sorted(self.deployments)),
+            pods=tuple(self._pod_seen(self.pods[name]) for name in sorted(self.pods)),
+            routers=tuple(self._report(name) for name in sorted(self.routers)),
+            workers=tuple(self._worker_reports()),
+            nodes=tuple(self.nodes[name] for name in sorted(self.nodes)),
+            applied=dict(self.children),
+        )
+
+    def _specs(self, kind: str, read: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
+        """Read the objects of a kind, each once for as long as it stays the same."""
+        for key, body in self.bodies.items():
+            if key[0] == kind and (key not in self._read or self._read[key][0] is not body):
+                self._read[key] = (body, read(body))
+        return tuple(self._read[key][1] for key in sorted(self.bodies) if key[0] == kind)
+
+    def _deployment_seen(self, name: str) -> DeploymentSeen:
+        seen = self.deployments[name]
+        ready = sum(p.ready for p in self.pods.values() if p.deployment == name)
+        return DeploymentSeen(
+            name=name,
+            uid=seen.uid,
+            resource_version=str(seen.resource_version),
+            component=seen.labels["moeops.dev/component"],
+            expert=seen.labels.get("moeops.dev/expert", ""),
+            digest=seen.labels.get("moeops.dev/digest", ""),
+            replicas=seen.replicas,
+            ready_replicas=ready,
+            unavailable_reason="",
+            stamped_epoch=0,
+        )
+
+    def _pod_seen(self, pod: Pod) -> PodSeen:
+        labels = self.deployments[pod.deployment].labels
+        return PodSeen(
+            name=pod.name,
+            uid=pod.name,
+            component=labels["moeops.dev/component"],
+            expert=labels.get("moeops.dev/expert", ""),
+            digest=labels.get("moeops.dev/digest", ""),
+            node=pod.node,
+            address="10.0.0.1",
+            ready=pod.ready,
+            deleting=False,
+            problem="",
+            resource_version=pod.name,
+            created=pod.created,
+            over=False,
+            node_selector={},
+        )
+
+    def _report(self, name: str) -> RouterReport:
+        router = self.routers[name]
+        workers: dict[str, tuple[str, ...]] = {}
+        for pod in self.pods.values():
+            sha256 = self.deployments[pod.deployment].sha256
+            if pod.ready and sha256:
+                workers[sha256] = (*workers.get(sha256, ()), pod.name)
+        return RouterReport(
+            pod=name,
+            incarnation=router.incarnation,
+            at=self.now,
+            table_uid=router.table.uid if router.table else "",
+            epoch=router.table.epoch if router.table else 0,
+            latency_bounds_us=BOUNDS_US,
+            workers=workers,
+            versions=dict(router.counters),
+        )
+
+    def _worker_reports(self) -> Iterator[WorkerReport]:
+        for pod in self.pods.values():
+            sha256 = self.deployments[pod.deployment].sha256
+            refused = self.behaviours.get(sha256, Behaviour()).refused
+            if refused:
+                yield WorkerReport(pod.name, sha256, "Refused", refused)
+
+    def routers_tables(self) -> tuple[Table, ...]:
+        return tuple(router.table for router in self.routers.values() if router.table)
+
+    # What the cluster does by itself.
+
+    def _kubelet(self) -> None:
+        for name, deployment in sorted(self.deployments.items()):
+            own = sorted(p.name for p in self.pods.values() if p.deployment == name)
+            for extra in own[deployment.replicas :]:
+                del self.pods[extra]
+            for _ in range(deployment.replicas - len(own)):
+                pod = Pod(f"{name}-{self._next():04d}", name, self._schedule(name), self.now)
+                self.pods[pod.name] = pod
+        for pod in self.pods.values():
+            pod.age += 1
+            behaviour = self.behaviours.get(self.deployments[pod.deployment].sha256, Behaviour())
+            pod.ready = pod.age > 2 and behaviour.starts and not behaviour.refused
+        serving = {p.name for p in self.pods.values() if p.deployment.endswith("-router")}
+        self.routers = {n: r for n, r in self.routers.items() if n in serving}
+        for name in serving - self.routers.keys():
+            self.routers[name] = Router(incarnation=name)
+
+    def _schedule(self, deployment: str) -> str:
+        """Return the node with the fewest pods of this Deployment, as anti-affinity prefers."""
+        open_ = [n.name for n in self.nodes.values() if n.ready and n.schedulable]
+        held = [p.node for p in self.pods.values() if p.deployment == deployment]
+        return min(sorted(set(open_) - self.full), key=held.count)
+
+    def _routers_take_the_table(self) -> None:
+        if self.lagging:
+            return
+        for router in self.routers.values():
+            router.table = self.stored.table if self.stored else None
+
+    def _serve(self) -> None:
+        """New sessions come to each router; each sends one row to every expert of every gate."""
+        for name, router in self.routers.items():
+            if router.table is None or not self.pods[name].ready:
+                continue
+            for _ in range(self.traffic):
+                self._session(router, router.table, f"session-{self._next_session()}")
+
+    def _session(self, router: Router, table: Table, session: str) -> None:
+        for expert_id in {e for gate in table.gates for e in gate.experts}:
+            row = table.expert(expert_id)
+            version = None if row is None else pinned(row, session, table.epoch)
+            if version is not None:
+                counted = router.counters.get(version.sha256, Counters())
+                router.counters[version.sha256] = self._counted(counted, version.sha256)
+
+    def _counted(self, counters: Counters, sha256: str) -> Counters:
+        behaviour = self.behaviours.get(sha256, Behaviour())
+        if behaviour.fails or not self._serving(sha256):
+            return replace(counters, requests=counters.requests + 1, errors=counters.errors + 1)
+        counts = list(counters.latency_counts or (0,) * (len(BOUNDS_US) + 1))
+        counts[behaviour.latency_bucket] += 1
+        return Counters(
+            requests=counters.requests + 1,
+            rows=counters.rows + 1,
+            errors=counters.errors + behaviour.nonfinite,
+            nonfinite_rows=counters.nonfinite_rows + behaviour.nonfinite,
+            norm_sum=counters.norm_sum + behaviour.norm,
+            latency_counts=tuple(counts),
+        )
+
+    def _serving(self, sha256: str) -> bool:
+        pods = self.pods.values()
+        return any(p.ready and self.deployments[p.deployment].sha256 == sha256 for p in pods)
+
+    # Writes, in the order in which the engine does them.
+
+    def _writes(self, plan: Plan) -> Iterator[tuple[str, Callable[[], None]]]:
+        for revision in plan.revisions:
+            yield f"revision {revision.name}", partial(self._create_revision, revision)
+        for lock in plan.locks:
+            yield f"lock {lock.name}", partial(self._set_status, lock)
+        if plan.table is not None:
+            yield "table", partial(self._write_table, plan.table)
+        for manifest in plan.manifests:
+            kind, name = manifest.body["kind"], manifest.body["metadata"]["name"]
+            yield f"apply {kind} {name}", partial(self._apply, manifest)
+        for deletion in plan.deletes:
+            yield f"delete {deletion.name}", partial(self._delete, deletion)
+        for status in plan.statuses:
+            yield f"status {status.kind} {status.name}", partial(self._set_status, status)
+
+    def _create_revision(self, revision: Revision) -> None:
+        assert revision.name not in self.revisions, f"{revision.name} exists"
+        self.revisions[revision.name] = replace(revision, uid=revision.name)
+
+    def _set_status(self, status: Status) -> None:
+        key = status.kind, status.name
+        self.bodies[key] = {**self.bodies[key], "status": dict(status.status)}
+
+    def _write_table(self, table: Table) -> None:
+        uid = self.stored.table.uid if self.stored else f"table-{self._next()}"
+        body = {"metadata": {"uid": uid}, "spec": table.to_spec()}
+        self.stored = StoredTable(Table.from_object(body), str(self._next()))
+
+    def _apply(self, manifest: Manifest) -> None:
+        kind, name = manifest.body["kind"], manifest.body["metadata"]["name"]
+        self.children[kind, name] = manifest.hash
+        if kind == "Deployment":
+            known = self.deployments.get(name)
+            uid = known.uid if known else f"uid-{self._next()}"
+            self.deployments[name] = Deployment(manifest, uid, self._next())
+
+    def _delete(self, deletion: Delete) -> None:
+        if deletion.kind == "RoutingTable":
+            assert self.stored is not None
+            assert self.stored.table.uid == deletion.uid
+            self.stored = None
+        elif deletion.kind == "ControllerRevision":
+            assert self.revisions.pop(deletion.name).uid == deletion.uid
+        elif deletion.kind == "Pod":
+            assert self.pods[deletion.name].name == deletion.uid
+            del self.pods[deletion.name]
+        else:
+            assert self.deployments[deletion.name].uid == deletion.uid
+            self._drop(deletion.name)
+
+    def _drop(self, name: str) -> None:
+        del self.deployments[name]
+        self.children.pop(("Deployment", name), None)
+        self.pods = {n: p for n, p in self.pods.items() if p.deployment != name}
+        self.routers = {n: r for n, r in self.routers.items() if n in self.pods}
+
+    def _next(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def _next_session(self) -> int:
+        self._sessions += 1
+        return self._sessions
+
+
+def node(name: str, since: datetime = START) -> NodeSeen:
+    """Return a node that takes pods, ready since then."""
+    return NodeSeen(name, True, since, True, {"kubernetes.io/hostname": name})
+
+
+def _owner(deployment: Deployment) -> str:
+    return str(deployment.manifest.body["metadata"]["ownerReferences"][0]["uid"])

@@ -1,0 +1,110 @@
+"""The operator dies after each single write of a story; what it comes to is the same.
+
+Its memory of evidence is lost each time, so that a step may take longer; the table's content, the
+pods and the conditions at the end, and how often the table was written, are those of the
+undisturbed run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from moe_core.table import ExpertRow
+from tests.operator.plan.bodies import expert, gate, mixture, override, sha
+from tests.operator.plan.simulation import Behaviour, Simulation
+
+
+def fresh() -> Simulation:
+    sim = Simulation()
+    sim.put("Mixture", mixture(routers={"replicas": 1}))
+    sim.put("Expert", expert("e0"))
+    sim.put("Gate", gate(["e0"]))
+    return sim
+
+
+def promote(sim: Simulation) -> None:
+    sim.run(6)
+    sim.want("e0", "v2")
+    sim.run(24)
+
+
+def take_back(sim: Simulation) -> None:
+    sim.run(6)
+    sim.behaviours[sha("e0", "v2")] = Behaviour(nonfinite=True)
+    sim.want("e0", "v2")
+    sim.run(20)
+
+
+def return_by_override(sim: Simulation) -> None:
+    promote(sim)
+    sim.put("Override", override("back", "e0", "Serve", version="v1", insteadOf="v2"))
+    sim.run(16)
+
+
+def abort_and_retry(sim: Simulation) -> None:
+    sim.run(6)
+    sim.want("e0", "v2")
+    sim.run(4)
+    sim.put("Override", override("stop", "e0", "Abort", revision=2))
+    sim.run(4)
+    sim.put("Override", override("again", "e0", "Retry", revision=2))
+    sim.run(24)
+
+
+STORIES = (promote, take_back, return_by_override, abort_and_retry)
+
+
+def essence(sim: Simulation) -> Mapping[str, Any]:
+    """Return what a run came to, without times, epochs and what is drawn from them."""
+    assert sim.stored is not None
+    conditions = {
+        name: [(c["type"], c["status"], c["reason"]) for c in body["status"]["conditions"]]
+        for (kind, name), body in sim.bodies.items()
+        if kind != "Override"
+    }
+    states = {
+        name: body["status"]["state"]
+        for (kind, name), body in sim.bodies.items()
+        if kind == "Override"
+    }
+    return {
+        "experts": [_row(row) for row in sim.stored.table.experts],
+        "gates": sim.stored.table.gates,
+        "epoch": sim.stored.table.epoch,
+        "deployments": {name: d.replicas for name, d in sim.deployments.items()},
+        "revisions": sorted(sim.revisions),
+        "conditions": conditions,
+        "states": states,
+    }
+
+
+def _row(row: ExpertRow) -> tuple[Any, ...]:
+    rollout = row.rollout
+    assert rollout is not None
+    percents = [weight.percent for weight in rollout.weights]
+    ended = (rollout.revision, rollout.target, rollout.step, rollout.outcome, percents)
+    return (row.stable, row.candidate, row.previous, row.revoked, ended)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+def test_a_death_after_any_write_changes_nothing_in_the_end(
+    story: Callable[[Simulation], None],
+) -> None:
+    undisturbed = fresh()
+    story(undisturbed)
+    expected, tables = essence(undisturbed), undisturbed.writes.count("table")
+    assert len(undisturbed.writes) > 20
+    for write in range(len(undisturbed.writes)):
+        sim = fresh()
+        sim.die_after = write
+        story(sim)
+        sim.run(6)
+        died = f"death before write {write}, {undisturbed.writes[write]}"
+        assert sim.die_after is None, f"{died}, took no effect"
+        assert essence(sim) == expected, died
+        assert sim.writes.count("table") == tables, died
+        made = [w for w in sim.writes if w.startswith(("revision", "delete"))]
+        assert len(made) == len(set(made)), f"{died}: made twice"

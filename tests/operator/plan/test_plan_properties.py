@@ -1,0 +1,181 @@
+"""Whatever people, pods, routers and the operator's own deaths do, every table stays legal.
+
+Random stories run through the simulation, which checks each pass; at the end all is well again,
+and the mixture must come to rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moe_core.table import Outcome
+from tests.operator.plan.bodies import expert, gate, mixture, override, sha, versioned
+from tests.operator.plan.simulation import Behaviour, Simulation
+
+NAMES = st.sampled_from(("e0", "e1"))
+VERSIONS = st.sampled_from(("v1", "v2", "v3"))
+BEHAVIOURS = st.sampled_from(
+    (
+        Behaviour(nonfinite=True),
+        Behaviour(fails=True),
+        Behaviour(starts=False),
+        Behaviour(refused="digest"),
+        Behaviour(),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One thing that happens; its fields are what it is called with."""
+
+    does: Callable[..., None]
+    values: tuple[Any, ...]
+
+    def __call__(self, sim: Simulation) -> None:
+        self.does(sim, *self.values)
+
+    def __repr__(self) -> str:
+        return f"{self.does.__name__}{self.values}"
+
+
+def passes(sim: Simulation, seconds: int) -> None:
+    sim.run(seconds)
+
+
+def wants(sim: Simulation, name: str, version: str) -> None:
+    sim.want(name, version)
+
+
+def scales(sim: Simulation, name: str, replicas: int) -> None:
+    sim.change(name, replicas=replicas)
+
+
+def behaves(sim: Simulation, name: str, version: str, behaviour: Behaviour) -> None:
+    sim.behaviours[sha(name, version)] = behaviour
+
+
+def decides(sim: Simulation, name: str, action: str, version: str, other: str) -> None:
+    """Decide about what is there now; sometimes about what is not."""
+    assert sim.stored is not None
+    found = sim.stored.table.expert(name)
+    revision = found.rollout.revision if found and found.rollout else 1
+    spec: dict[str, Any] = {"revision": revision}
+    if action in ("Serve", "Pause"):
+        spec = {"version": version, "insteadOf": other}
+    sim.put("Override", override(f"{name}-{len(sim.writes)}", name, action, **spec))
+
+
+def forgets_overrides(sim: Simulation) -> None:
+    for kind, name in list(sim.bodies):
+        if kind == "Override":
+            sim.remove(kind, name)
+
+
+def dies(sim: Simulation, writes: int) -> None:
+    sim.die_after = len(sim.writes) + writes
+
+
+def restarts(sim: Simulation) -> None:
+    sim.kill_operator()
+
+
+def loses_pods(sim: Simulation, name: str, version: str) -> None:
+    sim.kill_pods(sha(name, version))
+
+
+def loses_status(sim: Simulation) -> None:
+    sim.wipe_status()
+
+
+def lags(sim: Simulation, lagging: bool) -> None:
+    sim.lagging = lagging
+
+
+def is_made_again(sim: Simulation, name: str, version: str) -> None:
+    sim.remove("Expert", name)
+    body = expert(name, version)
+    body["metadata"]["uid"] = f"uid-{name}-{len(sim.writes)}"
+    sim.put("Expert", body)
+
+
+def act(does: Callable[..., None], *values: st.SearchStrategy[Any]) -> st.SearchStrategy[Act]:
+    return st.tuples(*values).map(lambda drawn: Act(does, drawn))
+
+
+ACTIONS = st.sampled_from(("Serve", "Pause", "Promote", "Abort", "Retry"))
+ACTS = st.one_of(
+    act(passes, st.integers(1, 6)),
+    act(passes, st.integers(1, 6)),
+    act(wants, NAMES, VERSIONS),
+    act(wants, NAMES, VERSIONS),
+    act(scales, NAMES, st.integers(0, 3)),
+    act(behaves, NAMES, VERSIONS, BEHAVIOURS),
+    act(decides, NAMES, ACTIONS, VERSIONS, VERSIONS),
+    act(forgets_overrides),
+    act(dies, st.integers(0, 8)),
+    act(restarts),
+    act(loses_pods, NAMES, VERSIONS),
+    act(loses_status),
+    act(lags, st.booleans()),
+    act(is_made_again, NAMES, VERSIONS),
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+@given(st.lists(ACTS, min_size=3, max_size=14))
+def test_every_story_is_legal_and_comes_to_rest(story: list[Act]) -> None:
+    sim = Simulation(traffic=4)
+    sim.put("Mixture", mixture(routers={"replicas": 1}))
+    for name in ("e0", "e1"):
+        sim.put("Expert", expert(name, rollout={"minRequests": 1}))
+    sim.put("Gate", gate(["e0", "e1"]))
+    sim.run(6)
+    for happens in story:
+        happens(sim)
+        sim.tick()
+    recover(sim)
+    written = len(sim.writes)
+    sim.run(8)
+    assert sim.writes[written:] == [], "nothing is written when nothing changes"
+    for name in ("e0", "e1"):
+        rests_as_wanted(sim, name)
+
+
+def recover(sim: Simulation) -> None:
+    """Let all that hinders be over, and time pass."""
+    sim.behaviours.clear()
+    sim.lagging, sim.die_after = False, None
+    forgets_overrides(sim)
+    for name in ("e0", "e1"):
+        sim.change(name, replicas=1)
+    sim.run(60)
+
+
+def rests_as_wanted(sim: Simulation, name: str) -> None:
+    """The version of the spec is served, or its revision has failed and says so."""
+    assert sim.stored is not None
+    row = sim.stored.table.expert(name)
+    assert row is not None
+    assert row.rollout is not None
+    assert row.stable is not None
+    assert (row.candidate, row.previous) == (None, None)
+    wanted = sim.bodies["Expert", name]["spec"]["version"]
+    if row.stable.version != wanted:
+        assert row.rollout.target.version == wanted
+        assert row.rollout.outcome in (Outcome.ROLLED_BACK, Outcome.ABORTED)
+        assert row.rollout.reason
+    pods = {
+        d.sha256: d.replicas
+        for d in sim.deployments.values()
+        if d.labels.get("moeops.dev/expert") == name
+    }
+    assert pods == {sha(name, row.stable.version): 1}
+    assert versioned(name, row.stable.version)["artifact"]["sha256"] == row.stable.sha256

@@ -1,0 +1,76 @@
+"""What can be said of routers from their reports: epochs taken, links, and what is not known."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from moe_operator.reach import Reach
+from moe_operator.world import RouterReport
+from tests.operator.plan.simulation import START
+
+A, B = "a" * 64, "b" * 64
+
+
+def report(
+    pod: str, epoch: int, *, table: str = "t", age_s: int = 0, **workers: tuple[str, ...]
+) -> RouterReport:
+    links = {{"a": A, "b": B}[name]: found for name, found in workers.items()}
+    at = START - timedelta(seconds=age_s)
+    return RouterReport(pod, "i", at, table, epoch, (), links, {})
+
+
+def reach(*reports: RouterReport, ready: tuple[str, ...] = ("r1", "r2")) -> Reach:
+    bound = tuple(sorted({*ready, *(r.pod for r in reports)}))
+    return Reach(ready, bound, {r.pod: r for r in reports}, "t", 7, START)
+
+
+@pytest.mark.parametrize(
+    ("seen", "acknowledged"),
+    [
+        pytest.param(reach(report("r1", 7), report("r2", 8)), True, id="all have it, or newer"),
+        pytest.param(reach(report("r1", 7), report("r2", 6)), False, id="one is behind"),
+        pytest.param(reach(report("r1", 7)), False, id="one has said nothing"),
+        pytest.param(
+            reach(report("r1", 7), report("r2", 9, table="old")), False, id="another table's epoch"
+        ),
+        pytest.param(reach(ready=()), False, id="no router is ready"),
+    ],
+)
+def test_an_epoch_is_acknowledged_by_every_ready_router(seen: Reach, acknowledged: bool) -> None:
+    assert seen.acknowledged(7) is acknowledged
+
+
+def test_a_router_that_is_not_ready_may_still_serve_by_an_old_table() -> None:
+    assert not reach(report("r1", 7), report("r2", 6), ready=("r1",)).released(7)
+    assert reach(report("r1", 7), ready=("r1",)).released(7)
+    assert reach(ready=()).released(7)
+
+
+@pytest.mark.parametrize(
+    ("seen", "workers", "lost"),
+    [
+        pytest.param(
+            reach(report("r1", 7, a=("w1", "w2")), report("r2", 7, a=("w1",))),
+            1,
+            False,
+            id="the router that reaches fewest counts",
+        ),
+        pytest.param(
+            reach(report("r1", 7, a=("w1",)), report("r2", 7)), 0, False, id="one reaches none"
+        ),
+        pytest.param(reach(report("r1", 7, b=("w1",)), report("r2", 7)), 0, True, id="lost"),
+        pytest.param(reach(report("r1", 7, a=("w1",))), 0, False, id="one has said nothing"),
+        pytest.param(reach(report("r1", 7)), 0, False, id="too little is known to call it lost"),
+        pytest.param(
+            reach(report("r1", 7, a=("w1",)), report("r2", 7, age_s=31, a=("w1",))),
+            0,
+            False,
+            id="a stale report counts for nothing",
+        ),
+        pytest.param(reach(ready=()), 0, False, id="no router is ready"),
+    ],
+)
+def test_routable_is_what_every_router_reaches(seen: Reach, workers: int, lost: bool) -> None:
+    assert (seen.workers(A), seen.lost(A)) == (workers, lost)

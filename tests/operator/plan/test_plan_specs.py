@@ -1,0 +1,121 @@
+"""Specs as people write them, good and bad: each mistake is named with field, value and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from moe_core.document import InvalidDocument
+from moe_core.table import LADDER, Role, Rung
+from moe_operator.pods import ServiceType
+from moe_operator.spec import Action, ExpertSpec, GateSpec, MixtureSpec, Numerics, OverrideSpec
+from moe_operator.strategy import Step
+from tests.operator.plan.bodies import expert, gate, mixture, override
+
+Read = Callable[[dict[str, Any]], object]
+READERS: Mapping[str, tuple[Read, dict[str, Any]]] = {
+    "mixture": (MixtureSpec.from_body, mixture()),
+    "expert": (ExpertSpec.from_body, expert("e0")),
+    "gate": (GateSpec.from_body, gate(["e0", "e1"])),
+    "override": (
+        OverrideSpec.from_body,
+        override("o", "e0", "Serve", version="v1", insteadOf="v2"),
+    ),
+}
+
+
+def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a body with one field of its spec set, or taken out where value is None."""
+    head, _, rest = path.partition(".")
+    inner = dict(body)
+    if rest:
+        inner[head] = changed(body.get(head, {}), rest, value)
+    elif value is None:
+        inner.pop(head, None)
+    else:
+        inner[head] = value
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "words"),
+    [
+        ("mixture", "spec.hiddenSize", None, "spec.hiddenSize is missing"),
+        ("mixture", "spec.hiddenSize", 0, "spec.hiddenSize is 0; it must be 1 or more"),
+        ("mixture", "spec.hiddenSize", "64", "spec.hiddenSize is '64'"),
+        ("mixture", "spec.layers", True, "spec.layers is True"),
+        ("mixture", "spec.dtype", "float16", "it must be one of Float32, BFloat16, Float16"),
+        ("mixture", "spec.numerics", "Fastest", "it must be one of Exact, Fast"),
+        ("mixture", "spec.trunk.sha256", "abc", "64 lower-case hexadecimal digits"),
+        ("mixture", "spec.failover.ladder", ["Replica", "Pray"], "'Pray' is not a valid Rung"),
+        ("mixture", "spec.failover.maxDegradedPercent", 101, "a whole number from 0 to 100"),
+        ("mixture", "spec.routers.replicas", -1, "spec.routers.replicas is -1"),
+        ("mixture", "spec.routers.service.type", "Ingress", "ClusterIP, NodePort, LoadBalancer"),
+        ("mixture", "spec.workers.volumeClaims", [{"claimName": "a"}], "mountPath is missing"),
+        ("mixture", "spec.workers.env", [{"name": "A", "value": 1}], "env[0].value is 1"),
+        ("expert", "spec.mixtureRef", None, "spec.mixtureRef is missing"),
+        ("expert", "spec.expertId", None, "spec.expertId is missing"),
+        ("expert", "spec.role", "Leader", "it must be one of Routed, Shared, Dense"),
+        ("expert", "spec.layers", [0, "1"], "spec.layers[1] is '1'; it must be a whole number"),
+        ("expert", "spec.version", None, "spec.version is missing"),
+        ("expert", "spec.artifact.sha256", "F" * 64, "64 lower-case hexadecimal digits"),
+        ("expert", "spec.artifact.uri", 3, "spec.artifact.uri is 3; it must be text"),
+        ("expert", "spec.replicas", 5000, "a whole number from 0 to 1024"),
+        ("expert", "spec.rollout.steps", [{"weightPercent": 0}], "weightPercent is 0"),
+        (
+            "expert",
+            "spec.rollout.steps",
+            [{"weightPercent": 50}, {"weightPercent": 5}],
+            "spec.rollout.steps has the weights [50, 5]; they must not fall",
+        ),
+        ("expert", "spec.rollout.progressDeadlineSeconds", 0, "it must be 1 or more"),
+        ("expert", "spec.rollout.analysis.maxErrorPercent", 200, "from 0 to 100"),
+        ("gate", "spec.experts", [{}], "spec.experts[0].id is missing"),
+        ("gate", "spec.policy", None, "spec.policy is missing"),
+        ("gate", "spec.policy.topK", 3, "spec.policy.topK is 3; there are 2 experts"),
+        ("gate", "spec.policy.topK", 0, "spec.policy.topK is 0"),
+        ("override", "spec.action", "Restart", "one of Serve, Pause, Promote, Abort, Retry"),
+        ("override", "spec.version", None, "spec.version is missing"),
+        ("override", "spec.insteadOf", None, "spec.insteadOf is missing"),
+        ("override", "spec.targetRef", "e0", "spec.targetRef is 'e0'; it must be an object"),
+        ("override", "metadata.name", None, "metadata.name is missing"),
+    ],
+)
+def test_a_mistake_is_named(kind: str, path: str, value: Any, words: str) -> None:
+    read, good = READERS[kind]
+    read(good)
+    with pytest.raises(InvalidDocument) as raised:
+        read(changed(good, path, value))
+    assert words in str(raised.value)
+
+
+def test_promote_needs_the_revision_that_was_seen() -> None:
+    with pytest.raises(InvalidDocument, match=r"spec\.revision is missing"):
+        OverrideSpec.from_body(override("o", "e0", "Promote"))
+
+
+def test_what_is_not_set_is_as_the_custom_resource_says() -> None:
+    read = MixtureSpec.from_body(mixture())
+    assert (read.numerics, read.trunk_sha256) == (Numerics.EXACT, "")
+    assert (read.routers.replicas, read.routers.service) == (2, ServiceType.CLUSTER_IP)
+    assert (read.failover.ladder, read.failover.max_degraded_percent) == (LADDER, 50)
+    body = changed(expert("e0"), "spec.rollout", None)
+    bare = ExpertSpec.from_body(changed(body, "spec.role", None))
+    assert (bare.role, bare.replicas, bare.backup) == (Role.ROUTED, 1, "")
+    assert bare.rollout.steps == (Step(5, 10), Step(25, 10), Step(50, 10), Step(100, 10))
+    assert (bare.rollout.min_requests, bare.rollout.progress_deadline_s) == (20, 600)
+
+
+def test_a_part_of_failover_keeps_the_rest_as_it_is() -> None:
+    read = MixtureSpec.from_body(mixture(failover={"ladder": ["Replica", "Residual"]}))
+    assert read.failover.ladder == (Rung.REPLICA, Rung.RESIDUAL)
+    assert read.failover.max_degraded_percent == 50
+
+
+def test_an_override_reads_what_its_action_needs() -> None:
+    read = OverrideSpec.from_body(override("o", "e0", "Abort", revision=3, step=0, reason="bad"))
+    assert (read.action, read.revision, read.step) == (Action.ABORT, 3, 0)
+    held = OverrideSpec.from_body(override("o", "e0", "Pause", insteadOf="v2"))
+    assert (held.instead_of, held.revision, held.step) == ("v2", 0, None)

@@ -1,0 +1,145 @@
+"""Verdicts as tables: what is seen of candidate and stable, and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moe_operator.strategy import Limits
+from moe_operator.verdict import Evidence, judge, mean_norm, median_us
+from moe_operator.world import Window
+
+BOUNDS_US = (1_000, 2_000, 4_000, 50_000)
+GOOD = Window(
+    requests=100,
+    rows=1000,
+    norm_sum=1000.0,
+    latency_counts=(50, 50, 0, 0, 0),
+    latency_bounds_us=BOUNDS_US,
+)
+NOTHING = Window()
+
+
+def seen(candidate: Window, stable: Window = GOOD, *, lost: bool = False) -> Evidence:
+    return Evidence(candidate, stable, lost, Limits(), 20)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "passed", "words"),
+    [
+        pytest.param(seen(GOOD), True, "100 requests, 1000 rows seen", id="as good as stable"),
+        pytest.param(seen(NOTHING), None, "0 of 20 requests, 0 rows seen", id="nothing seen"),
+        pytest.param(seen(GOOD, NOTHING), True, "100 requests", id="stable saw nothing"),
+        pytest.param(
+            seen(replace(GOOD, requests=1, rows=8, nonfinite_rows=1)),
+            False,
+            "1 of 8 rows are not finite",
+            id="one row that is not finite, below minRequests",
+        ),
+        pytest.param(
+            seen(replace(GOOD, norm_sum=float("nan"))), False, "not finite", id="a norm of NaN"
+        ),
+        pytest.param(
+            seen(replace(GOOD, requests=10, errors=2)),
+            None,
+            "8 of 20 requests",
+            id="two errors are too few to count",
+        ),
+        pytest.param(
+            seen(replace(GOOD, requests=11, errors=3)),
+            False,
+            "3 of 11 attempts failed, 27.3% against 0.0% of stable; maxErrorPercent is 1",
+            id="three errors of eleven, below minRequests",
+        ),
+        pytest.param(
+            seen(replace(GOOD, errors=5), replace(GOOD, errors=5)),
+            True,
+            "95 requests",
+            id="as many errors as stable",
+        ),
+        pytest.param(
+            seen(replace(NOTHING, requests=9, errors=1), lost=True),
+            False,
+            "all its pods are gone under load, after 9 requests, 1 of them failed",
+            id="gone under load",
+        ),
+        pytest.param(seen(NOTHING, lost=True), None, "0 of 20", id="gone without load"),
+        pytest.param(
+            seen(replace(GOOD, norm_sum=10_001.0)),
+            False,
+            "mean norm of the answers is 10 against 1 of stable; maxNormIncreasePercent is 900",
+            id="norm grew past the limit",
+        ),
+        pytest.param(seen(replace(GOOD, norm_sum=9_999.0)), True, "", id="norm at the limit"),
+        pytest.param(
+            seen(replace(GOOD, latency_counts=(0, 0, 0, 100, 0))),
+            False,
+            "median latency is 27.0 ms against 1.0 ms of stable",
+            id="median latency grew",
+        ),
+        pytest.param(
+            seen(replace(GOOD, latency_counts=(0, 0, 100, 0, 0))),
+            True,
+            "",
+            id="a few milliseconds more are within the floor",
+        ),
+        pytest.param(
+            seen(replace(GOOD, latency_counts=(0, 0, 0, 19, 0))),
+            True,
+            "",
+            id="too few attempts for a median",
+        ),
+    ],
+)
+def test_the_first_objection_wins(evidence: Evidence, passed: bool | None, words: str) -> None:
+    verdict = judge(evidence)
+    assert verdict.passed is passed
+    assert words in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        pytest.param((10, 0, 0, 0, 0), 500.0, id="middle of the first bucket"),
+        pytest.param((5, 5, 0, 0, 0), 1000.0, id="between two buckets"),
+        pytest.param((0, 0, 0, 0, 10), 50_000.0, id="above the last bound counts as that one"),
+        pytest.param((1, 0, 0, 2, 0), 15_500.0, id="linear within a bucket"),
+    ],
+)
+def test_the_median_of_a_histogram(counts: tuple[int, ...], expected: float) -> None:
+    window = replace(NOTHING, latency_counts=counts, latency_bounds_us=BOUNDS_US)
+    assert median_us(window) == pytest.approx(expected)
+
+
+windows = st.builds(
+    Window,
+    requests=st.integers(0, 10_000),
+    rows=st.integers(0, 100_000),
+    errors=st.integers(0, 100),
+    nonfinite_rows=st.integers(0, 3),
+    norm_sum=st.floats(0, 1e9),
+    latency_counts=st.tuples(*[st.integers(0, 1000)] * 5),
+    latency_bounds_us=st.just(BOUNDS_US),
+)
+
+
+@given(windows, windows, st.booleans())
+def test_nothing_passes_below_the_requests_that_are_asked_for(
+    candidate: Window, stable: Window, lost: bool
+) -> None:
+    verdict = judge(seen(candidate, stable, lost=lost))
+    assert verdict.reason
+    if candidate.requests < 20:
+        assert verdict.passed is not True
+    if candidate.nonfinite_rows:
+        assert verdict.passed is False
+
+
+@given(windows)
+def test_a_version_never_objects_to_itself(window: Window) -> None:
+    healthy = replace(window, nonfinite_rows=0)
+    assert judge(seen(healthy, healthy)).passed is not False
+    assert mean_norm(healthy) >= 0
