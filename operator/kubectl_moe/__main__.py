@@ -1,0 +1,41 @@
+"""Runs `kubectl moe`: parses the command line, puts the parts together, ends with an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from kubectl_moe import follow
+from kubectl_moe.arguments import parser
+from kubectl_moe.cluster import ApiCluster, ClusterError
+from kubectl_moe.decide import Refused
+from kubectl_moe.health import Exit
+from kubectl_moe.names import UsageError
+from kubectl_moe.verbs import VERBS, Session
+
+
+def main() -> int:
+    """Return the exit code."""
+    args = parser().parse_args()
+    try:
+        session = Session(
+            ApiCluster(args.kubeconfig, args.context, args.namespace, args.request_timeout),
+            sys.stdout,
+            sys.stderr,
+            follow.Clock(time.monotonic, time.sleep),
+            sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
+        )
+        return VERBS[args.verb](args, session)
+    except (ClusterError, Refused, UsageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return Exit.ERROR
+    except KeyboardInterrupt:
+        return Exit.HEALTHY if getattr(args, "watch", False) else Exit.ERROR
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

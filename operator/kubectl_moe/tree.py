@@ -1,0 +1,182 @@
+"""Builds the tree of `kubectl moe status`: mixture → gates, experts → versions → pods.
+
+Pure: bodies in, nodes out. How a node is drawn is the business of `draw`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_moe.health import Diagnosis, Health, condition, diagnose
+
+Body = Mapping[str, Any]
+
+MIXTURE_LABEL = "moeops.dev/mixture"
+EXPERT_LABEL = "moeops.dev/expert"
+DIGEST_LABEL = "moeops.dev/digest"
+COMPONENT_LABEL = "moeops.dev/component"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One line of the tree, and what hangs below it."""
+
+    name: str
+    kind: str
+    status: str
+    created: str
+    info: str = ""
+    health: Health = Health.HEALTHY
+    children: tuple[Node, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What belongs to one namespace, as read."""
+
+    mixtures: Sequence[Body]
+    gates: Sequence[Body]
+    experts: Sequence[Body]
+    deployments: Sequence[Body]
+    pods: Sequence[Body]
+
+
+def labels(body: Body) -> Mapping[str, str]:
+    found: Mapping[str, str] = body["metadata"].get("labels") or {}
+    return found
+
+
+def mixture_node(mixture: Body, objects: Objects) -> Node:
+    """Return the whole tree of a mixture."""
+    name = mixture["metadata"]["name"]
+    diagnosis = diagnose(mixture)
+    routers = [
+        pod_node(pod)
+        for pod in objects.pods
+        if labels(pod).get(MIXTURE_LABEL) == name and labels(pod).get(COMPONENT_LABEL) == "router"
+    ]
+    gates = [gate_node(g) for g in objects.gates if _belongs(g, name)]
+    experts = [expert_node(e, objects) for e in objects.experts if _belongs(e, name)]
+    status = mixture.get("status", {})
+    info = f"epoch {status.get('epoch', '-')}; routers {status.get('routers', '-')}"
+    router_node = Node(
+        f"{name}-router",
+        "Routers",
+        status.get("routers", "-"),
+        mixture["metadata"].get("creationTimestamp", ""),
+        health=_ready_health(status.get("routers", "")),
+        children=tuple(routers),
+    )
+    return _node(mixture, diagnosis, info, (router_node, *gates, *experts))
+
+
+def gate_node(gate: Body) -> Node:
+    status = gate.get("status", {})
+    served = status.get("version")
+    info = f"serves {served}" if served else "serves nothing yet"
+    return _node(gate, diagnose(gate), info, ())
+
+
+def expert_node(expert: Body, objects: Objects) -> Node:
+    """Return an expert with its versions and their pods."""
+    name, status = expert["metadata"]["name"], expert.get("status", {})
+    versions = [
+        _version_node(deployment, expert, objects)
+        for deployment in objects.deployments
+        if labels(deployment).get(EXPERT_LABEL) == name
+    ]
+    info = f"ready {status.get('ready', '-')}"
+    if status.get("candidate"):
+        info = f"{info}; {status['candidate']} at {status.get('weight', '0%')}"
+    return _node(expert, diagnose(expert), info, tuple(versions))
+
+
+def _version_node(deployment: Body, expert: Body, objects: Objects) -> Node:
+    digest = labels(deployment).get(DIGEST_LABEL, "")
+    status, rollout = expert.get("status", {}), expert.get("status", {}).get("rollout", {})
+    pods = [
+        pod_node(pod)
+        for pod in objects.pods
+        if labels(pod).get(EXPERT_LABEL) == expert["metadata"]["name"]
+        and labels(pod).get(DIGEST_LABEL) == digest
+    ]
+    if status.get("sha256", "-").startswith(digest):
+        role = "stable"
+    elif rollout.get("sha256", "-").startswith(digest) and status.get("candidate"):
+        role = f"candidate {status.get('weight', '0%')}"
+    else:
+        role = "retiring"
+    wanted = deployment["spec"].get("replicas", 0)
+    ready = deployment.get("status", {}).get("readyReplicas", 0)
+    return Node(
+        labels(deployment).get("moeops.dev/version", digest),
+        "Version",
+        role,
+        deployment["metadata"].get("creationTimestamp", ""),
+        f"sha256:{digest} ready {ready}/{wanted}",
+        Health.HEALTHY if ready >= wanted else Health.PROGRESSING,
+        tuple(pods),
+    )
+
+
+def pod_node(pod: Body) -> Node:
+    """Return a pod; what keeps it from running is its info."""
+    status = pod.get("status", {})
+    containers = status.get("containerStatuses", [])
+    ready = condition(pod, "Ready").get("status") == "True"
+    restarts = sum(c.get("restartCount", 0) for c in containers)
+    waiting: Mapping[str, str] = next(
+        (c["state"]["waiting"] for c in containers if "waiting" in c["state"]), {}
+    )
+    unscheduled = condition(pod, "PodScheduled")
+    deleting = "deletionTimestamp" in pod["metadata"]
+    if deleting:
+        word = "Terminating"
+    elif unscheduled.get("status") == "False":
+        word = unscheduled.get("reason", "Pending")
+    else:
+        word = waiting.get("reason") or status.get("phase", "Pending")
+    node = pod.get("spec", {}).get("nodeName", "")
+    parts = [f"on {node}" if node else "", f"restarts {restarts}" if restarts else ""]
+    problem = unscheduled.get("message", "") if unscheduled.get("status") == "False" else ""
+    parts.append(problem or waiting.get("message", ""))
+    return Node(
+        pod["metadata"]["name"],
+        "Pod",
+        word if ready or word != "Running" else "NotReady",
+        pod["metadata"].get("creationTimestamp", ""),
+        "; ".join(part for part in parts if part),
+        Health.HEALTHY if ready and not deleting else Health.PROGRESSING,
+    )
+
+
+def members(mixture: Body, objects: Objects) -> Iterable[Body]:
+    """Give the mixture itself, its gates and its experts."""
+    name = mixture["metadata"]["name"]
+    yield mixture
+    yield from (g for g in objects.gates if _belongs(g, name))
+    yield from (e for e in objects.experts if _belongs(e, name))
+
+
+def _belongs(body: Body, mixture: str) -> bool:
+    return bool(body["spec"]["mixtureRef"]["name"] == mixture)
+
+
+def _ready_health(text: str) -> Health:
+    have, _, want = text.partition("/")
+    return Health.HEALTHY if have == want else Health.DEGRADED
+
+
+def _node(body: Body, diagnosis: Diagnosis, info: str, children: tuple[Node, ...]) -> Node:
+    why = f"; {diagnosis.why}" if diagnosis.why else ""
+    return Node(
+        body["metadata"]["name"],
+        body["kind"],
+        diagnosis.health.value,
+        body["metadata"].get("creationTimestamp", ""),
+        f"{info}{why}",
+        diagnosis.health,
+        children,
+    )

@@ -1,0 +1,200 @@
+"""The verbs from the command line to what is printed and written, on a cluster in memory."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from kubectl_moe import follow
+from kubectl_moe.arguments import parser
+from kubectl_moe.cluster import NotFound
+from kubectl_moe.decide import Refused
+from kubectl_moe.health import Exit
+from kubectl_moe.names import UsageError
+from kubectl_moe.verbs import VERBS, Session
+from tests.kubectl import bodies
+from tests.kubectl.fake_cluster import FakeCluster
+
+
+class Terminal:
+    """Runs command lines against one cluster; its clock jumps on by what is slept."""
+
+    def __init__(self, *there: dict[str, Any]) -> None:
+        self.cluster = FakeCluster(there)
+        self.out, self.progress = io.StringIO(), io.StringIO()
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def run(self, line: str) -> Exit:
+        args = parser().parse_args(line.split())
+        clock = follow.Clock(lambda: self.now, self.sleep)
+        session = Session(self.cluster, self.out, self.progress, clock, colour=False)
+        return VERBS[args.verb](args, session)
+
+
+def history() -> list[dict[str, Any]]:
+    return [bodies.revision(1, "v1"), bodies.revision(2, "v2")]
+
+
+def test_the_tree_goes_from_the_mixture_to_its_pods() -> None:
+    canary = bodies.expert(
+        version="v2", candidate="v2", weight="25%", rollout=bodies.rollout("Progressing")
+    )
+    terminal = Terminal(
+        bodies.mixture(),
+        canary,
+        bodies.deployment("v1"),
+        bodies.deployment("v2", ready=0),
+        bodies.pod("p1", "v1"),
+        bodies.pod("p2", "v2", ready=False),
+    )
+    assert terminal.run("status tiny") is Exit.HEALTHY
+    lines = terminal.out.getvalue().splitlines()
+    assert lines[0].split() == ["NAME", "KIND", "STATUS", "AGE", "INFO"]
+    kind_at = lines[0].index("KIND")
+    names = [line[:kind_at].rstrip() for line in lines[1:]]
+    assert names == [
+        "✔ tiny",
+        "├── ✔ tiny-router",
+        "└── ◌ tiny-e3",
+        "    ├── ✔ v1",
+        "    │   └── ✔ p1",
+        "    └── ◌ v2",
+        "        └── ◌ p2",
+    ]
+    assert "candidate 25%" in lines[6]
+    assert "v2 at 25%" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        ("Promoted", Exit.HEALTHY),
+        ("RolledBack", Exit.DEGRADED),
+        ("Paused", Exit.PAUSED),
+        ("Progressing", Exit.TIMEOUT),
+    ],
+)
+def test_waiting_ends_with_the_code_of_what_was_reached(outcome: str, code: Exit) -> None:
+    terminal = Terminal(bodies.expert(rollout=bodies.rollout(outcome)))
+    assert terminal.run("status ex/tiny-e3 --wait --timeout 5s") is code
+    assert "as the test wants it" in terminal.progress.getvalue() or code is Exit.HEALTHY
+
+
+def test_json_has_the_health_and_the_objects() -> None:
+    terminal = Terminal(bodies.expert(rollout=bodies.rollout("RolledBack")))
+    assert terminal.run("status expert/tiny-e3 -o json") is Exit.DEGRADED
+    report = json.loads(terminal.out.getvalue())
+    assert report["health"] == "RolledBack"
+    assert [item["kind"] for item in report["items"]] == ["Expert"]
+
+
+def test_get_lists_each_kind_with_its_columns() -> None:
+    terminal = Terminal(bodies.mixture(), bodies.expert(rollout=bodies.rollout("Promoted")))
+    assert terminal.run("get") is Exit.HEALTHY
+    text = terminal.out.getvalue()
+    assert "EXPERTS   ROUTERS   EPOCH" in text
+    assert "2/4" in text
+
+
+def test_an_empty_namespace_says_so() -> None:
+    terminal = Terminal()
+    terminal.run("get experts")
+    assert terminal.out.getvalue() == "nothing found in namespace test\n"
+
+
+def test_history_says_what_each_version_is_now() -> None:
+    terminal = Terminal(bodies.expert(candidate="v2", weight="5%"), *history())
+    terminal.run("history tiny-e3")
+    rows = [line.split() for line in terminal.out.getvalue().splitlines()[1:]]
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        ("2", "v2", "candidate"),
+        ("1", "v1", "stable"),
+    ]
+
+
+def test_rollback_creates_an_override_in_the_name_of_who_asks() -> None:
+    expert = bodies.expert(version="v2", sha256=bodies.sha("v2"))
+    expert["status"]["version"] = "v2"
+    terminal = Terminal(expert, *history())
+    assert terminal.run("rollback tiny-e3 --reason worse") is Exit.HEALTHY
+    (created,) = terminal.cluster.created
+    assert created["spec"] == {
+        "targetRef": {"kind": "Expert", "name": "tiny-e3"},
+        "action": "Serve",
+        "version": "v1",
+        "insteadOf": "v2",
+        "reason": "worse",
+        "requestedBy": "ann",
+    }
+    assert terminal.progress.getvalue() == "expert 'tiny-e3' rolled back\n"
+
+
+def test_rollback_with_wait_ends_when_the_version_is_served() -> None:
+    expert = bodies.expert(version="v2", candidate="v2")
+    terminal = Terminal(expert, *history())
+    terminal.cluster.create = _active(terminal.cluster)  # type: ignore[method-assign]
+    assert terminal.run("rollback tiny-e3 --wait") is Exit.HEALTHY
+    assert "tiny-e3 serves v1" in terminal.progress.getvalue()
+
+
+def _active(cluster: FakeCluster) -> Any:
+    def create(body: dict[str, Any]) -> dict[str, Any]:
+        stored = {**body, "metadata": {"name": "o"}, "status": {"state": "Active"}}
+        cluster.bodies.append(stored)
+        return stored
+
+    return create
+
+
+def test_resume_removes_and_says_what_it_removed() -> None:
+    terminal = Terminal(bodies.expert(), bodies.override("Pause", insteadOf="v1"))
+    terminal.run("resume tiny-e3")
+    assert terminal.cluster.deleted == ["tiny-e3-pause-x"]
+    terminal.run("resume tiny-e3")
+    assert "skipped resume: nothing holds" in terminal.progress.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "text"),
+    [
+        ("status nosuch", NotFound, "no mixture and no expert 'nosuch' in namespace test"),
+        ("status pod/x", UsageError, "'pod' is no kind of moeops; kinds are"),
+        ("status gt/x", UsageError, "not a Gate"),
+        ("status mx/", UsageError, "names no object"),
+        ("history mx/tiny", UsageError, "takes an expert"),
+        ("get pods", UsageError, "'pods' is no kind"),
+        ("get experts nosuch", NotFound, "no Expert nosuch"),
+        ("promote tiny-e3", Refused, "no rollout in progress"),
+        ("retry tiny-e3", Refused, "no failed rollout"),
+    ],
+)
+def test_what_cannot_be_done_is_said(line: str, error: type[Exception], text: str) -> None:
+    terminal = Terminal(bodies.mixture(), bodies.expert())
+    with pytest.raises(error, match=text):
+        terminal.run(line)
+    assert not terminal.cluster.created
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("", "required: VERB"),
+        ("undo x", "invalid choice"),
+        ("rollback", "required: target"),
+        ("status x --timeout soon", "'soon' is no duration; write 90s, 5m or 1h"),
+        ("status x -o yaml", "invalid choice"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_1(
+    line: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(line.split())
+    assert ended.value.code == Exit.ERROR
+    assert text in capsys.readouterr().err
