@@ -1,0 +1,3 @@
+module moeops.dev/cluster/pause
+
+go 1.26.0
