@@ -1,0 +1,71 @@
+"""Takes away nodes and processes of the local cluster, verifies that they went, brings them back.
+
+Only nodes that are containers on this machine (kind) can be treated so.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from e2e.stage.kube import Body, Kube, condition, wait_for
+
+
+def docker(*arguments: str) -> str:
+    """Return what docker printed. Raises RuntimeError with what it complained about."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def address(node: Body) -> str:
+    """Return the address of a node inside the cluster's network."""
+    addresses = node["status"]["addresses"]
+    return str(next(a["address"] for a in addresses if a["type"] == "InternalIP"))
+
+
+def workers(kube: Kube) -> list[Body]:
+    """Return the nodes that run pods, those of the control plane left out."""
+    control_plane = "node-role.kubernetes.io/control-plane"
+    return [n for n in kube.list("nodes") if control_plane not in n["metadata"]["labels"]]
+
+
+def stop(name: str) -> None:
+    """Switch a node off as a power cut would; returns when it is off."""
+    docker("stop", "-t", "0", name)
+    running = json.loads(docker("inspect", name))[0]["State"]["Running"]
+    if running:
+        raise RuntimeError(f"node {name} still runs")
+
+
+def start(name: str, kube: Kube, timeout_s: float = 120) -> None:
+    """Switch a node on again and wait until Kubernetes counts it as ready."""
+    docker("start", name)
+
+    def ready() -> bool:
+        node = kube.get("node", name)
+        return node is not None and condition(node, "Ready").get("status") == "True"
+
+    wait_for(f"node {name} is ready again", ready, timeout_s, interval_s=0.5)
+
+
+def kill_process(pod: Body, program: str) -> int:
+    """Send SIGKILL to a pod's program, from its node. Returns the process id that it had there.
+
+    Raises RuntimeError where there is no such process, or it is still there afterwards.
+    """
+    node, uid = pod["spec"]["nodeName"], pod["metadata"]["uid"]
+    script = (
+        "for p in /proc/[0-9]*; do"
+        f' if grep -q -e {uid} -e {uid.replace("-", "_")} "$p/cgroup" 2>/dev/null'
+        f' && tr "\\0" " " < "$p/cmdline" 2>/dev/null | grep -q -e "-m {program}";'
+        ' then echo "${p#/proc/}"; kill -9 "${p#/proc/}"; fi; done'
+    )
+    killed = docker("exec", node, "sh", "-c", script).split()
+    if not killed:
+        raise RuntimeError(f"pod {pod['metadata']['name']} has no process of {program}")
+    left = docker("exec", node, "sh", "-c", f"test ! -e /proc/{killed[0]}/exe || echo there")
+    if left:
+        raise RuntimeError(f"process {killed[0]} of {program} survived SIGKILL")
+    return int(killed[0])

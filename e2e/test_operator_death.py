@@ -1,0 +1,107 @@
+"""The operator dies in every phase of a rollout, and loses all status: nothing served changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from e2e.stage.kube import Body, Kube, wait_for
+from e2e.stage.siblings import Pods
+from e2e.stage.tiny import Tiny
+from moe_client.recording import Recording
+
+SYSTEM = Kube("moeops-system")
+OPERATOR = "app.kubernetes.io/component=operator"
+
+
+def kill_operator() -> None:
+    """Delete the operator's pod without grace, and wait until another one is ready."""
+    (before,) = (p for p in SYSTEM.list("pods", OPERATOR) if not deleting(p))
+    name, uid = before["metadata"]["name"], before["metadata"]["uid"]
+    SYSTEM.run("delete", "pod", name, "--grace-period=0", "--force")
+
+    def another() -> bool:
+        pods = SYSTEM.list("pods", OPERATOR)
+        return any(p["metadata"]["uid"] != uid and ready(p) for p in pods)
+
+    wait_for("another operator runs", another, 60)
+
+
+def ready(pod: Body) -> bool:
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return bool(statuses) and all(status["ready"] for status in statuses)
+
+
+def deleting(pod: Body) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def rollout(tiny: Tiny) -> Body:
+    found: Body = tiny.kube.table_row("tiny", "tiny-e3").get("rollout", {})
+    return found
+
+
+def started(tiny: Tiny) -> bool:
+    """The table knows of the rollout, and no session sees it yet."""
+    return bool(rollout(tiny)["target"]["version"] == "v2-better")
+
+
+def at(percent: int) -> Callable[[Tiny], bool]:
+    """Return whether the candidate has come to this weight."""
+
+    def reached(tiny: Tiny) -> bool:
+        weights = rollout(tiny)["weights"]
+        return started(tiny) and bool(weights) and weights[-1]["percent"] >= percent
+
+    return reached
+
+
+def promoted(tiny: Tiny) -> bool:
+    return bool(rollout(tiny)["outcome"] == "Promoted") and started(tiny)
+
+
+def test_killed_in_every_phase_of_a_rollout(tiny: Tiny, scripture: Recording) -> None:
+    siblings = Pods.of(tiny.kube, "tiny")
+    before = number_of_revisions(tiny)
+    with tiny.load(scripture) as load:
+        tiny.roll_out("v2-better")
+        for phase in (started, at(5), at(25), at(50), promoted):
+            wait_for("the next phase", lambda phase=phase: phase(tiny), 120)  # type: ignore[misc]
+            weights = rollout(tiny)["weights"]
+            kill_operator()
+            assert rollout(tiny)["weights"][: len(weights)] == weights, "a step was lost"
+        tiny.wait_outcome("v2-better", "Promoted")
+        report = load.report()
+    assert report.failed == 0, report.failures
+    assert tiny.weights() == [5, 25, 50, 100]
+    assert number_of_revisions(tiny) == before + 1, "the version was accepted more than once"
+    siblings.assert_untouched(tiny.kube, "tiny", "tiny-e3")
+
+
+def number_of_revisions(tiny: Tiny) -> int:
+    """Return the newest number that a revision of the expert has."""
+    revisions = tiny.kube.list("controllerrevisions", "moeops.dev/expert=tiny-e3")
+    return max(int(revision["revision"]) for revision in revisions)
+
+
+@pytest.mark.parametrize("percent", [5])
+def test_status_wiped_in_the_middle_of_a_canary(
+    tiny: Tiny, scripture: Recording, percent: int
+) -> None:
+    with tiny.load(scripture) as load:
+        tiny.roll_out("v2-better")
+        wait_for("weight", lambda: at(percent)(tiny), 120)
+        before = tiny.kube.table_row("tiny", "tiny-e3")
+        for kind in ("experts", "gates", "mixtures"):
+            for body in tiny.kube.list(kind):
+                name = body["metadata"]["name"]
+                tiny.kube.patch(kind, name, {"status": None}, "--subresource=status")
+        after = tiny.kube.table_row("tiny", "tiny-e3")
+        assert after["stable"] == before["stable"]
+        weights = before["rollout"]["weights"]
+        assert after["rollout"]["weights"][: len(weights)] == weights, "it began anew"
+        tiny.wait_outcome("v2-better", "Promoted")
+        report = load.report()
+    assert report.failed == 0, report.failures
+    assert tiny.weights() == [5, 25, 50, 100]

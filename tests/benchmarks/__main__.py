@@ -1,0 +1,16 @@
+"""`make bench`: every benchmark of this folder, one after another."""
+
+from __future__ import annotations
+
+from tests.benchmarks import dispatch, failover
+
+
+def main() -> None:
+    """Run them with their defaults."""
+    for number, benchmark in enumerate((dispatch, failover)):
+        print("\n" * bool(number) + (benchmark.__doc__ or "").partition("\n")[0] + "\n", flush=True)
+        benchmark.main(())
+
+
+if __name__ == "__main__":
+    main()
