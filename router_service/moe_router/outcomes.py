@@ -115,12 +115,14 @@ class Outcomes:
         self._view: View | None = None
 
     def take(self, report: Report, view: View, *, degraded: bool) -> bool:
-        """Take in a report; whether it is new evidence. `view` knows the session's start.
+        """Take in a report; whether it is new evidence. `view` is the newest table.
 
         A session that is forgotten for lack of room stays in the sums, and would be another
         cluster if it reported again.
         """
         self._turn_to(view)
+        if report.start.uid != view.table.uid:
+            return False
         key = report.session, report.start.epoch
         before = self._standings.get(key) or _Standing(arms(view, *key))
         if not before.arms or report.number <= before.number:
@@ -180,12 +182,13 @@ def _on_trial(arm: Arm, view: View) -> bool:
     )
 
 
-def parse_reports(message: ReportOutcomeRequest) -> list[Report]:
-    """Read what clients report, except for the mixture. Raises Refused."""
+def parse_reports(message: ReportOutcomeRequest) -> Iterator[Report]:
+    """Read one after another what clients report, except for the mixture. Raises Refused."""
     count = len(message.outcomes)
     if count > MAX_OUTCOMES:
         raise _invalid(f"outcomes has {count} sessions; a message may have at most {MAX_OUTCOMES}")
-    return [_report(one, f"outcomes[{index}]") for index, one in enumerate(message.outcomes)]
+    for index, one in enumerate(message.outcomes):
+        yield _report(one, f"outcomes[{index}]")
 
 
 def _report(message: SessionOutcome, name: str) -> Report:

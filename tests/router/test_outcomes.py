@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,7 +27,7 @@ from moe_router.refusal import Code, Refused
 from moe_router.sessions import Start, pin
 from moe_router.view import View
 from moeops.v1.router_pb2 import ReportOutcomeRequest, SessionOutcome
-from tests.router.bench import A, Bench, canary, mixture, taken_back, worker
+from tests.router.bench import A, B, Bench, C, canary, mixture, taken_back, worker
 from tests.support.tables import UID, expert, gate, table, version
 
 V1, V2 = version("v1"), version("v2")
@@ -109,7 +110,7 @@ def test_a_good_report_is_read() -> None:
 )
 def test_what_is_wrong_is_named(fields: dict[str, object], words: str) -> None:
     with pytest.raises(Refused) as caught:
-        parse_reports(message(**fields))
+        list(parse_reports(message(**fields)))
 
     assert words in caught.value.message
     assert caught.value.code is Code.INVALID_ARGUMENT
@@ -121,7 +122,7 @@ def test_a_message_of_too_many_sessions_is_refused() -> None:
     with pytest.raises(
         Refused, match="outcomes has 1025 sessions; a message may have at most 1024"
     ):
-        parse_reports(many)
+        list(parse_reports(many))
 
 
 @pytest.mark.parametrize(
@@ -275,6 +276,19 @@ async def test_what_cannot_be_placed_is_refused_as_requests_are(
     with pytest.raises(Refused) as caught:
         await bench.engine.report(ReportOutcomeRequest(mixture=mixture_name, outcomes=[one]))
     assert caught.value.code is code
+
+
+async def test_a_long_message_delays_no_request() -> None:
+    bench = Bench(mixture(canary(50)), {"w1": worker(A, B, C)})
+    many = [outcome(bench, f"s{number}", 1) for number in range(MAX_OUTCOMES)]
+    message = ReportOutcomeRequest(mixture="tiny", outcomes=many)
+
+    reporting = asyncio.create_task(bench.engine.report(message))
+    await asyncio.sleep(0)
+    await bench.dispatch([[1, 2]])
+
+    assert not reporting.done()
+    assert await reporting == MAX_OUTCOMES
 
 
 async def test_sessions_that_the_router_knows_as_degraded_are_no_evidence() -> None:

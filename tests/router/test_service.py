@@ -180,6 +180,26 @@ async def test_a_client_that_reads_nothing_is_read_from_no_further() -> None:
     await answers.aclose()
 
 
+async def test_what_is_to_follow_an_answer_waits_until_it_is_written() -> None:
+    followed: list[int] = []
+
+    async def serve(one: DispatchRequest) -> Reply:
+        number = one.request_id
+        return Reply(RowsResponse(request_id=number), lambda: followed.append(number))
+
+    async def requests() -> AsyncIterator[DispatchRequest]:
+        for number in (1, 2):
+            yield DispatchRequest(request_id=number)
+
+    seen = []
+    stream: RowsStream[DispatchRequest] = RowsStream(serve)
+    async for answer in stream.run(requests()):
+        seen.append((answer.request_id, list(followed)))
+
+    assert seen == [(1, []), (2, [1])]
+    assert followed == [1, 2]
+
+
 async def test_route_says_that_its_gate_is_not_here_yet() -> None:
     async with served() as it:
         call = it.stub.Route()
