@@ -140,3 +140,5 @@ def test_the_only_pod_of_a_candidate_is_killed_under_load(tiny: Tiny, scripture:
         expert = tiny.wait_outcome("v2-better", "RolledBack")
         assert_nothing_failed(load)
     assert expert["status"]["version"] == "v1"
+    said = expert["status"]["rollout"]["message"]
+    assert "gone under load" in said or "attempts failed" in said, said

@@ -89,6 +89,12 @@ class Counters:
         tally.attempt(latency_s)
         tally.errors[cause] += 1
 
+    def missed(self, expert_id: str, sha256: str) -> None:
+        """Count rows for a version that no worker could be asked for; that took no time."""
+        tally = self._of(expert_id, sha256)
+        tally.requests += 1
+        tally.errors[Cause.UNREACHABLE] += 1
+
     def shadowed(self, part: Part, result: GroupResult | None) -> None:
         """Count a copy that was sent to a candidate; None is no answer."""
         tally = self._of(part.ask.expert_id, part.ask.sha256).shadow

@@ -44,6 +44,8 @@ class Tally(Protocol):
 
     def failed(self, part: Part, cause: Cause, latency_s: float) -> None: ...
 
+    def missed(self, expert_id: str, sha256: str) -> None: ...
+
 
 class Exchange:
     """The state of one request. `messages` returned by its methods are to be sent at once."""
@@ -78,6 +80,7 @@ class Exchange:
             (Lost(batch.expert_id, batch.version, forced=batch.forced), batch.pairs)
             for batch in batches
         ]
+        self._count_missed(lost, outlook, tally)
         return self._place(lost, outlook, tally)
 
     def answered(
@@ -159,6 +162,19 @@ class Exchange:
             return []
         self._waiting += len(parts)
         return [self._message(w, p, remaining_s / 2, outlook, tally) for w, p in parts.items()]
+
+    def _count_missed(
+        self, lost: Sequence[tuple[Lost, Pairs]], outlook: Outlook, tally: Tally
+    ) -> None:
+        """Count against a version that sessions are on and nobody holds, whoever then answers."""
+        layer = self._request.rows.layer
+        for one, _ in lost:
+            if one.pinned is None or one.forced:
+                continue
+            expert_id, sha256 = one.expert_id, one.pinned.sha256
+            revoked = outlook.newest.revokes(expert_id, sha256)
+            if not revoked and not outlook.routable.for_artifact(sha256, layer):
+                tally.missed(expert_id, sha256)
 
     def _taken_back(self, newest: View) -> list[tuple[Lost, Pairs]]:
         """Give up the answers of versions that were revoked since they were asked."""

@@ -25,6 +25,7 @@ class Cause(StrEnum):
     DEADLINE = "Deadline"
     REFUSED = "Refused"
     NON_FINITE = "NonFinite"
+    UNREACHABLE = "Unreachable"  # nobody could be asked in the first place
 
 
 @dataclass(frozen=True, slots=True)

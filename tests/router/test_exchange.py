@@ -180,3 +180,16 @@ def test_an_answer_that_comes_after_the_refusal_changes_nothing() -> None:
     run.step(0, None, [0])
     assert run.exchange.finished
     assert run.open == []
+
+
+def test_a_version_that_nobody_holds_is_counted_against_whoever_answers() -> None:
+    """A candidate whose only pod is gone fails its sessions, though none of them notices."""
+    run = Run(mixture(), [[0, 1], [1, 0]], {"w1": {VERSIONS["e1"].sha256, VERSIONS["e2"].sha256}})
+    while run.open:
+        run.step(0, None, [0])
+
+    told = dict(run.counters.versions())
+    missed = told["e0", VERSIONS["e0"].sha256]
+    assert (missed.requests, dict(missed.errors)) == (1, {Cause.UNREACHABLE: 1})
+    assert not told["e1", VERSIONS["e1"].sha256].errors
+    assert not told["e2", VERSIONS["e2"].sha256].errors
