@@ -7,12 +7,13 @@ the table, never from the Override's own status, except that what is over stays 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
 from moe_core.table import ExpertRow, Outcome, Rollout, Version
+from moe_operator.fit import Accepted
 from moe_operator.reason import Reason, Why
 from moe_operator.spec import Action, ExpertSpec, OverrideSpec
 from moe_operator.world import Revision
@@ -40,6 +41,8 @@ class Decided:
     served: Version | None = None
     pause: OverrideSpec | None = None
     once: OverrideSpec | None = None
+    # Why a version cannot be served beside the gates in service, by its name.
+    misfits: Mapping[str, str] = field(default_factory=dict)
 
 
 def decide(
@@ -47,10 +50,11 @@ def decide(
     row: ExpertRow,
     revisions: Iterable[Revision],
     overrides: Iterable[OverrideSpec],
+    accepted: Accepted,
 ) -> Decided:
     """Return what holds and what is to act; of several that hold, the newest.
 
-    `revisions` and `overrides` are the expert's own.
+    `revisions` and `overrides` are the expert's own; `accepted` is what gates in service accept.
     """
     own = sorted(
         (o for o in overrides if not o.meta.deleting),
@@ -58,13 +62,16 @@ def decide(
     )
     holding = [o for o in own if o.action in _HOLDING and o.instead_of == expert.version.version]
     known = known_versions(row, revisions)
-    serve = next((o for o in reversed(holding) if _can_serve(o, known)), None)
+    misfits = {o.version: accepted.refusal(expert.expert_id, o.version) for o in holding}
+    fitting = [o for o in holding if not misfits[o.version]]
+    serve = next((o for o in reversed(fitting) if _can_serve(o, known)), None)
     rollout = row.rollout
     return Decided(
         serve=serve,
         served=None if serve is None else known[serve.version],
         pause=next((o for o in reversed(holding) if o.action is Action.PAUSE), None),
         once=next((o for o in own if rollout is not None and _acts(o, expert, rollout)), None),
+        misfits=misfits,
     )
 
 
@@ -152,6 +159,8 @@ def _holding_state(
     if override.version not in known:
         names = ", ".join(sorted(known))
         return State.REFUSED, f"there is no version {override.version}; there are {names}"
+    if decided.misfits.get(override.version):
+        return State.REFUSED, decided.misfits[override.version]
     if decided.serve is not None and decided.serve != override:
         return State.LAPSED, f"Override {decided.serve.meta.name} is newer"
     if row.stable is not None and row.stable.version == override.version and not row.candidate:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from moe_operator import labels
 from moe_operator.spec import OverrideSpec
@@ -43,6 +44,15 @@ class Seen:
     def replicas(self) -> dict[str, int]:
         """The pods asked for, by the digest's first digits."""
         return {deployment.digest: deployment.replicas for deployment in self.deployments}
+
+    @property
+    def placed(self) -> dict[str, datetime]:
+        """When the last pod of a version found a node, by the digest's first digits."""
+        times: defaultdict[str, list[datetime]] = defaultdict(list)
+        for pod in self.pods:
+            if pod.placed is not None:
+                times[pod.digest].append(pod.placed)
+        return {digest: max(at) for digest, at in times.items()}
 
     def count(self, digest: str) -> tuple[int, int]:
         """Return the pods of a version: there, and ready of those."""

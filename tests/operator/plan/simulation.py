@@ -34,6 +34,7 @@ from tests.operator.plan.bodies import MIXTURE, NAMESPACE, versioned
 
 SETTINGS = Settings(worker_image="moeops/worker:1", router_image="moeops/router:1")
 BOUNDS_US = (500, 1_000, 2_000, 5_000, 10_000, 50_000)
+NO_ROOM = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -85,6 +86,7 @@ class Pod:
     created: datetime
     age: int = 0
     ready: bool = False
+    placed: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -264,11 +266,12 @@ class Simulation:
             address="10.0.0.1",
             ready=pod.ready,
             deleting=False,
-            problem="",
+            problem="" if pod.node else NO_ROOM,
             resource_version=pod.name,
             created=pod.created,
             over=False,
             node_selector={},
+            placed=pod.placed,
         )
 
     def _report(self, name: str) -> RouterReport:
@@ -307,10 +310,13 @@ class Simulation:
             for extra in own[deployment.replicas :]:
                 del self.pods[extra]
             for _ in range(deployment.replicas - len(own)):
-                pod = Pod(f"{name}-{self._next():04d}", name, self._schedule(name), self.now)
+                pod = Pod(f"{name}-{self._next():04d}", name, "", self.now)
                 self.pods[pod.name] = pod
         for pod in self.pods.values():
-            pod.age += 1
+            if not pod.node:
+                pod.node = self._schedule(pod.deployment)
+                pod.placed = self.now if pod.node else None
+            pod.age += bool(pod.node)
             behaviour = self.behaviours.get(self.deployments[pod.deployment].sha256, Behaviour())
             pod.ready = pod.age > 2 and behaviour.starts and not behaviour.refused
         serving = {p.name for p in self.pods.values() if p.deployment.endswith("-router")}
@@ -319,10 +325,13 @@ class Simulation:
             self.routers[name] = Router(incarnation=name)
 
     def _schedule(self, deployment: str) -> str:
-        """Return the node with the fewest pods of this Deployment, as anti-affinity prefers."""
+        """Return the node with the fewest pods of this Deployment, as anti-affinity prefers.
+
+        Empty where no node has room.
+        """
         open_ = [n.name for n in self.nodes.values() if n.ready and n.schedulable]
         held = [p.node for p in self.pods.values() if p.deployment == deployment]
-        return min(sorted(set(open_) - self.full), key=held.count)
+        return min(sorted(set(open_) - self.full), key=held.count, default="")
 
     def _routers_take_the_table(self) -> None:
         if self.lagging:
@@ -384,7 +393,8 @@ class Simulation:
 
     def _create_revision(self, revision: Revision) -> None:
         assert revision.name not in self.revisions, f"{revision.name} exists"
-        self.revisions[revision.name] = replace(revision, uid=revision.name)
+        created = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.revisions[revision.name] = replace(revision, uid=revision.name, created=created)
 
     def _set_status(self, status: Status) -> None:
         key = status.kind, status.name
