@@ -94,9 +94,7 @@ def _missing(row: GateRow, experts: Mapping[str, ExpertRow]) -> Why | None:
         return Why(Reason.EXPERTS_MISSING, f"no Expert has the id {', '.join(unknown)}")
     dense = [e for e in row.experts if experts[e].role is Role.DENSE]
     if dense:
-        message = (
-            f"{', '.join(dense)} has the role Dense: it stands in for others, no gate picks it"
-        )
+        message = f"{', '.join(dense)} has the role Dense, which stands in: no gate can pick it"
         return Why(Reason.INVALID_SPEC, message)
     starting = [e for e in row.experts if experts[e].stable is None]
     if starting:

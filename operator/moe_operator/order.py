@@ -29,7 +29,8 @@ def begin_in_order(turns: Sequence[Turn], limit: int, gates: Gates) -> tuple[Tur
     queue = _Queue(limit, [turn.row.expert_id for turn in running], Accepted.by(gates.rows))
     for turn in running:
         queue.put_ahead(turn)
-    gate = next((why for why in gates.whys.values() if why.reason is Reason.WOULD_CONFOUND), None)
+    waiting = (name for name, why in gates.whys.items() if why.reason is Reason.WOULD_CONFOUND)
+    gate = next(waiting, "")
     decided = {turn.row.expert_id: queue.take(turn, gate) for turn in asking}
     return tuple(decided.get(turn.row.expert_id, turn) for turn in turns)
 
@@ -65,8 +66,8 @@ class _Queue:
         if row.role is Role.DENSE:
             self.dense = self.dense or row.expert_id
 
-    def take(self, turn: Turn, gate: Why | None) -> Turn:
-        """Return the turn as it is now: begun, or waiting for something."""
+    def take(self, turn: Turn, gate: str) -> Turn:
+        """Return the turn as it is now: begun, or waiting; `gate` is one that goes first."""
         why = self._why(turn, gate)
         self.put_ahead(turn)
         if why is not None:
@@ -74,20 +75,20 @@ class _Queue:
         self.running.append(turn.row.expert_id)
         return replace(turn, decision=advance(turn.before, replace(turn.case, granted=True)))
 
-    def _why(self, turn: Turn, gate: Why | None) -> Why | None:
+    def _why(self, turn: Turn, gate: str) -> Why | None:
         """Return what keeps a rollout from beginning; None where nothing does."""
         expert_id, version = turn.row.expert_id, turn.case.wanted.version
         if misfit := self.accepted.refusal(expert_id, version):
             return Why(Reason.HELD, f"{version} is held: {misfit}")
-        if gate is not None:
-            message = f"{version} waits until a gate has changed: {gate.message}"
-            return Why(Reason.WOULD_CONFOUND, message)
+        if gate:
+            return Why(Reason.WOULD_CONFOUND, f"{version} waits until Gate {gate} has changed")
         other = next(self._confounds(turn), None)
         if other is not None:
             return Why(Reason.WOULD_CONFOUND, f"{version} waits for the rollout of {other}")
         if len(self.running) < self.limit or _retried(turn):
             return None
-        after = f", after {self.last}" if self.last else f": {listed(self.running)} under way"
+        running = listed(sorted(self.running))
+        after = f", after {self.last}" if self.last else f"; under way: {running}"
         self.last = expert_id
         setting = f"spec.rollouts.maxConcurrent of the Mixture is {self.limit}"
         return Why(Reason.WAITING_FOR_TURN, f"{version} waits for its turn{after}; {setting}")

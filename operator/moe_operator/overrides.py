@@ -194,5 +194,5 @@ def _retry_state(expert: ExpertSpec, rollout: Rollout) -> tuple[State, str]:
     if rollout.target.sha256 != expert.version.sha256:
         return State.LAPSED, f"spec.version is {expert.version.version}"
     if rollout.outcome in (Outcome.ROLLED_BACK, Outcome.ABORTED):
-        return State.PENDING, "another Override decides what is served"
+        return State.PENDING, "another Override or rollout has to end first"
     return State.LAPSED, f"revision {rollout.revision} has not failed: it is {rollout.outcome}"

@@ -84,20 +84,16 @@ class _Search:
         while True:
             rows = {**self.experts.rows, **joined}
             gates = plan_gates(self.world, self.mixture, self.before, rows, stay)
-            back = set(self._unneeded(gates, joined))
+            back, kept = set(self._unneeded(gates, joined)), len(stay)
             for gate, expert_id, version in _wrong(gates, rows):
                 old = self.before.get(gate.name)
                 if expert_id in joined and old is not None and _refuses(old, expert_id, version):
                     back.add(expert_id)
                 elif gate != old:
                     stay[gate.name] = self._why(gate, expert_id, version)
-                    back.discard(expert_id)
-                    break
-            else:
-                if not back:
-                    return Pairs(gates, joined)
-            for expert_id in back:
-                del joined[expert_id]
+            if not back and len(stay) == kept:
+                return Pairs(gates, joined)
+            joined = {e: row for e, row in joined.items() if e not in back}
 
     def _unneeded(self, gates: Gates, joined: Mapping[str, ExpertRow]) -> Iterator[str]:
         """Give what fits as it is, too: its rollout needs no gate."""
@@ -109,10 +105,8 @@ class _Search:
                 yield expert_id
 
     def _why(self, gate: GateRow, expert_id: str, version: str) -> Why:
-        wanted, misfit = (
-            self.experts.wanted.get(expert_id, version),
-            refusal(gate, expert_id, version),
-        )
+        wanted = self.experts.wanted.get(expert_id, version)
+        misfit = refusal(gate, expert_id, version)
         if _refuses(gate, expert_id, wanted):
             asked = f"{expert_id} is to serve {wanted}"
             return Why(Reason.HELD, f"{misfit}; {asked}")

@@ -106,6 +106,7 @@ class Simulation:
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     traffic: int = 10  # new sessions a second
     lagging: bool = False  # routers do not take new tables
+    away: bool = False  # no operator is there
     now: datetime = START
     stored: StoredTable | None = None
     revisions: dict[str, Revision] = field(default_factory=dict)
@@ -114,6 +115,7 @@ class Simulation:
     pods: dict[str, Pod] = field(default_factory=dict)
     routers: dict[str, Router] = field(default_factory=dict)
     nodes: dict[str, NodeSeen] = field(default_factory=lambda: {"n1": node("n1")})
+    quota: str = ""  # why no pods are made any more
     full: set[str] = field(default_factory=set)  # nodes that the scheduler finds no room on
     evidence: Evidence = field(default_factory=Evidence)
     writes: list[str] = field(default_factory=list)
@@ -141,7 +143,7 @@ class Simulation:
         """Delete an object and, as the garbage collector does, what it owns."""
         uid = self.bodies.pop((kind, name))["metadata"]["uid"]
         for found in [d for d, seen in self.deployments.items() if _owner(seen) == uid]:
-            self._drop(found)
+            self.drop(found)
         if kind == "Expert":
             kept = {n: r for n, r in self.revisions.items() if r.expert != name}
             self.revisions = kept
@@ -182,7 +184,8 @@ class Simulation:
         self._kubelet()
         self._routers_take_the_table()
         self._serve()
-        self.operate()
+        if not self.away:
+            self.operate()
 
     def operate(self) -> None:
         """Let the operator look until its plan no longer changes the table."""
@@ -250,7 +253,7 @@ class Simulation:
             digest=seen.labels.get("moeops.dev/digest", ""),
             replicas=seen.replicas,
             ready_replicas=ready,
-            unavailable_reason="",
+            unavailable_reason=self.quota if ready < seen.replicas else "",
             stamped_epoch=0,
         )
 
@@ -425,9 +428,9 @@ class Simulation:
             del self.pods[deletion.name]
         else:
             assert self.deployments[deletion.name].uid == deletion.uid
-            self._drop(deletion.name)
+            self.drop(deletion.name)
 
-    def _drop(self, name: str) -> None:
+    def drop(self, name: str) -> None:
         del self.deployments[name]
         self.children.pop(("Deployment", name), None)
         self.pods = {n: p for n, p in self.pods.items() if p.deployment != name}
