@@ -30,6 +30,7 @@ class State(StrEnum):
 
 
 _OVER: Final = frozenset({State.DONE, State.LAPSED, State.REFUSED})
+_MESSAGE_LIMIT: Final = 1024
 _HOLDING: Final = frozenset({Action.SERVE, Action.PAUSE})
 
 
@@ -135,6 +136,20 @@ def status_of(
     return {
         "state": state.value,
         "message": message,
+        "observedGeneration": override.meta.generation,
+    }
+
+
+def waiting_status(override: OverrideSpec, why: Why | None) -> dict[str, Any]:
+    """Return the status of an Override whose target does not count, or is not there."""
+    if override.action not in _HOLDING and override.meta.status.get("state") in _OVER:
+        return dict(override.meta.status)
+    message = f"there is no Expert {override.target}"
+    if why is not None:
+        message = f"Expert {override.target} does not count: {why.message}"
+    return {
+        "state": State.PENDING.value,
+        "message": message[:_MESSAGE_LIMIT],
         "observedGeneration": override.meta.generation,
     }
 

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     PODS_MISSING = "PodsMissing"
     PODS_NOT_READY = "PodsNotReady"
     BACKUP_MISSING = "BackupMissing"
+    CHILD_REFUSED = "ChildRefused"
     SETTINGS_IGNORED = "SettingsIgnored"
     LAYERS_PENDING = "LayersPending"
     EXPERTS_DEGRADED = "ExpertsDegraded"

@@ -27,11 +27,14 @@ class Seen:
     pods: list[PodSeen] = field(default_factory=list)
     # What workers will never serve, by sha256, with their sentence.
     refused: dict[str, str] = field(default_factory=dict)
+    # Deployments that the API server did not take, by the digest's first digits.
+    denied: dict[str, str] = field(default_factory=dict)
 
     @property
     def problems(self) -> dict[str, str]:
         """Why pods do not come up, by the digest's first digits; what pods say comes first."""
         said = [
+            *self.denied.items(),
             *(
                 (deployment.digest, deployment.unavailable_reason)
                 for deployment in self.deployments
@@ -75,6 +78,10 @@ def by_expert(world: World) -> Mapping[str, Seen]:
         if pod.component == labels.WORKER and not pod.deleting:
             seen[pod.expert].pods.append(pod)
             owners[pod.name] = pod.expert
+    for (kind, name), sentence in world.refused.items():
+        expert, _, digest = name.rpartition("-")
+        if kind == "Deployment":
+            seen[expert].denied[digest] = sentence
     for report in world.workers:
         if report.phase == _REFUSED and report.pod in owners:
             seen[owners[report.pod]].refused[report.sha256] = report.message

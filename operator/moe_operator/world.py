@@ -161,6 +161,8 @@ class World:
     nodes: tuple[NodeSeen, ...] = ()
     # Hash of the manifest applied last, by (kind, name) of every child object that exists.
     applied: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    # What the API server said of child objects that it did not take, by (kind, name).
+    refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
