@@ -7,7 +7,8 @@ Every field is in `crds/routingtables.yaml` under the same name in camel case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -199,13 +200,17 @@ class ExpertRow:
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """A gate: its artifact and the experts that it knows, in the order of its rows."""
+    """A gate: its artifact and the experts that it knows, in the order of its rows.
+
+    `accepts` names, by expert id, the versions that fit this gate; of other experts all do.
+    """
 
     name: str
     layers: tuple[int, ...]
     stable: Version
     experts: tuple[str, ...]
     top_k: int
+    accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -215,16 +220,23 @@ class GateRow:
             stable=Version.read(reader.child("stable")),
             experts=reader.texts("experts"),
             top_k=reader.integer("topK", low=1),
+            accepts={item.text("id"): item.texts("versions") for item in reader.items("accepts")},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        row: dict[str, Any] = {
             "name": self.name,
             "layers": list(self.layers),
             "stable": self.stable.to_dict(),
             "experts": list(self.experts),
             "topK": self.top_k,
         }
+        if self.accepts:
+            row["accepts"] = [
+                {"id": expert_id, "versions": list(versions)}
+                for expert_id, versions in self.accepts.items()
+            ]
+        return row
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from moe_core.table import Table
 from moe_operator import revisions
 from moe_operator.cache import Cache, Key, uid
-from moe_operator.cluster import Conflict, Exists, NotFound, Writer
+from moe_operator.cluster import Conflict, Exists, NotFound, Refused, Writer
 from moe_operator.intent import Delete, Manifest, Plan, Status
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
@@ -41,6 +41,8 @@ from moe_operator.world import DeploymentSeen, Revision, World
 
 _log = logging.getLogger(__name__)
 
+Child = tuple[str, str]  # kind and name
+
 _AT_ONCE: Final = 8  # writes under way for one mixture
 # A binding needs its role, and pods need their rights.
 _ORDER: Final = (("ServiceAccount", "Role", "Service"), ("RoleBinding",), ("Deployment",))
@@ -48,27 +50,40 @@ _ORDER: Final = (("ServiceAccount", "Role", "Service"), ("RoleBinding",), ("Depl
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Carries out plans for mixtures."""
+    """Carries out plans for mixtures.
+
+    `refused` remembers the children that the API server did not take, and its sentence, by kind
+    and name: the next plan tells of them.
+    """
 
     writer: Writer
     cache: Cache
     notes: Notes
+    refused: dict[Key, dict[Child, str]] = field(default_factory=dict)
 
     async def __call__(self, key: Key, world: World, plan: Plan) -> None:
-        """Carry out a plan that was made from `world`. Raises ApiError; Conflict: plan again."""
+        """Carry out a plan that was made from `world`. Raises ApiError; Conflict: plan again.
+
+        A child that is refused keeps nothing else from being done; it is raised in the end.
+        """
         await _all(partial(self._create_revision, key, revision) for revision in plan.revisions)
         await _all(partial(self._lock, key, lock) for lock in plan.locks)
         if plan.table is not None:
             await self._stamp(key, world, plan.table)
             await self._write_table(key, world, plan.table)
+        refused = self.refused[key] = {}
         for kinds in _ORDER:
             await _all(
-                partial(self._apply, key, m) for m in plan.manifests if m.body["kind"] in kinds
+                partial(self._try, key, m, refused)
+                for m in plan.manifests
+                if m.body["kind"] in kinds
             )
         await _all(partial(self._delete, key, deletion) for deletion in plan.deletes)
         await _all(partial(self._write_status, key, status) for status in plan.statuses)
         for note in plan.notes:
             self.notes.tell(key.namespace, note)
+        for sentence in refused.values():
+            raise Refused(sentence)
 
     async def _create_revision(self, key: Key, revision: Revision) -> None:
         owner = self.cache.get(EXPERT, key.namespace, revision.expert)
@@ -134,6 +149,12 @@ class Apply:
             written = await self.writer.replace(ROUTING_TABLE, body)
         self.cache.put(ROUTING_TABLE, written)
         _log.info("table written mixture=%s epoch=%d", key, table.epoch)
+
+    async def _try(self, key: Key, manifest: Manifest, refused: dict[Child, str]) -> None:
+        try:
+            await self._apply(key, manifest)
+        except Refused as error:
+            refused[manifest.body["kind"], manifest.body["metadata"]["name"]] = str(error)
 
     async def _apply(self, key: Key, manifest: Manifest) -> None:
         kind = KINDS[manifest.body["kind"]]

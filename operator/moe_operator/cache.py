@@ -163,7 +163,10 @@ class Cache:
         kind, namespace, _ = place
         owner = self._bodies.get(place)
         if kind == OVERRIDE and owner is not None:
-            kind, owner = EXPERT, self._bodies.get((EXPERT, namespace, _target(owner)))
+            target = _target(owner)
+            kind, owner = EXPERT, self._bodies.get((EXPERT, namespace, target))
+            if owner is None:  # it is told so, by whoever looks at what has the target's name
+                return Key(namespace, target) if target else None
         mixture = "" if owner is None else mixture_of(kind, owner)
         return Key(namespace, mixture) if mixture else None
 

@@ -82,10 +82,11 @@ def _admit(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
         why = Why(Reason.CANARY, f"{_place(rollout, case)}: {told.message}")
         return Decision(replace(row, candidate=target), why, room, told, case.now)
     deadline_s = case.expert.rollout.progress_deadline_s
-    ends = moment(rollout.step_began) + timedelta(seconds=deadline_s)
+    ends = case.deadline(target.sha256, moment(rollout.step_began))
     why = case.waits_for_pods(target.sha256, f"{reached} of {room} pods of {target.version} serve")
     held = rollout.outcome is Outcome.PAUSED
-    if ends > case.now or held or why.reason is Reason.WAITING_FOR_ROUTERS:
+    blameless = why.reason in (Reason.WAITING_FOR_ROUTERS, Reason.UNSCHEDULABLE)
+    if ends > case.now or held or blameless:
         return Decision(row, why, room, again_at=ends if ends > case.now else None)
     sentence = f"{target.version} could not serve within {deadline_s} s: {why.message}"
     over = Why(Reason.DEADLINE_EXCEEDED, sentence)

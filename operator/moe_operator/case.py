@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from moe_core.table import ExpertRow, Version
+from moe_operator.fit import Accepted
 from moe_operator.labels import short
 from moe_operator.overrides import Decided
 from moe_operator.reach import Reach
@@ -22,7 +24,9 @@ class Case:
 
     `refused` is what workers said of artifacts that they will not serve, by sha256; `problems` why
     pods do not come up, and `replicas` how many are asked for, by the digest's first digits.
-    `epoch` is the one that a change would get.
+    `epoch` is the one that a change would get. `accepted` is what the gates in service accept;
+    `awaited` says that another gate wants this version with it, `granted` that a rollout may begin.
+    `placed` is when the last pod of a version found a node, by the digest's first digits.
     """
 
     expert: ExpertSpec
@@ -34,6 +38,10 @@ class Case:
     problems: Mapping[str, str]
     replicas: Mapping[str, int]
     epoch: int
+    accepted: Accepted = field(default_factory=Accepted)
+    awaited: bool = False
+    granted: bool = False
+    placed: Mapping[str, datetime] = field(default_factory=dict)
 
     @property
     def now(self) -> datetime:
@@ -44,6 +52,21 @@ class Case:
         """The version to end at: that of the spec, or of an Override that holds."""
         return self.decided.served or self.expert.version
 
+    @property
+    def misfit(self) -> str:
+        """Why the wanted version cannot be served beside the gates in service; empty if it can."""
+        return self.accepted.refusal(self.expert.expert_id, self.wanted.version)
+
+    def deadline(self, sha256: str, since: datetime) -> datetime:
+        """Return when a version must serve; the time runs while all its pods have a node."""
+        runs_from = max(since, self.placed.get(short(sha256), since))
+        return runs_from + timedelta(seconds=self.expert.rollout.progress_deadline_s)
+
+    def salt(self, row: ExpertRow) -> str:
+        """Return what places sessions in this rollout, unlike in any other one."""
+        seed = f"{self.expert.mixture}\0{row.expert_id}\0{self.revision}\0{self.epoch}"
+        return hashlib.sha256(seed.encode()).hexdigest()[:16]
+
     def room(self, percent: int) -> int:
         """Return the pods that a version needs for this share of sessions."""
         return max(1, math.ceil(self.expert.replicas * percent / 100))
@@ -51,7 +74,7 @@ class Case:
     def waits_for_pods(self, sha256: str, otherwise: str) -> Why:
         """Say why a version has too few pods that routers reach."""
         problem = self.problems.get(short(sha256), "")
-        if problem.startswith("Unschedulable"):
+        if problem.startswith("Unschedulable") or "exceeded quota" in problem:
             return Why(Reason.UNSCHEDULABLE, problem)
         if not self.reach.ready:
             return Why(Reason.WAITING_FOR_ROUTERS, "no router is ready yet")
@@ -63,7 +86,8 @@ class Decision:
     """The row as it is to be, and the sentence that says how far things are.
 
     `room` is the number of pods of the version that is coming; `told` is what to tell people of
-    a change; `again_at` is when time alone may change the decision.
+    a change; `again_at` is when time alone may change the decision. `asks` says that a rollout
+    would begin if it were its turn, `held` that the version waits for a gate that accepts it.
     """
 
     row: ExpertRow
@@ -71,3 +95,5 @@ class Decision:
     room: int = 0
     told: Why | None = None
     again_at: datetime | None = None
+    asks: bool = False
+    held: bool = False

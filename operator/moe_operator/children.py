@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from moe_core.table import ExpertRow, Outcome, Version
 from moe_operator import labels
 from moe_operator.case import Case, Decision
-from moe_operator.ending import cold_at
+from moe_operator.ending import cold_at, keeps_size
 from moe_operator.intent import Delete, Manifest
 from moe_operator.lineage import Lineage
 from moe_operator.render import worker_deployment
@@ -48,11 +48,13 @@ def expert_children(
 def _replicas(case: Case, decision: Decision) -> dict[str, tuple[Version, int]]:
     """Return the pods that each version is to have, by sha256.
 
-    Stable follows the spec, and what it replaced stays as large for the sessions that use it.
+    Stable follows the spec, and what it replaced stays as large for the sessions that use it. In a
+    rollout and for a while after it they only grow.
     """
     row, replicas = decision.row, case.expert.replicas
+    there = case.replicas if keeps_size(row, case) else {}
     wanted = {
-        version.sha256: (version, replicas)
+        version.sha256: (version, max(replicas, there.get(labels.short(version.sha256), 0)))
         for version in (row.previous, row.stable)
         if version is not None
     }

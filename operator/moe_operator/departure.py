@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from moe_operator import labels
 from moe_operator.children import delete
 from moe_operator.intent import Delete, Plan, Status
+from moe_operator.overrides import waiting_status
 from moe_operator.reason import Reason, Why
 from moe_operator.spec import Meta
 from moe_operator.status import refused_status
@@ -27,8 +29,19 @@ def plan_departure(world: World, now: datetime) -> Plan:
     metas = [*(("Expert", e.meta) for e in world.experts), *(("Gate", g.meta) for g in world.gates)]
     return Plan(
         deletes=(*_table(world), *workers),
-        statuses=tuple(s for kind, meta in metas for s in _status(kind, meta, why, now)),
+        statuses=(
+            *(s for kind, meta in metas for s in _status(kind, meta, why, now)),
+            *_overrides(world, why),
+        ),
     )
+
+
+def _overrides(world: World, why: Why) -> Iterator[Status]:
+    experts = {expert.meta.name for expert in world.experts}
+    for override in world.overrides:
+        status = waiting_status(override, why if override.target in experts else None)
+        if not override.meta.deleting and status != override.meta.status:
+            yield Status("Override", override.meta.name, status)
 
 
 def _table(world: World) -> tuple[Delete, ...]:

@@ -104,6 +104,20 @@ def cool_down(row: ExpertRow, why: Why, case: Case) -> Decision:
     return Decision(replace(row, previous=None), why)
 
 
+def keeps_size(row: ExpertRow, case: Case) -> bool:
+    """Return whether stable is not made smaller: in a rollout, and while its loser stays warm.
+
+    A very first version replaces nothing.
+    """
+    rollout = row.rollout
+    if row.stable is None or rollout is None:
+        return False
+    if not rollout.outcome.ended or row.previous is not None:
+        return True
+    first = rollout.outcome is Outcome.PROMOTED and len(rollout.weights) < 2
+    return not first and cold_at(row, case) is not None
+
+
 def cold_at(row: ExpertRow, case: Case) -> datetime | None:
     """Return when the loser of an ended rollout need no longer be warm; None where that is past."""
     if row.rollout is None or not row.rollout.outcome.ended:

@@ -6,10 +6,11 @@ several that claim a layer the oldest counts.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moe_core.table import ExpertRow, GateRow, Table
+from moe_core.table import ExpertRow, GateRow, Role, Table
 from moe_operator.admission import beyond, refused_specs
 from moe_operator.reason import Reason, Why
 from moe_operator.spec import GateSpec, MixtureSpec
@@ -27,11 +28,35 @@ class Gates:
         return next((row for row in self.rows if row.name == name), None)
 
 
+def rows_by_name(table: Table | None) -> dict[str, GateRow]:
+    """Return the gates in service by the name of the Gate object."""
+    return {} if table is None else {row.name: row for row in table.gates}
+
+
+def coming(
+    world: World, mixture: MixtureSpec, table: Table | None
+) -> Mapping[str, tuple[GateRow, ...]]:
+    """Return the gates that are asked for and not in service, by the experts that they list."""
+    before, found = rows_by_name(table), defaultdict[str, tuple[GateRow, ...]](tuple)
+    for gate in world.gates:
+        row = _row(gate, mixture)
+        if not gate.meta.deleting and row != before.get(row.name):
+            for expert_id in row.experts:
+                found[expert_id] += (row,)
+    return found
+
+
 def plan_gates(
-    world: World, mixture: MixtureSpec, table: Table | None, experts: Mapping[str, ExpertRow]
+    world: World,
+    mixture: MixtureSpec,
+    before: Mapping[str, GateRow],
+    experts: Mapping[str, ExpertRow],
+    stay: Mapping[str, Why],
 ) -> Gates:
-    """Return the gates to serve, given the rows of the experts as they are to be."""
-    before = {} if table is None else {row.name: row for row in table.gates}
+    """Return the gates to serve, given the rows of the experts as they are to be.
+
+    `before` are those in service; those in `stay` do not change now, for the reason given.
+    """
     whys = refused_specs(world, "Gate")
     rows = {name: before[name] for name in whys if name in before}
     owners = {layer: row.name for row in rows.values() for layer in row.layers}
@@ -40,7 +65,7 @@ def plan_gates(
             continue
         name, wanted = gate.meta.name, _row(gate, mixture)
         why = beyond(gate.layers, mixture) or _conflict(wanted, owners)
-        why = why or _missing(wanted, experts)
+        why = why or _missing(wanted, experts) or stay.get(name)
         row = before.get(name) if why else wanted
         if row is not None and _conflict(row, owners) is None:
             rows[name] = row
@@ -51,7 +76,7 @@ def plan_gates(
 
 def _row(gate: GateSpec, mixture: MixtureSpec) -> GateRow:
     layers = gate.layers or tuple(range(mixture.layers))
-    return GateRow(gate.meta.name, layers, gate.version, gate.experts, gate.top_k)
+    return GateRow(gate.meta.name, layers, gate.version, gate.experts, gate.top_k, gate.accepts)
 
 
 def _conflict(row: GateRow, owners: Mapping[int, str]) -> Why | None:
@@ -67,6 +92,10 @@ def _missing(row: GateRow, experts: Mapping[str, ExpertRow]) -> Why | None:
     unknown = [e for e in row.experts if e not in experts]
     if unknown:
         return Why(Reason.EXPERTS_MISSING, f"no Expert has the id {', '.join(unknown)}")
+    dense = [e for e in row.experts if experts[e].role is Role.DENSE]
+    if dense:
+        message = f"{', '.join(dense)} has the role Dense, which stands in: no gate can pick it"
+        return Why(Reason.INVALID_SPEC, message)
     starting = [e for e in row.experts if experts[e].stable is None]
     if starting:
         names = ", ".join(starting)

@@ -151,6 +151,8 @@ def deployment_seen(body: Body) -> DeploymentSeen:
 
 def pod_seen(body: Body) -> PodSeen:
     own, status = labels_of(body), status_of(body)
+    scheduled = _condition(status, "PodScheduled")
+    since = scheduled.get("lastTransitionTime") if _holds(scheduled) else None
     return PodSeen(
         name=str(metadata(body)["name"]),
         uid=uid(body),
@@ -166,6 +168,7 @@ def pod_seen(body: Body) -> PodSeen:
         created=moment(metadata(body)["creationTimestamp"]),
         over=status.get("phase") in ("Succeeded", "Failed"),
         node_selector=spec_of(body).get("nodeSelector") or {},
+        placed=moment(since) if since else None,
     )
 
 

@@ -7,12 +7,13 @@ the table, never from the Override's own status, except that what is over stays 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
 from moe_core.table import ExpertRow, Outcome, Rollout, Version
+from moe_operator.fit import Accepted
 from moe_operator.reason import Reason, Why
 from moe_operator.spec import Action, ExpertSpec, OverrideSpec
 from moe_operator.world import Revision
@@ -29,6 +30,7 @@ class State(StrEnum):
 
 
 _OVER: Final = frozenset({State.DONE, State.LAPSED, State.REFUSED})
+_MESSAGE_LIMIT: Final = 1024
 _HOLDING: Final = frozenset({Action.SERVE, Action.PAUSE})
 
 
@@ -40,6 +42,8 @@ class Decided:
     served: Version | None = None
     pause: OverrideSpec | None = None
     once: OverrideSpec | None = None
+    # Why a version cannot be served beside the gates in service, by its name.
+    misfits: Mapping[str, str] = field(default_factory=dict)
 
 
 def decide(
@@ -47,10 +51,11 @@ def decide(
     row: ExpertRow,
     revisions: Iterable[Revision],
     overrides: Iterable[OverrideSpec],
+    accepted: Accepted,
 ) -> Decided:
     """Return what holds and what is to act; of several that hold, the newest.
 
-    `revisions` and `overrides` are the expert's own.
+    `revisions` and `overrides` are the expert's own; `accepted` is what gates in service accept.
     """
     own = sorted(
         (o for o in overrides if not o.meta.deleting),
@@ -58,13 +63,16 @@ def decide(
     )
     holding = [o for o in own if o.action in _HOLDING and o.instead_of == expert.version.version]
     known = known_versions(row, revisions)
-    serve = next((o for o in reversed(holding) if _can_serve(o, known)), None)
+    misfits = {o.version: accepted.refusal(expert.expert_id, o.version) for o in holding}
+    fitting = [o for o in holding if not misfits[o.version]]
+    serve = next((o for o in reversed(fitting) if _can_serve(o, known)), None)
     rollout = row.rollout
     return Decided(
         serve=serve,
         served=None if serve is None else known[serve.version],
         pause=next((o for o in reversed(holding) if o.action is Action.PAUSE), None),
         once=next((o for o in own if rollout is not None and _acts(o, expert, rollout)), None),
+        misfits=misfits,
     )
 
 
@@ -132,6 +140,20 @@ def status_of(
     }
 
 
+def waiting_status(override: OverrideSpec, why: Why | None) -> dict[str, Any]:
+    """Return the status of an Override whose target does not count, or is not there."""
+    if override.action not in _HOLDING and override.meta.status.get("state") in _OVER:
+        return dict(override.meta.status)
+    message = f"there is no Expert {override.target}"
+    if why is not None:
+        message = f"Expert {override.target} does not count: {why.message}"
+    return {
+        "state": State.PENDING.value,
+        "message": message[:_MESSAGE_LIMIT],
+        "observedGeneration": override.meta.generation,
+    }
+
+
 def _holding_state(
     override: OverrideSpec,
     expert: ExpertSpec,
@@ -152,6 +174,8 @@ def _holding_state(
     if override.version not in known:
         names = ", ".join(sorted(known))
         return State.REFUSED, f"there is no version {override.version}; there are {names}"
+    if decided.misfits.get(override.version):
+        return State.REFUSED, decided.misfits[override.version]
     if decided.serve is not None and decided.serve != override:
         return State.LAPSED, f"Override {decided.serve.meta.name} is newer"
     if row.stable is not None and row.stable.version == override.version and not row.candidate:
@@ -185,5 +209,5 @@ def _retry_state(expert: ExpertSpec, rollout: Rollout) -> tuple[State, str]:
     if rollout.target.sha256 != expert.version.sha256:
         return State.LAPSED, f"spec.version is {expert.version.version}"
     if rollout.outcome in (Outcome.ROLLED_BACK, Outcome.ABORTED):
-        return State.PENDING, "another Override decides what is served"
+        return State.PENDING, "another Override or rollout has to end first"
     return State.LAPSED, f"revision {rollout.revision} has not failed: it is {rollout.outcome}"

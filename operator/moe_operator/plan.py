@@ -8,21 +8,26 @@ asks for what is left, and for nothing once all is as it should be.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-from moe_core.table import ExpertRow, GateRow, Table
+from moe_core.table import ExpertRow, GateRow, Table, Version
 from moe_operator.admission import admit, closing_rows, opening_rows
-from moe_operator.case import Case
+from moe_operator.case import Case, Decision
 from moe_operator.children import expert_children, leaving, unapplied
 from moe_operator.departure import plan_departure
-from moe_operator.gates import plan_gates
+from moe_operator.fit import Accepted, on_trial
+from moe_operator.gates import coming
+from moe_operator.held import joined
 from moe_operator.intent import Delete, Plan, Status
 from moe_operator.lineage import trace
+from moe_operator.order import begin_in_order
 from moe_operator.overrides import decide, lifted
+from moe_operator.pairing import Experts, Pairs, pair
 from moe_operator.pruning import outdated
 from moe_operator.reach import Reach
+from moe_operator.reason import Reason, Why
 from moe_operator.render import mixture_children
 from moe_operator.report import Outlook, Turn, report
 from moe_operator.rollout import advance
@@ -49,12 +54,22 @@ def plan_mixture(
     reach, admission, seen = Reach.of(world, now), admit(world, mixture), by_expert(world)
     ids = frozenset(expert.expert_id for expert in admission.experts)
     rows_before = opening_rows(admission.experts, stored, ids)
-    turns = tuple(
-        _turn(mixture, expert, row, seen[expert.meta.name], reach, windows, settings)
+    asked, accepted = coming(world, mixture, stored), Accepted.by(stored.gates if stored else ())
+    alone = tuple(
+        _turn(
+            mixture,
+            expert,
+            row,
+            seen[expert.meta.name],
+            _Around(reach, windows, accepted, asked.get(expert.expert_id, ())),
+            settings,
+        )
         for expert, row in zip(admission.experts, rows_before, strict=True)
     )
+    pairs = pair(world, mixture, stored, _experts(alone))
+    gates = pairs.gates
+    turns = begin_in_order(_together(alone, pairs), mixture.max_concurrent, gates)
     rows = {turn.row.expert_id: turn.row for turn in turns}
-    gates = plan_gates(world, mixture, stored, rows)
     experts = closing_rows(rows, stored, gates.rows, admission.refused)
     table = _table(mixture, stored, gates.rows, experts)
     children = [expert_children(t.case, t.decision, t.lineage, mixture, settings) for t in turns]
@@ -79,17 +94,31 @@ def plan_mixture(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What is around an expert: `gates` are those that list it and are not in service yet."""
+
+    reach: Reach
+    windows: Mapping[str, Window]
+    accepted: Accepted
+    gates: tuple[GateRow, ...]
+
+    def awaits(self, expert_id: str, version: Version) -> bool:
+        """Return whether a gate that is to come accepts a version."""
+        name = version.version
+        return any(name in gate.accepts.get(expert_id, (name,)) for gate in self.gates)
+
+
 def _turn(
     mixture: MixtureSpec,
     expert: ExpertSpec,
     row: ExpertRow,
     seen: Seen,
-    reach: Reach,
-    windows: Mapping[str, Window],
+    around: _Around,
     settings: Settings,
 ) -> Turn:
-    """Take one expert one step further."""
-    decided = decide(expert, row, seen.revisions, seen.overrides)
+    """Take one expert one step further, as if it were alone."""
+    decided = decide(expert, row, seen.revisions, seen.overrides, around.accepted)
     retried = decided.once is not None and decided.once.action is Action.RETRY
     again = (retried and decided.serve is None) or lifted(row, decided)
     render = partial(worker_template, mixture, expert, expert.version, settings)
@@ -98,14 +127,41 @@ def _turn(
         expert=expert,
         decided=decided,
         revision=lineage.current.number,
-        reach=reach,
-        windows=windows,
+        reach=around.reach,
+        windows=around.windows,
         refused=seen.refused,
         problems=seen.problems,
         replicas=seen.replicas,
-        epoch=reach.epoch + 1,
+        epoch=around.reach.epoch + 1,
+        accepted=around.accepted,
+        awaited=around.awaits(expert.expert_id, decided.served or expert.version),
+        placed=seen.placed,
     )
     return Turn(case, row, advance(row, case), lineage, seen)
+
+
+def _experts(turns: tuple[Turn, ...]) -> Experts:
+    held = {t.row.expert_id: joined(t.before, t.decision, t.case) for t in turns}
+    return Experts(
+        rows={turn.row.expert_id: turn.row for turn in turns},
+        joinable={expert_id: row for expert_id, row in held.items() if row is not None},
+        wanted={turn.row.expert_id: turn.case.wanted.version for turn in turns},
+        trials=[turn.row.expert_id for turn in turns if on_trial(turn.row)],
+    )
+
+
+def _together(turns: tuple[Turn, ...], pairs: Pairs) -> tuple[Turn, ...]:
+    """Let what was held be served where its gate now is."""
+
+    def served(turn: Turn) -> Turn:
+        row = pairs.joined.get(turn.row.expert_id)
+        if row is None:
+            return turn
+        why = Why(Reason.COMPLETE, f"{turn.case.wanted.version} is served, with its gate")
+        told = Why(Reason.PROMOTED, why.message)
+        return replace(turn, decision=Decision(row, why, told=told, again_at=turn.case.now))
+
+    return tuple(map(served, turns))
 
 
 def _pruned(turn: Turn) -> tuple[Delete, ...]:

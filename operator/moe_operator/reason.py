@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +19,9 @@ class Reason(StrEnum):
     WAITING_FOR_PODS = "WaitingForPods"
     WAITING_FOR_ROUTERS = "WaitingForRouters"
     WAITING_FOR_PREVIOUS = "WaitingForPrevious"
+    WAITING_FOR_TURN = "WaitingForTurn"
+    WOULD_CONFOUND = "WouldConfound"
+    HELD = "Held"
     UNSCHEDULABLE = "Unschedulable"
     UNDER_WAY = "UnderWay"
     # A rollout that has ended.
@@ -45,6 +49,7 @@ class Reason(StrEnum):
     PODS_MISSING = "PodsMissing"
     PODS_NOT_READY = "PodsNotReady"
     BACKUP_MISSING = "BackupMissing"
+    CHILD_REFUSED = "ChildRefused"
     SETTINGS_IGNORED = "SettingsIgnored"
     LAYERS_PENDING = "LayersPending"
     EXPERTS_DEGRADED = "ExpertsDegraded"
@@ -58,6 +63,7 @@ class Reason(StrEnum):
 _STUCK = frozenset(
     {
         Reason.PAUSED,
+        Reason.HELD,
         Reason.UNSCHEDULABLE,
         Reason.ROLLED_BACK,
         Reason.ABORTED,
@@ -73,6 +79,7 @@ _STUCK = frozenset(
 
 
 _JOURNAL_LIMIT = 1024
+_NAMES = 6  # more of them help nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,12 @@ class Why:
         """Read what `str` wrote; other text is the message of the default reason."""
         word, _, rest = text.partition(": ")
         return cls(Reason(word), rest) if word in set(Reason) else cls(default, text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as text, the first few of many."""
+    shown, more = names[:_NAMES], len(names) - _NAMES
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def written(moment: datetime) -> str:

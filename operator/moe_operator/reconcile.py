@@ -39,6 +39,7 @@ class Reconcile:
         if world is None:
             await self._leave(key)
             return None
+        world = replace(world, refused=self.apply.refused.get(key, {}))
         table = None if world.table is None else world.table.table
         plan = plan_mixture(world, self._windows(key, world, table), self.settings, self.now())
         after = _table_after(table, plan)
@@ -55,6 +56,7 @@ class Reconcile:
 
     async def _leave(self, key: Key) -> None:
         self._evidence.pop(key, None)
+        self.apply.refused.pop(key, None)
         await self.reports.leave(key)
 
 

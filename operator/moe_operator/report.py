@@ -15,7 +15,7 @@ from moe_operator.case import Case, Decision
 from moe_operator.gates import Gates
 from moe_operator.intent import Status
 from moe_operator.lineage import Lineage
-from moe_operator.overrides import known_versions
+from moe_operator.overrides import known_versions, waiting_status
 from moe_operator.overrides import status_of as override_status
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason
@@ -121,7 +121,12 @@ def _overrides(outlook: Outlook) -> Iterator[Entry]:
     turns = {turn.case.expert.meta.name: turn for turn in outlook.turns}
     for override in outlook.world.overrides:
         turn = turns.get(override.target)
-        if turn is not None and not override.meta.deleting:
+        if override.meta.deleting:
+            continue
+        if turn is None:
+            why = outlook.admission.refused.get(override.target)
+            yield "Override", override.meta, waiting_status(override, why)
+        else:
             expert, decided = turn.case.expert, turn.case.decided
             known = known_versions(turn.before, turn.lineage.revisions)
             status = override_status(override, expert, decided, turn.row, known)
@@ -151,6 +156,10 @@ def _mixture(outlook: Outlook, experts: list[Entry]) -> Mapping[str, Any]:
         ),
         ignored_env=tuple(
             sorted({*reserved_env(outlook.mixture.workers), *reserved_env(routers.pods)})
+        ),
+        refused=tuple(
+            f"{kind} {name} was not taken: {said}"
+            for (kind, name), said in sorted(outlook.world.refused.items())
         ),
         under_way=tuple(sorted(whys.keys() - resting)),
     )

@@ -68,4 +68,5 @@ def from_body(body: Body) -> Revision:
         name=str(metadata(body).get("name", "")),
         uid=uid(body),
         resource_version=str(metadata(body).get("resourceVersion", "")),
+        created=str(metadata(body).get("creationTimestamp", "")),
     )

@@ -6,7 +6,6 @@ it again from what is then observed goes on from there. It writes nothing and kn
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,6 +13,7 @@ from moe_core.table import ExpertRow, Outcome, Rollout, Version, WeightSince
 from moe_operator.canary import step
 from moe_operator.case import Case, Decision
 from moe_operator.ending import cool_down, ended, give_way, swap
+from moe_operator.held import hold
 from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why, moment, written
 from moe_operator.spec import Action
@@ -23,10 +23,10 @@ def advance(row: ExpertRow, case: Case) -> Decision:
     """Return the next step towards the wanted version."""
     wanted = case.wanted
     if row.stable is None:
-        return _first(row, case)
+        return hold(row, case) if case.misfit else _first(row, case)
     if wanted.sha256 == row.stable.sha256:
         return _settle(row, row.stable, case)
-    warm = row.previous is not None and row.previous.sha256 == wanted.sha256
+    warm = row.previous is not None and row.previous.sha256 == wanted.sha256 and not case.misfit
     if warm and not case.reach.lost(wanted.sha256):
         return swap(row, row.stable, case)
     if case.decided.serve is not None:
@@ -74,10 +74,10 @@ def _settle(row: ExpertRow, stable: Version, case: Case) -> Decision:
     rollout, wanted = row.rollout, case.wanted
     if rollout is not None and not rollout.outcome.ended:
         return give_way(row, rollout, stable, case)
-    if stable != wanted:
+    if stable != wanted and not case.misfit:
         why = Why(Reason.COMPLETE, f"{wanted.version} is served")
         return Decision(replace(row, stable=wanted), why, again_at=case.now)
-    return cool_down(row, _rest(case), case)
+    return hold(row, case) if case.misfit else cool_down(row, _rest(case), case)
 
 
 def _rest(case: Case) -> Why:
@@ -111,10 +111,14 @@ def _try_out(row: ExpertRow, stable: Version, case: Case) -> Decision:
     if rollout is not None and rollout.revision == case.revision:
         over = rollout.outcome.ended
         return _fallen(row, rollout, case) if over else step(row, rollout, case)
-    if rollout is not None and not rollout.outcome.ended and row.candidate is not None:
-        return give_way(row, rollout, stable, case)
+    if rollout is not None and not rollout.outcome.ended:
+        dark = row.candidate is None and not case.misfit
+        return begin(row, case) if dark else give_way(row, rollout, stable, case)
+    if case.misfit:
+        return hold(row, case)
     if row.previous is None:
-        return begin(row, case)
+        waits = Why(Reason.WAITING_FOR_TURN, f"{case.wanted.version} waits for its turn")
+        return begin(row, case) if case.granted else Decision(row, waits, asks=True)
     message = (
         f"{case.wanted.version} waits until sessions of {row.previous.version} may move: "
         f"it is kept for {case.expert.rollout.scale_down_delay_s} s"
@@ -141,18 +145,12 @@ def begin(row: ExpertRow, case: Case) -> Decision:
         step_began=written(case.now),
         outcome=Outcome.PROGRESSING,
         reason=because(once) if once is not None and retry else "",
-        salt=_salt(row, case),
+        salt=case.salt(row),
     )
     revoked = tuple(sha256 for sha256 in row.revoked if sha256 != wanted.sha256)
     why = case.waits_for_pods(wanted.sha256, f"{wanted.version} is being started")
     new = replace(row, candidate=None, revoked=revoked, rollout=rollout)
     return Decision(new, why, _first_room(row, case), again_at=case.now)
-
-
-def _salt(row: ExpertRow, case: Case) -> str:
-    """Return what places sessions in this rollout, unlike in any other one."""
-    seed = f"{case.expert.mixture}\0{row.expert_id}\0{case.revision}\0{case.epoch}"
-    return hashlib.sha256(seed.encode()).hexdigest()[:16]
 
 
 def _first_room(row: ExpertRow, case: Case) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from moe_operator import labels
 from moe_operator.spec import OverrideSpec
@@ -26,11 +27,14 @@ class Seen:
     pods: list[PodSeen] = field(default_factory=list)
     # What workers will never serve, by sha256, with their sentence.
     refused: dict[str, str] = field(default_factory=dict)
+    # Deployments that the API server did not take, by the digest's first digits.
+    denied: dict[str, str] = field(default_factory=dict)
 
     @property
     def problems(self) -> dict[str, str]:
         """Why pods do not come up, by the digest's first digits; what pods say comes first."""
         said = [
+            *self.denied.items(),
             *(
                 (deployment.digest, deployment.unavailable_reason)
                 for deployment in self.deployments
@@ -43,6 +47,15 @@ class Seen:
     def replicas(self) -> dict[str, int]:
         """The pods asked for, by the digest's first digits."""
         return {deployment.digest: deployment.replicas for deployment in self.deployments}
+
+    @property
+    def placed(self) -> dict[str, datetime]:
+        """When the last pod of a version found a node, by the digest's first digits."""
+        times: defaultdict[str, list[datetime]] = defaultdict(list)
+        for pod in self.pods:
+            if pod.placed is not None:
+                times[pod.digest].append(pod.placed)
+        return {digest: max(at) for digest, at in times.items()}
 
     def count(self, digest: str) -> tuple[int, int]:
         """Return the pods of a version: there, and ready of those."""
@@ -65,6 +78,10 @@ def by_expert(world: World) -> Mapping[str, Seen]:
         if pod.component == labels.WORKER and not pod.deleting:
             seen[pod.expert].pods.append(pod)
             owners[pod.name] = pod.expert
+    for (kind, name), sentence in world.refused.items():
+        expert, _, digest = name.rpartition("-")
+        if kind == "Deployment":
+            seen[expert].denied[digest] = sentence
     for report in world.workers:
         if report.phase == _REFUSED and report.pod in owners:
             seen[owners[report.pod]].refused[report.sha256] = report.message

@@ -90,6 +90,7 @@ class MixtureSpec:
     workers: PodSettings = field(default_factory=PodSettings)
     routers: RouterSettings = field(default_factory=RouterSettings)
     failover: Failover = field(default_factory=Failover)
+    max_concurrent: int = 4  # rollouts of experts under way at once
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -97,6 +98,7 @@ class MixtureSpec:
         spec = Reader(body.get("spec"), "spec")
         trunk, workers = spec.optional_child("trunk"), spec.optional_child("workers")
         routers = spec.optional_child("routers")
+        rollouts = spec.optional_child("rollouts") or Reader({}, "spec.rollouts")
         return cls(
             meta=Meta.from_body(body),
             hidden_size=spec.integer("hiddenSize", low=1),
@@ -107,6 +109,7 @@ class MixtureSpec:
             workers=PodSettings() if workers is None else PodSettings.read(workers),
             routers=RouterSettings() if routers is None else RouterSettings.read(routers),
             failover=_failover(spec.optional_child("failover")),
+            max_concurrent=rollouts.integer("maxConcurrent", low=1, high=100, default=4),
         )
 
 
@@ -151,7 +154,10 @@ class ExpertSpec:
 
 @dataclass(frozen=True, slots=True)
 class GateSpec:
-    """One gate as it is wanted; `layers` empty means all. `experts` are in row order."""
+    """One gate as it is wanted; `layers` empty means all. `experts` are in row order.
+
+    `accepts` names the versions that fit this gate, by expert id; of other experts all do.
+    """
 
     meta: Meta
     mixture: str
@@ -159,11 +165,13 @@ class GateSpec:
     version: Version
     experts: tuple[str, ...]
     top_k: int
+    accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
         """Read a Gate object. Raises InvalidDocument."""
         spec = Reader(body.get("spec"), "spec")
+        versions = {item.text("id"): item.texts("versions") for item in spec.items("experts")}
         experts = tuple(item.text("id") for item in spec.items("experts"))
         top_k = spec.child("policy").integer("topK", low=1)
         if top_k > len(experts):
@@ -176,6 +184,7 @@ class GateSpec:
             version=_version(spec),
             experts=experts,
             top_k=top_k,
+            accepts={expert_id: names for expert_id, names in versions.items() if names},
         )
 
 

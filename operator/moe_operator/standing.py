@@ -24,6 +24,7 @@ class Counts:
     routers_problem: str  # why routers do not come up; empty while they are only starting
     layers_without_gate: tuple[int, ...]
     ignored_env: tuple[str, ...]
+    refused: tuple[str, ...]  # child objects that the API server did not take, with its sentence
     under_way: tuple[str, ...]  # objects that something happens to, by name
 
 
@@ -65,6 +66,8 @@ def _ready(counts: Counts, routers: int) -> Condition:
 
 
 def _degraded(counts: Counts, routers: int) -> Condition:
+    if counts.refused:
+        return Condition("Degraded", True, Why(Reason.CHILD_REFUSED, counts.refused[0]))
     if counts.experts_degraded:
         message = f"{counts.experts_degraded} of {counts.experts} experts have less than they want"
         starting = counts.experts_starting == counts.experts_degraded

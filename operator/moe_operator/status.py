@@ -12,6 +12,7 @@ from moe_core.table import ExpertRow, GateRow, Outcome, Rollout
 from moe_operator import labels
 from moe_operator.case import Case
 from moe_operator.conditions import Condition, conditions
+from moe_operator.ending import keeps_size
 from moe_operator.labels import short
 from moe_operator.reason import Reason, Why
 from moe_operator.seen import Seen
@@ -100,7 +101,16 @@ def _degraded(case: Case, row: ExpertRow, ready: int) -> Condition:
     if row.layers != expert.layers:
         message = "spec.layers takes effect with the next version"
         return Condition("Degraded", True, Why(Reason.LAYERS_PENDING, message))
-    return Condition("Degraded", False, Why(Reason.AS_WANTED, "nothing is missing"))
+    return Condition("Degraded", False, Why(Reason.AS_WANTED, _more_than_wanted(case, row)))
+
+
+def _more_than_wanted(case: Case, row: ExpertRow) -> str:
+    """Say that fewer replicas are wanted than are kept, if so."""
+    wanted = case.expert.replicas
+    there = case.replicas.get(short(row.stable.sha256), 0) if row.stable else 0
+    if there <= wanted or not keeps_size(row, case):
+        return "nothing is missing"
+    return f"nothing is missing; {there} pods become {wanted} when the rollout is over and cold"
 
 
 def _phase(row: ExpertRow, why: Why, serves: Condition, lacks: Condition) -> str:

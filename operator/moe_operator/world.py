@@ -36,6 +36,7 @@ class Revision:
     name: str = ""
     uid: str = ""
     resource_version: str = ""
+    created: str = ""  # RFC 3339; empty where it is only about to be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class PodSeen:
     created: datetime
     over: bool  # it has ended, and only its object is still there
     node_selector: Mapping[str, str]
+    placed: datetime | None = None  # when a node was found for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,8 @@ class World:
     nodes: tuple[NodeSeen, ...] = ()
     # Hash of the manifest applied last, by (kind, name) of every child object that exists.
     applied: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    # What the API server said of child objects that it did not take, by (kind, name).
+    refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ tables = st.builds(
     failover=st.builds(
         Failover, st.lists(st.sampled_from(Rung), unique=True).map(tuple), st.integers(0, 100)
     ),
-    gates=st.just((GateRow("gate", (0, 1), OLD, ("e0", "e1"), 2),)),
+    gates=st.just((GateRow("gate", (0, 1), OLD, ("e0", "e1"), 2, {"e1": ("v1", "v2")}),)),
     experts=st.lists(rows, max_size=4).map(tuple),
 )
 

@@ -11,7 +11,7 @@ import pytest
 from moe_core.table import ExpertRow, Failover, Role, Table, Version
 from moe_operator.apply import Apply, difference
 from moe_operator.cache import Cache, Key
-from moe_operator.cluster import Conflict, Unavailable
+from moe_operator.cluster import Conflict, Refused, Unavailable
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.kinds import DEPLOYMENT, KINDS, ROUTING_TABLE, metadata
 from moe_operator.notes import Notes
@@ -214,3 +214,18 @@ async def test_a_note_is_told_once_until_it_is_news_again() -> None:
     assert [event["message"] for event in told] == [note.message, "another", note.message]
     assert told[0]["type"] == "Warning"
     assert told[0]["involvedObject"]["uid"]
+
+
+async def test_a_child_that_is_refused_keeps_nothing_else_from_being_done() -> None:
+    bench = Bench()
+    bench.api.refuse.append(("apply", "Deployment", Refused("replicas: Invalid value")))
+    plan: dict[str, Any] = {
+        "manifests": (deployment("one", "1"), deployment("two", "2")),
+        "statuses": (Status("Mixture", "tiny", {"phase": "Pending"}),),
+    }
+    with pytest.raises(Refused, match="Invalid value"):
+        await bench.do(**plan)
+    assert list(bench.apply.refused[TINY].values()) == ["replicas: Invalid value"]
+    assert bench.verbs[-2:] == ["apply Deployment", "merge status Mixture"]
+    await bench.do(**plan)
+    assert bench.apply.refused[TINY] == {}

@@ -61,12 +61,13 @@ def test_objects_are_told_by_kind_and_sorted_by_name() -> None:
 
 
 def test_an_override_belongs_to_the_mixture_of_its_expert_whichever_comes_first() -> None:
+    """Without an Expert it is told so under the name of its target."""
     serve = at(override("back", "tiny-e0", "Pause", insteadOf="v2"), 3, "o")
-    cache = Cache()
-    assert cache.put(OVERRIDE, serve) == frozenset()
-    assert cache.put(EXPERT, at(expert("e0"), 4, "e")) == {TINY}
+    cache, nobody = Cache(), Key("default", "tiny-e0")
+    assert cache.put(OVERRIDE, serve) == {nobody}
+    assert cache.put(EXPERT, at(expert("e0"), 4, "e")) == {TINY, nobody}
     assert len(cache.of(TINY, OVERRIDE)) == 1
-    assert cache.remove(EXPERT, at(expert("e0"), 5, "e")) == {TINY}
+    assert cache.remove(EXPERT, at(expert("e0"), 5, "e")) == {TINY, nobody}
     assert cache.of(TINY, OVERRIDE) == []
     cache.put(EXPERT, at(expert("e0"), 6, "e2"))
     assert cache.remove(OVERRIDE, serve) == {TINY}

@@ -45,11 +45,22 @@ def _legal_table(before: Table | None, table: Table, world: World) -> None:
         for expert_id in gate.experts:
             assert expert_id in rows, f"gate {gate.name} names {expert_id}, which has no row"
     objects = {expert.meta.name for expert in world.experts}
+    _pairs_fit(table)
     for old in before.experts if before else ():
         new = rows.get(old.expert_id)
         if old.name in objects and (new is None or new.name == old.name):
             assert new is not None, f"{old.expert_id} lost its row"
             _legal_change(old, new, world)
+
+
+def _pairs_fit(table: Table) -> None:
+    """No gate beside a version that it does not accept, neither served nor on trial."""
+    for gate in table.gates:
+        for expert_id, names in gate.accepts.items():
+            row = table.expert(expert_id)
+            assert row is not None
+            for version in row.named:
+                assert version.version in names, f"{gate.name} beside {expert_id} {version.version}"
 
 
 def _legal_row(row: ExpertRow) -> None:

@@ -34,6 +34,7 @@ from tests.operator.plan.bodies import MIXTURE, NAMESPACE, versioned
 
 SETTINGS = Settings(worker_image="moeops/worker:1", router_image="moeops/router:1")
 BOUNDS_US = (500, 1_000, 2_000, 5_000, 10_000, 50_000)
+NO_ROOM = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -85,6 +86,7 @@ class Pod:
     created: datetime
     age: int = 0
     ready: bool = False
+    placed: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -104,6 +106,7 @@ class Simulation:
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     traffic: int = 10  # new sessions a second
     lagging: bool = False  # routers do not take new tables
+    away: bool = False  # no operator is there
     now: datetime = START
     stored: StoredTable | None = None
     revisions: dict[str, Revision] = field(default_factory=dict)
@@ -112,6 +115,7 @@ class Simulation:
     pods: dict[str, Pod] = field(default_factory=dict)
     routers: dict[str, Router] = field(default_factory=dict)
     nodes: dict[str, NodeSeen] = field(default_factory=lambda: {"n1": node("n1")})
+    quota: str = ""  # why no pods are made any more
     full: set[str] = field(default_factory=set)  # nodes that the scheduler finds no room on
     evidence: Evidence = field(default_factory=Evidence)
     writes: list[str] = field(default_factory=list)
@@ -139,7 +143,7 @@ class Simulation:
         """Delete an object and, as the garbage collector does, what it owns."""
         uid = self.bodies.pop((kind, name))["metadata"]["uid"]
         for found in [d for d, seen in self.deployments.items() if _owner(seen) == uid]:
-            self._drop(found)
+            self.drop(found)
         if kind == "Expert":
             kept = {n: r for n, r in self.revisions.items() if r.expert != name}
             self.revisions = kept
@@ -180,7 +184,8 @@ class Simulation:
         self._kubelet()
         self._routers_take_the_table()
         self._serve()
-        self.operate()
+        if not self.away:
+            self.operate()
 
     def operate(self) -> None:
         """Let the operator look until its plan no longer changes the table."""
@@ -248,7 +253,7 @@ class Simulation:
             digest=seen.labels.get("moeops.dev/digest", ""),
             replicas=seen.replicas,
             ready_replicas=ready,
-            unavailable_reason="",
+            unavailable_reason=self.quota if ready < seen.replicas else "",
             stamped_epoch=0,
         )
 
@@ -264,11 +269,12 @@ class Simulation:
             address="10.0.0.1",
             ready=pod.ready,
             deleting=False,
-            problem="",
+            problem="" if pod.node else NO_ROOM,
             resource_version=pod.name,
             created=pod.created,
             over=False,
             node_selector={},
+            placed=pod.placed,
         )
 
     def _report(self, name: str) -> RouterReport:
@@ -307,10 +313,13 @@ class Simulation:
             for extra in own[deployment.replicas :]:
                 del self.pods[extra]
             for _ in range(deployment.replicas - len(own)):
-                pod = Pod(f"{name}-{self._next():04d}", name, self._schedule(name), self.now)
+                pod = Pod(f"{name}-{self._next():04d}", name, "", self.now)
                 self.pods[pod.name] = pod
         for pod in self.pods.values():
-            pod.age += 1
+            if not pod.node:
+                pod.node = self._schedule(pod.deployment)
+                pod.placed = self.now if pod.node else None
+            pod.age += bool(pod.node)
             behaviour = self.behaviours.get(self.deployments[pod.deployment].sha256, Behaviour())
             pod.ready = pod.age > 2 and behaviour.starts and not behaviour.refused
         serving = {p.name for p in self.pods.values() if p.deployment.endswith("-router")}
@@ -319,10 +328,13 @@ class Simulation:
             self.routers[name] = Router(incarnation=name)
 
     def _schedule(self, deployment: str) -> str:
-        """Return the node with the fewest pods of this Deployment, as anti-affinity prefers."""
+        """Return the node with the fewest pods of this Deployment, as anti-affinity prefers.
+
+        Empty where no node has room.
+        """
         open_ = [n.name for n in self.nodes.values() if n.ready and n.schedulable]
         held = [p.node for p in self.pods.values() if p.deployment == deployment]
-        return min(sorted(set(open_) - self.full), key=held.count)
+        return min(sorted(set(open_) - self.full), key=held.count, default="")
 
     def _routers_take_the_table(self) -> None:
         if self.lagging:
@@ -384,7 +396,8 @@ class Simulation:
 
     def _create_revision(self, revision: Revision) -> None:
         assert revision.name not in self.revisions, f"{revision.name} exists"
-        self.revisions[revision.name] = replace(revision, uid=revision.name)
+        created = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.revisions[revision.name] = replace(revision, uid=revision.name, created=created)
 
     def _set_status(self, status: Status) -> None:
         key = status.kind, status.name
@@ -415,9 +428,9 @@ class Simulation:
             del self.pods[deletion.name]
         else:
             assert self.deployments[deletion.name].uid == deletion.uid
-            self._drop(deletion.name)
+            self.drop(deletion.name)
 
-    def _drop(self, name: str) -> None:
+    def drop(self, name: str) -> None:
         del self.deployments[name]
         self.children.pop(("Deployment", name), None)
         self.pods = {n: p for n, p in self.pods.items() if p.deployment != name}

@@ -73,6 +73,8 @@ def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("expert", "spec.rollout.progressDeadlineSeconds", 0, "it must be 1 or more"),
         ("expert", "spec.rollout.analysis.maxErrorPercent", 200, "from 0 to 100"),
         ("gate", "spec.experts", [{}], "spec.experts[0].id is missing"),
+        ("gate", "spec.experts", [{"id": "e0", "versions": [2]}], "versions[0] is 2"),
+        ("mixture", "spec.rollouts.maxConcurrent", 0, "a whole number from 1 to 100"),
         ("gate", "spec.policy", None, "spec.policy is missing"),
         ("gate", "spec.policy.topK", 3, "spec.policy.topK is 3; there are 2 experts"),
         ("gate", "spec.policy.topK", 0, "spec.policy.topK is 0"),
@@ -101,6 +103,8 @@ def test_what_is_not_set_is_as_the_custom_resource_says() -> None:
     assert (read.numerics, read.trunk_sha256) == (Numerics.EXACT, "")
     assert (read.routers.replicas, read.routers.service) == (2, ServiceType.CLUSTER_IP)
     assert (read.failover.ladder, read.failover.max_degraded_percent) == (LADDER, 50)
+    assert read.max_concurrent == 4
+    assert GateSpec.from_body(gate(["e0"])).accepts == {}
     body = changed(expert("e0"), "spec.rollout", None)
     bare = ExpertSpec.from_body(changed(body, "spec.role", None))
     assert (bare.role, bare.replicas, bare.backup) == (Role.ROUTED, 1, "")

@@ -1,0 +1,121 @@
+"""Which gates and held experts change together, so that every pair in the table fits.
+
+The greatest change that fits: all gates that could be served and all held versions that could
+serve are put together, and what does not fit goes back to what it was, until nothing is left to
+object to. So gate and experts change in one epoch in either order of applying, or not at all. A
+gate that would change under a rollout waits for it to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from moe_core.table import ExpertRow, GateRow, Table
+from moe_operator.fit import Accepted, may_serve, misfits, refusal
+from moe_operator.gates import Gates, plan_gates, rows_by_name
+from moe_operator.reason import Reason, Why, listed
+from moe_operator.spec import MixtureSpec
+from moe_operator.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The gates as they are to be, and the held experts that are served with them, by id."""
+
+    gates: Gates
+    joined: Mapping[str, ExpertRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The experts by id: as they are to be alone, and as they could be with a gate.
+
+    `wanted` are the versions that they are to end at, `trials` those that are under rollout.
+    """
+
+    rows: Mapping[str, ExpertRow]
+    joinable: Mapping[str, ExpertRow]
+    wanted: Mapping[str, str]
+    trials: Sequence[str]
+
+
+def pair(world: World, mixture: MixtureSpec, table: Table | None, experts: Experts) -> Pairs:
+    """Return which gates change, and which held experts with them."""
+    before = rows_by_name(table)
+    search = _Search(world, mixture, before, experts)
+    found = search.run({})
+    changed = [row for row in found.gates.rows if _confounds(row, before, found.joined)]
+    if not changed or not experts.trials:
+        return found
+    names = listed(experts.trials)
+    waits = {
+        row.name: Why(
+            Reason.WOULD_CONFOUND,
+            f"{row.stable.version} waits for the rollouts of {names} to end: "
+            "their verdicts would be about two gates",
+        )
+        for row in changed
+    }
+    return search.run(waits)
+
+
+def _confounds(
+    row: GateRow, before: Mapping[str, GateRow], joined: Mapping[str, ExpertRow]
+) -> bool:
+    """Return whether sessions get other answers by a change; the first gate of layers has none."""
+    old = before.get(row.name)
+    if old is None or old == row:
+        return False
+    routes = [(r.layers, r.stable.sha256, r.experts, r.top_k) for r in (old, row)]
+    return routes[0] != routes[1] or bool(row.accepts.keys() & joined.keys())
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    world: World
+    mixture: MixtureSpec
+    before: Mapping[str, GateRow]
+    experts: Experts
+
+    def run(self, waits: Mapping[str, Why]) -> Pairs:
+        """Take back what does not fit, until all does; `waits` are gates that stay, by name."""
+        stay, joined = dict(waits), dict(self.experts.joinable)
+        while True:
+            rows = {**self.experts.rows, **joined}
+            gates = plan_gates(self.world, self.mixture, self.before, rows, stay)
+            back, kept = set(self._unneeded(gates, joined)), len(stay)
+            for gate, expert_id, version in _wrong(gates, rows):
+                old = self.before.get(gate.name)
+                if expert_id in joined and old is not None and _refuses(old, expert_id, version):
+                    back.add(expert_id)
+                elif gate != old:
+                    stay[gate.name] = self._why(gate, expert_id, version)
+            if not back and len(stay) == kept:
+                return Pairs(gates, joined)
+            joined = {e: row for e, row in joined.items() if e not in back}
+
+    def _unneeded(self, gates: Gates, joined: Mapping[str, ExpertRow]) -> Iterator[str]:
+        """Give what fits as it is, too: its rollout needs no gate."""
+        accepted = Accepted.by(gates.rows)
+        for expert_id in joined:
+            row = self.experts.rows[expert_id]
+            refused = [v for v in may_serve(row) if accepted.refusal(expert_id, v.version)]
+            if row.stable is not None and not refused:
+                yield expert_id
+
+    def _why(self, gate: GateRow, expert_id: str, version: str) -> Why:
+        wanted = self.experts.wanted.get(expert_id, version)
+        misfit = refusal(gate, expert_id, version)
+        if _refuses(gate, expert_id, wanted):
+            asked = f"{expert_id} is to serve {wanted}"
+            return Why(Reason.HELD, f"{misfit}; {asked}")
+        return Why(Reason.EXPERTS_NOT_READY, f"{misfit}; {wanted} is on its way")
+
+
+def _wrong(gates: Gates, rows: Mapping[str, ExpertRow]) -> list[tuple[GateRow, str, str]]:
+    return [(gate, *found) for gate in gates.rows for found in misfits(gate, rows)]
+
+
+def _refuses(gate: GateRow, expert_id: str, version: str) -> bool:
+    return version not in gate.accepts.get(expert_id, (version,))
