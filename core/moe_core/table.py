@@ -80,6 +80,8 @@ class Rollout:
 
     `target` is the artifact on trial, kept after the end so that a revision that failed is not
     tried again. `weights` are in rising order of epoch; `step` counts from 0, the dark step.
+    Routers copy `shadow_percent` of what stable answers to the candidate, only to count it.
+    `evaluated` is what the golden set found, once the candidate passed it.
     """
 
     revision: int
@@ -90,6 +92,8 @@ class Rollout:
     reason: str
     salt: str
     weights: tuple[WeightSince, ...] = ()
+    shadow_percent: int = 0
+    evaluated: str = ""
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -106,10 +110,12 @@ class Rollout:
             reason=reader.text("reason", default=""),
             salt=reader.text("salt"),
             weights=weights,
+            shadow_percent=reader.integer("shadowPercent", low=0, high=100, default=0),
+            evaluated=reader.text("evaluated", default=""),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        rollout: dict[str, Any] = {
             "revision": self.revision,
             "target": self.target.to_dict(),
             "step": self.step,
@@ -119,6 +125,11 @@ class Rollout:
             "salt": self.salt,
             "weights": [{"epoch": w.epoch, "percent": w.percent} for w in self.weights],
         }
+        if self.shadow_percent:
+            rollout["shadowPercent"] = self.shadow_percent
+        if self.evaluated:
+            rollout["evaluated"] = self.evaluated
+        return rollout
 
     @property
     def weight(self) -> int:

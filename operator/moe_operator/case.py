@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from moe_core.table import ExpertRow, Version
+from moe_operator.judgement import Judgement
 from moe_operator.labels import short
 from moe_operator.overrides import Decided
 from moe_operator.reach import Reach
@@ -22,7 +23,7 @@ class Case:
 
     `refused` is what workers said of artifacts that they will not serve, by sha256; `problems` why
     pods do not come up, and `replicas` how many are asked for, by the digest's first digits.
-    `epoch` is the one that a change would get.
+    `epoch` is the one that a change would get; `judgement` what is known of the candidate.
     """
 
     expert: ExpertSpec
@@ -34,6 +35,7 @@ class Case:
     problems: Mapping[str, str]
     replicas: Mapping[str, int]
     epoch: int
+    judgement: Judgement = field(default_factory=Judgement)
 
     @property
     def now(self) -> datetime:

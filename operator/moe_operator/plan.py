@@ -17,6 +17,8 @@ from moe_operator.admission import admit, closing_rows, opening_rows
 from moe_operator.case import Case
 from moe_operator.children import expert_children, leaving, unapplied
 from moe_operator.departure import plan_departure
+from moe_operator.evaluators import evaluate, unwanted, wanted
+from moe_operator.findings import Sources, judge
 from moe_operator.gates import plan_gates
 from moe_operator.intent import Delete, Plan, Status
 from moe_operator.lineage import trace
@@ -50,7 +52,7 @@ def plan_mixture(
     ids = frozenset(expert.expert_id for expert in admission.experts)
     rows_before = opening_rows(admission.experts, stored, ids)
     turns = tuple(
-        _turn(mixture, expert, row, seen[expert.meta.name], reach, windows, settings)
+        _turn(world, mixture, expert, row, seen[expert.meta.name], reach, windows, settings)
         for expert, row in zip(admission.experts, rows_before, strict=True)
     )
     rows = {turn.row.expert_id: turn.row for turn in turns}
@@ -66,20 +68,22 @@ def plan_mixture(
     settled = table is stored and not changed and not gone
     move = spread(world, table, reach) if settled else Move()
     statuses = report(Outlook(world, mixture, table, turns, admission, gates, reach))
-    times = (move.again_at, *(turn.decision.again_at for turn in turns))
+    times = (move.again_at, *(at for turn in turns for at in turn.times))
     return Plan(
         revisions=tuple(t.lineage.made for t in turns if t.lineage.made is not None),
         locks=_locks(world, table),
         table=None if table is stored else table,
         manifests=changed,
-        deletes=(*gone, *move.deletes, *(d for turn in turns for d in _pruned(turn))),
+        deletes=(*gone, *move.deletes, *(d for turn in turns for d in _pruned(turn, mixture))),
         statuses=statuses,
         notes=(*steps(turns), *changes(turns, statuses), *move.notes),
+        pods=tuple(turn.evaluator for turn in turns if turn.evaluator is not None),
         again_at=min((at for at in times if at is not None), default=None),
     )
 
 
 def _turn(
+    world: World,
     mixture: MixtureSpec,
     expert: ExpertSpec,
     row: ExpertRow,
@@ -105,11 +109,23 @@ def _turn(
         replicas=seen.replicas,
         epoch=reach.epoch + 1,
     )
-    return Turn(case, row, advance(row, case), lineage, seen)
+    want = wanted(row, case, mixture)
+    evaluated = evaluate(want, case, mixture, seen.evaluators, settings) if want else None
+    sources = Sources(mixture, evaluated, world.routers, world.answers)
+    judged = replace(case, judgement=judge(row, case, sources))
+    return Turn(judged, row, advance(row, judged), lineage, seen, evaluated)
 
 
-def _pruned(turn: Turn) -> tuple[Delete, ...]:
-    return outdated(turn.seen.revisions, (turn.before, turn.row), turn.seen.overrides)
+def _pruned(turn: Turn, mixture: MixtureSpec) -> tuple[Delete, ...]:
+    """Return what an expert no longer needs: old revisions, and evaluators that have had their say.
+
+    An evaluator stays until the table says what became of it.
+    """
+    kept = ""
+    if turn.evaluated is not None and wanted(turn.row, turn.case, mixture) is not None:
+        kept = turn.evaluated.kept
+    revisions = outdated(turn.seen.revisions, (turn.before, turn.row), turn.seen.overrides)
+    return (*revisions, *unwanted(turn.seen.evaluators, kept))
 
 
 def _table(

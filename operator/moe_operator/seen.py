@@ -24,6 +24,8 @@ class Seen:
     overrides: list[OverrideSpec] = field(default_factory=list)
     deployments: list[DeploymentSeen] = field(default_factory=list)
     pods: list[PodSeen] = field(default_factory=list)
+    # What tries candidates on golden sets, those that are being deleted too.
+    evaluators: list[PodSeen] = field(default_factory=list)
     # What workers will never serve, by sha256, with their sentence.
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -65,6 +67,8 @@ def by_expert(world: World) -> Mapping[str, Seen]:
         if pod.component == labels.WORKER and not pod.deleting:
             seen[pod.expert].pods.append(pod)
             owners[pod.name] = pod.expert
+        elif pod.component == labels.EVALUATOR:
+            seen[pod.expert].evaluators.append(pod)
     for report in world.workers:
         if report.phase == _REFUSED and report.pod in owners:
             seen[owners[report.pod]].refused[report.sha256] = report.message

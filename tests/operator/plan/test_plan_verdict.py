@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_operator.strategy import Limits
-from moe_operator.verdict import Evidence, judge, mean_norm, median_us
+from moe_operator.verdict import Evidence, judge, mean_norm, quantile_us
 from moe_operator.world import Window
 
 BOUNDS_US = (1_000, 2_000, 4_000, 50_000)
@@ -111,7 +111,7 @@ def test_the_first_objection_wins(evidence: Evidence, passed: bool | None, words
 )
 def test_the_median_of_a_histogram(counts: tuple[int, ...], expected: float) -> None:
     window = replace(NOTHING, latency_counts=counts, latency_bounds_us=BOUNDS_US)
-    assert median_us(window) == pytest.approx(expected)
+    assert quantile_us(window, 0.5) == pytest.approx(expected)
 
 
 windows = st.builds(

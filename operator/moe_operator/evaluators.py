@@ -1,0 +1,165 @@
+"""The pod that tries a candidate on the golden set: whether one is wanted, and what it found.
+
+A pod's name says which revision, which golden set and which attempt it is, so that all there is to
+know is in the pods: the next attempt is made before the one that failed is deleted. What they
+found is judged in `quality`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from moe_core.document import InvalidDocument
+from moe_core.table import ExpertRow, Rollout, Version
+from moe_operator import labels, quality
+from moe_operator.case import Case
+from moe_operator.evaluation import Evaluation
+from moe_operator.golden import Trial, read_result
+from moe_operator.intent import Delete, Manifest
+from moe_operator.judgement import Finding
+from moe_operator.render import evaluator_pod
+from moe_operator.spec import MixtureSpec
+from moe_operator.template import Settings
+from moe_operator.verdict import Tier, Verdict
+from moe_operator.world import PodSeen
+
+NAME: Final = "golden"
+
+_FIRST_WAIT: Final = timedelta(seconds=10)  # after the first failure; then it doubles
+_LONGEST_WAIT: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A candidate that waits in the dark for its golden set."""
+
+    evaluation: Evaluation
+    rollout: Rollout
+    stable: Version
+
+    def prefix(self, expert: str) -> str:
+        return labels.evaluators_name(expert, self.rollout.revision, self.evaluation.sha256)
+
+    def trial(self, expert_id: str) -> Trial:
+        target = self.rollout.target.sha256
+        return Trial(self.evaluation.sha256, expert_id, self.stable.sha256, target)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """How far the golden set is: the pod that is to stay, and the one that is to be made."""
+
+    finding: Finding
+    kept: str = ""
+    made: Manifest | None = None
+    again_at: datetime | None = None
+
+
+def wanted(row: ExpertRow, case: Case, mixture: MixtureSpec) -> Wanted | None:
+    """Return what is to be evaluated; None where no candidate waits for that."""
+    rollout, evaluation = row.rollout, case.expert.evaluation or mixture.evaluation
+    if rollout is None or rollout.outcome.ended or rollout.step > 0 or rollout.evaluated:
+        return None
+    if evaluation is None or row.stable is None or row.candidate is None:
+        return None
+    return Wanted(evaluation, rollout, row.stable)
+
+
+def evaluate(
+    want: Wanted, case: Case, mixture: MixtureSpec, pods: Sequence[PodSeen], settings: Settings
+) -> Evaluated:
+    """Return what the newest attempt found, or what becomes of the next one.
+
+    `pods` are the expert's evaluators, those that are being deleted too.
+    """
+    lacks = _lacking(mixture, settings)
+    if lacks:
+        return Evaluated(_finding(None, f"golden set: {lacks}", stalled=True))
+    prefix = want.prefix(case.expert.meta.name)
+    attempts = {_attempt(pod, prefix): pod for pod in pods if _attempt(pod, prefix)}
+    last = max(attempts, default=0)
+    living = [pod for _, pod in sorted(attempts.items()) if not pod.deleting]
+    if not living:
+        return _begin(want, last + 1, case, mixture, settings)
+    pod = living[-1]
+    if not pod.over:
+        said = pod.problem or "runs"
+        return Evaluated(_finding(None, f"golden set: {pod.name}: {said}"), pod.name)
+    try:
+        if not pod.message and not pod.succeeded:
+            raise InvalidDocument(pod.problem or "it ended without a word")
+        result = read_result(pod.message, want.trial(case.expert.expert_id))
+    except InvalidDocument as error:
+        return _again(want, pod, str(error), last, case, mixture, settings)
+    limits = want.evaluation
+    verdict = quality.golden(result, limits.max_loss_increase_percent, limits.slices)
+    stalled = verdict.passed is None
+    return Evaluated(Finding(Tier.QUALITY, NAME, verdict, stalled), pod.name)
+
+
+def unwanted(pods: Iterable[PodSeen], kept: str) -> tuple[Delete, ...]:
+    """Return the evaluators that may go: all but the one that is to stay."""
+    return tuple(
+        Delete("Pod", pod.name, pod.uid, pod.resource_version)
+        for pod in pods
+        if pod.name != kept and not pod.deleting
+    )
+
+
+def _lacking(mixture: MixtureSpec, settings: Settings) -> str:
+    """Return what is not there that every evaluator needs."""
+    name = mixture.meta.name
+    if not mixture.trunk_uri or not mixture.trunk_sha256:
+        return f"spec.trunk of Mixture {name} needs uri and sha256 for an evaluation"
+    if not mixture.evaluators.image and not settings.evaluator_image:
+        return f"spec.evaluators.image of Mixture {name} is not set, and the operator has no image"
+    return ""
+
+
+def _begin(
+    want: Wanted, attempt: int, case: Case, mixture: MixtureSpec, settings: Settings
+) -> Evaluated:
+    """Make an evaluator, once every router knows the candidate and reaches it."""
+    name = f"{want.prefix(case.expert.meta.name)}{attempt}"
+    if case.decided.pause is not None:
+        return Evaluated(_finding(None, "golden set: not begun while the rollout is held"))
+    known = case.reach.acknowledged(case.epoch - 1)
+    if not known or not case.reach.workers(want.rollout.target.sha256):
+        return Evaluated(_finding(None, "golden set: not every router reaches the candidate yet"))
+    trial = want.trial(case.expert.expert_id)
+    made = evaluator_pod(
+        name, mixture, case.expert, want.rollout.target, want.evaluation, trial, settings
+    )
+    return Evaluated(_finding(None, f"golden set: {name} is being started"), name, made)
+
+
+def _again(
+    want: Wanted,
+    pod: PodSeen,
+    problem: str,
+    attempt: int,
+    case: Case,
+    mixture: MixtureSpec,
+    settings: Settings,
+) -> Evaluated:
+    """Make the next attempt when its time has come; the one that failed stays until then."""
+    wait = min(_FIRST_WAIT * 2 ** min(attempt - 1, 16), _LONGEST_WAIT)
+    due = (pod.ended or pod.created) + wait
+    said = _finding(None, f"golden set: {pod.name} failed and is tried again: {problem}")
+    if due > case.now:
+        return Evaluated(said, pod.name, again_at=due)
+    begun = _begin(want, attempt + 1, case, mixture, settings)
+    return Evaluated(said, pod.name, begun.made)
+
+
+def _finding(passed: bool | None, said: str, *, stalled: bool = False) -> Finding:
+    return Finding(Tier.QUALITY, NAME, Verdict(passed, said), stalled)
+
+
+def _attempt(pod: PodSeen, prefix: str) -> int:
+    """Return the number of an attempt; 0 where the pod is of something else."""
+    number = pod.name.removeprefix(prefix)
+    return int(number) if pod.name.startswith(prefix) and number.isdigit() else 0
