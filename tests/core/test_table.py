@@ -29,9 +29,11 @@ from moe_core.table import (
 OLD, NEW, THIRD = (Version(f"v{n}", f"{n:x}" * 64, f"file:///v{n}") for n in (1, 2, 3))
 
 
-def rollout(*weights: tuple[int, int], outcome: Outcome = Outcome.PROGRESSING) -> Rollout:
+def rollout(
+    *weights: tuple[int, int], outcome: Outcome = Outcome.PROGRESSING, shadow_percent: int = 0
+) -> Rollout:
     pairs = tuple(WeightSince(*pair) for pair in weights)
-    return Rollout(2, NEW, 1, "2026-01-01T00:00:00Z", outcome, "", "salt", pairs)
+    return Rollout(2, NEW, 1, "2026-01-01T00:00:00Z", outcome, "", "salt", pairs, shadow_percent)
 
 
 def row(**changes: Any) -> ExpertRow:
@@ -56,6 +58,7 @@ rows = st.builds(
         rollout,
         st.tuples(st.integers(0, 99), st.integers(0, 100)),
         outcome=st.sampled_from(Outcome),
+        shadow_percent=st.integers(0, 100),
     ),
 )
 tables = st.builds(
@@ -116,6 +119,11 @@ def spec(**changes: Any) -> dict[str, Any]:
             {"spec": spec(experts=[row(rollout=rollout((1, 200))).to_dict()])},
             "spec.experts[0].rollout.weights[0].percent is 200",
             id="weight",
+        ),
+        pytest.param(
+            {"spec": spec(experts=[row(rollout=rollout(shadow_percent=101)).to_dict()])},
+            "spec.experts[0].rollout.shadowPercent is 101; it must be a whole number from 0 to 100",
+            id="shadow",
         ),
     ],
 )
