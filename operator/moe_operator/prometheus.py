@@ -156,18 +156,17 @@ def read_answer(said: Any) -> tuple[float | None, str]:
     if not isinstance(said, dict) or said.get("status") != "success":
         error = said.get("error") if isinstance(said, dict) else None
         return None, f"the query failed: {error or 'no reason given'}"
-    data = said.get("data") or {}
-    found = data.get("result")
-    if data.get("resultType") == "vector":
-        if not found:
-            return None, "no data"
-        if len(found) > 1:
-            return None, f"{len(found)} series; the query must give one number"
-        found = found[0].get("value")
-    elif data.get("resultType") != "scalar":
-        return None, f"it is a {data.get('resultType')}; the query must give one number"
+    data: dict[str, Any] = said.get("data") or {}
+    kind, found = data.get("resultType"), data.get("result") or []
+    if kind not in ("vector", "scalar"):
+        return None, f"it is a {kind}; the query must give one number"
+    if not found:
+        return None, "no data"
+    if kind == "vector" and len(found) > 1:
+        return None, f"{len(found)} series; the query must give one number"
+    sample = found[0].get("value") if kind == "vector" else found
     try:
-        value = float(found[1])
+        value = float(sample[1])
     except (TypeError, ValueError, IndexError):
-        return None, f"{found!r} is no sample"
-    return (value, "") if math.isfinite(value) else (None, f"it is {found[1]}, no number")
+        return None, f"{sample!r} is no sample"
+    return (value, "") if math.isfinite(value) else (None, f"it is {sample[1]}, no number")

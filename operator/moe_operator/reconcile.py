@@ -38,13 +38,8 @@ class Reconcile:
 
     async def __call__(self, key: Key) -> datetime | None:
         """Take a mixture one step further. Returns when to look again without an event."""
-        world = observe(
-            self.cache,
-            key,
-            self.reports.routers(key),
-            self.reports.workers(key),
-            self.samples.answers(key),
-        )
+        routers, workers = self.reports.routers(key), self.reports.workers(key)
+        world = observe(self.cache, key, routers, workers, self.samples.answers(key))
         if world is None:
             await self._leave(key)
             return None

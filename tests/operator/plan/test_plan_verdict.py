@@ -87,6 +87,42 @@ def seen(candidate: Window, stable: Window = GOOD, *, lost: bool = False) -> Evi
             id="a few milliseconds more are within the floor",
         ),
         pytest.param(
+            seen(
+                replace(GOOD, latency_counts=(490, 0, 0, 10, 0)),
+                replace(GOOD, latency_counts=(500, 0, 0, 0, 0)),
+            ),
+            False,
+            "p99 latency is 27.0 ms against 1.0 ms of stable; maxTailLatencyIncreasePercent is 400",
+            id="the tail grew",
+        ),
+        pytest.param(
+            seen(
+                replace(GOOD, latency_counts=(489, 0, 0, 10, 0)),
+                replace(GOOD, latency_counts=(500, 0, 0, 0, 0)),
+            ),
+            True,
+            "",
+            id="too few attempts for a tail",
+        ),
+        pytest.param(
+            seen(replace(NOTHING, requests=5, rows=5, shadow_requests=15, shadow_rows=60)),
+            True,
+            "20 requests, 65 rows seen",
+            id="copies stand in for requests",
+        ),
+        pytest.param(
+            seen(replace(NOTHING, shadow_requests=9, shadow_rows=9, shadow_nonfinite_rows=1)),
+            False,
+            "1 of 9 rows are not finite",
+            id="one copy that is not finite",
+        ),
+        pytest.param(
+            seen(replace(NOTHING, shadow_requests=9, shadow_errors=3)),
+            False,
+            "3 of 9 attempts failed",
+            id="copies that fail",
+        ),
+        pytest.param(
             seen(replace(GOOD, latency_counts=(0, 0, 0, 19, 0))),
             True,
             "",
