@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from moe_core.document import InvalidDocument, Reader
 from moe_operator.paired import Paired
 from moe_operator.quality import Compared, GoldenResult
+
+_SHOWN: Final = 200  # characters of what is no result, from its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ def read_result(text: str, trial: Trial) -> GoldenResult:
     except ValueError as error:
         if isinstance(error, InvalidDocument):
             raise
-        raise InvalidDocument(f"result is {text[:60]!r}; it must be JSON") from None
+        last = (text.strip().splitlines() or [""])[-1]
+        raise InvalidDocument(f"result ends in {last[-_SHOWN:]!r}; it must be JSON") from None
     if "error" in said.value:
         raise InvalidDocument(said.text("error"))
     found = Trial.read(said)

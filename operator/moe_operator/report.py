@@ -165,7 +165,13 @@ def _mixture(outlook: Outlook, experts: list[Entry]) -> Mapping[str, Any]:
             layer for layer in range(outlook.mixture.layers) if layer not in gated
         ),
         ignored_env=tuple(
-            sorted({*reserved_env(outlook.mixture.workers), *reserved_env(routers.pods)})
+            sorted(
+                {
+                    *reserved_env(outlook.mixture.workers),
+                    *reserved_env(routers.pods),
+                    *reserved_env(outlook.mixture.evaluators),
+                }
+            )
         ),
         under_way=tuple(sorted(whys.keys() - resting)),
     )

@@ -118,6 +118,7 @@ def evaluator_spec(
         "name": labels.EVALUATOR,
         "image": mixture.evaluators.image or settings.evaluator_image,
         "command": ["python3", "-m", "moe_client.evaluation"],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     spec = _pod(container, env, mixture.evaluators, ())
     spec["automountServiceAccountToken"] = False
