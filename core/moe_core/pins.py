@@ -24,9 +24,15 @@ def bucket(salt: str, session: str) -> int:
     return int.from_bytes(digest[:8], "big") % _BUCKETS
 
 
+def weight_since(weights: Sequence[WeightSince], epoch: int) -> WeightSince | None:
+    """Return the entry in force at an epoch; None before the first one."""
+    return next((w for w in reversed(weights) if w.epoch <= epoch), None)
+
+
 def weight_at(weights: Sequence[WeightSince], epoch: int) -> int:
     """Return the percent in force at an epoch; 0 before the first entry."""
-    return next((w.percent for w in reversed(weights) if w.epoch <= epoch), 0)
+    since = weight_since(weights, epoch)
+    return 0 if since is None else since.percent
 
 
 def pinned(row: ExpertRow, session: str, began: int) -> Version | None:

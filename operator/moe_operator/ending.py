@@ -57,7 +57,8 @@ def ended(rollout: Rollout, outcome: Outcome, reason: str, case: Case) -> Rollou
 
 def promote(row: ExpertRow, rollout: Rollout, sentence: str, case: Case) -> Decision:
     """Make the candidate stable; the old one is kept for the sessions that use it."""
-    weights = (*rollout.weights, WeightSince(case.epoch, 100))
+    # Also after no step at all a promotion is told from a first version, which takes from nobody.
+    weights = (*(rollout.weights or (WeightSince(0, 0),)), WeightSince(case.epoch, 100))
     over = replace(ended(rollout, Outcome.PROMOTED, "", case), weights=weights)
     new = replace(
         row,

@@ -20,6 +20,17 @@ LATENCY_BOUNDS_US = tuple(250 << n for n in range(16))
 
 
 @dataclass(slots=True)
+class ShadowTally:
+    """Counters of copies that were sent to a version only to be counted."""
+
+    requests: int = 0
+    rows: int = 0
+    errors: int = 0
+    nonfinite_rows: int = 0
+    norm_sum: float = 0.0
+
+
+@dataclass(slots=True)
 class VersionTally:
     """Counters of one version of one expert; times are the router's clock, None is never."""
 
@@ -31,6 +42,7 @@ class VersionTally:
     latency_counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_US) + 1))
     last_sent_s: float | None = None
     last_used_s: float | None = None
+    shadow: ShadowTally = field(default_factory=ShadowTally)
 
     def attempt(self, latency_s: float) -> None:
         self.requests += 1
@@ -57,7 +69,9 @@ class Counters:
     def sent(self, expert_id: str, sha256: str, now_s: float) -> None:
         self._of(expert_id, sha256).last_sent_s = now_s
 
-    def answered(self, part: Part, result: GroupResult, latency_s: float, now_s: float) -> None:
+    def answered(
+        self, part: Part, result: GroupResult, latency_s: float, now_s: float, *, used: bool
+    ) -> None:
         """Count an answer; one with rows that are not finite is no usable answer."""
         tally = self._of(part.ask.expert_id, part.ask.sha256)
         tally.attempt(latency_s)
@@ -66,7 +80,7 @@ class Counters:
         tally.nonfinite_rows += result.nonfinite_rows
         if result.nonfinite_rows:
             tally.errors[Cause.NON_FINITE] += 1
-        else:
+        if used:
             tally.last_used_s = now_s
 
     def failed(self, part: Part, cause: Cause, latency_s: float) -> None:
@@ -74,6 +88,17 @@ class Counters:
         tally = self._of(part.ask.expert_id, part.ask.sha256)
         tally.attempt(latency_s)
         tally.errors[cause] += 1
+
+    def shadowed(self, part: Part, result: GroupResult | None) -> None:
+        """Count a copy that was sent to a candidate; None is no answer."""
+        tally = self._of(part.ask.expert_id, part.ask.sha256).shadow
+        tally.requests += 1
+        if result is None:
+            tally.errors += 1
+            return
+        tally.rows += len(part.pairs)
+        tally.nonfinite_rows += result.nonfinite_rows
+        tally.norm_sum += result.norm_sum
 
     def _of(self, expert_id: str, sha256: str) -> VersionTally:
         return self._versions.setdefault((expert_id, sha256), VersionTally())

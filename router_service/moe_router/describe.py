@@ -10,11 +10,12 @@ from moe_core.table import GateRow, Rung
 from moe_router.counters import LATENCY_BOUNDS_US, Counters, VersionTally
 from moe_router.link import Link, State
 from moe_router.links import Links
+from moe_router.outcomes import Arm, Measure, Outcomes, Sums
 from moe_router.refusal import Code, Refused
 from moe_router.tables import Tables
 from moe_router.view import View
 from moeops.v1 import router_pb2
-from moeops.v1.router_pb2 import LinkState, VersionCounters
+from moeops.v1.router_pb2 import LinkState, OutcomeSums, VersionCounters
 
 WIRE_RUNGS = {
     Rung.REPLICA: router_pb2.RUNG_REPLICA,
@@ -24,6 +25,7 @@ WIRE_RUNGS = {
     Rung.RENORMALISE: router_pb2.RUNG_RENORMALISE,
     Rung.RESIDUAL: router_pb2.RUNG_RESIDUAL,
 }
+_WIRE_MEASURES = {Measure.LOSS: OutcomeSums.LOSS, Measure.SCORE: OutcomeSums.SCORE}
 _WIRE_STATES = {
     State.CONNECTING: LinkState.CONNECTING,
     State.LIVE: LinkState.LIVE,
@@ -51,11 +53,13 @@ class Describer:
         tables: Tables,
         links: Links,
         counters: Counters,
+        outcomes: Outcomes,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._identity, self._tables, self._links = identity, tables, links
-        self._counters, self._clock, self._wall = counters, clock, wall
+        self._counters, self._outcomes = counters, outcomes
+        self._clock, self._wall = clock, wall
 
     def describe(self, request: router_pb2.DescribeRequest) -> router_pb2.DescribeResponse:
         """Return epoch, links and counters, in detail for the artifacts asked for or for all."""
@@ -79,6 +83,7 @@ class Describer:
             requests=counters.requests,
             failed_requests=counters.failed_requests,
             latency_bounds_us=LATENCY_BOUNDS_US,
+            outcomes=[_sums(*one) for one in self._outcomes.sums(view)] if view else [],
         )
 
 
@@ -131,6 +136,21 @@ def _link(link: Link) -> LinkState:
     )
 
 
+def _sums(arm: Arm, measure: Measure, sums: Sums) -> OutcomeSums:
+    return OutcomeSums(
+        expert_id=arm.expert_id,
+        sha256=arm.sha256,
+        since_epoch=arm.since_epoch,
+        measure=_WIRE_MEASURES[measure],
+        sessions=sums.sessions,
+        w=sums.w,
+        x=sums.x,
+        ww=sums.ww,
+        xx=sums.xx,
+        wx=sums.wx,
+    )
+
+
 def _version(key: tuple[str, str], tally: VersionTally, offset_s: float) -> VersionCounters:
     def wall_ms(moment_s: float | None) -> int:
         return 0 if moment_s is None else int((moment_s + offset_s) * 1000)
@@ -146,4 +166,9 @@ def _version(key: tuple[str, str], tally: VersionTally, offset_s: float) -> Vers
         latency_counts=tally.latency_counts,
         last_sent_ms=wall_ms(tally.last_sent_s),
         last_used_ms=wall_ms(tally.last_used_s),
+        shadow_requests=tally.shadow.requests,
+        shadow_rows=tally.shadow.rows,
+        shadow_errors=tally.shadow.errors,
+        shadow_nonfinite_rows=tally.shadow.nonfinite_rows,
+        shadow_norm_sum=tally.shadow.norm_sum,
     )

@@ -6,8 +6,9 @@ a client that embeds the core is another. It owns the order of the stages and no
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,18 +21,21 @@ from moe_router.exchange import Exchange
 from moe_router.flight import Flight, Links
 from moe_router.marks import Loss, Marks
 from moe_router.message import Outlook
+from moe_router.outcomes import Outcomes, Report, parse_reports
 from moe_router.refusal import Code, Refused
-from moe_router.request import Request, choose, parse_dispatch, parse_route
-from moe_router.sessions import Pins, Start, pin, read_token
+from moe_router.request import Request, check_mixture, choose, parse_dispatch, parse_route
+from moe_router.sessions import Pins, Start, check_seal, check_start, pin, read_token
 from moe_router.settle import Outcome
+from moe_router.shadow import Shadows, Trail
 from moe_router.tables import Tables
 from moe_router.view import View
-from moeops.v1.router_pb2 import DispatchRequest, RouteRequest
+from moeops.v1.router_pb2 import DispatchRequest, ReportOutcomeRequest, RouteRequest
 
 Array = npt.NDArray[Any]
 
 WAIT_FOR_TABLE_S = 1.0
 PINS_KEPT = 16_384
+REPORTS_AT_ONCE = 32  # about a millisecond
 
 
 class Gates(Protocol):
@@ -62,11 +66,15 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A layer's output (T, H), the fate of each sequence, and the epoch it was served with."""
+    """A layer's output (T, H), the fate of each sequence, and the epoch it was served with.
+
+    `trail` is what of it may be copied to candidates once it has gone out.
+    """
 
     hidden: Array
     fates: tuple[Fate, ...]
     epoch: int
+    trail: Trail | None = None
 
 
 class Engine:
@@ -83,6 +91,8 @@ class Engine:
         self.counters = Counters()
         self._tables, self._links, self._gates = tables, links, gates
         self._clock, self._limits = clock, limits
+        self.outcomes = Outcomes()
+        self._shadows = Shadows(links, self.counters)
         self._marks = Marks()
         self._pins: dict[tuple[str, int], Pins] = {}
         self._pins_of: View | None = None
@@ -102,6 +112,25 @@ class Engine:
             rows = parse_route(message, view)
             return await self._serve(choose(rows, self._gates.weight(rows.gate, rows.layer)), view)
 
+    async def report(self, message: ReportOutcomeRequest) -> int:
+        """Take what clients found answers worth; return how many are new evidence. Raises Refused.
+
+        Of a message that is refused nothing counts.
+        """
+        reports = [report async for report in _paced(parse_reports(message))]
+        view = await self._reach(dict.fromkeys(report.start for report in reports))
+        check_mixture(message.mixture, view)
+        accepted = 0
+        async for report in _paced(reports):
+            newest, degraded = self._tables.view or view, self._marks.degraded(report.session)
+            accepted += self.outcomes.take(report, newest, degraded=degraded)
+        return accepted
+
+    def follow(self, answer: Answer) -> None:
+        """Copy what candidates are to be tried with, now that an answer has gone out."""
+        if answer.trail is not None and self._tables.view is not None:
+            self._shadows.follow(answer.trail, self._outlook(self._tables.view))
+
     @contextmanager
     def _counted(self) -> Iterator[None]:
         self.counters.requests += 1
@@ -113,20 +142,29 @@ class Engine:
 
     async def _table_for(self, message: DispatchRequest | RouteRequest) -> View:
         """Return the table to serve with: one that knows the epochs in which the sessions began."""
-        starts = [
-            read_token(sequence.start_token, f"sequences[{index}].start_token")
-            for index, sequence in enumerate(message.sequences)
-            if sequence.start_token
-        ]
+        starts = []
+        for index, sequence in enumerate(message.sequences):
+            token, field = sequence.start_token, f"sequences[{index}].start_token"
+            if token:
+                starts.append(start := read_token(token, field))
+                if not self._knows(start):
+                    check_seal(start, token, sequence.session, field)
+        return await self._reach(starts)
+
+    def _knows(self, start: Start) -> bool:
         view = self._tables.view
+        return view is not None and start.known_to(view)
+
+    async def _reach(self, starts: Iterable[Start]) -> View:
+        """Return the newest table, if need be after a wait for one that knows these epochs."""
         for start in starts:
-            if view is None or not start.known_to(view):
-                view = await self._tables.reach(start, WAIT_FOR_TABLE_S)
-            if view is not None:
-                _check_start(start, view)
-        if view is None:
+            if not self._knows(start):
+                await self._tables.reach(start, WAIT_FOR_TABLE_S)
+            if self._tables.view is not None:
+                check_start(start, self._tables.view)
+        if self._tables.view is None:
             raise Refused(Code.UNAVAILABLE, "this router has no routing table yet", 200)
-        return view
+        return self._tables.view
 
     async def _serve(self, request: Request, view: View) -> Answer:
         count, limit = len(request.rows.hidden), self._limits.rows_in_flight
@@ -138,21 +176,24 @@ class Engine:
             raise Refused(Code.RESOURCE_EXHAUSTED, text, retry_after_ms=50)
         self._rows += count
         try:
-            hidden, outcomes = await self._exchange(request, view)
+            exchange = await self._exchange(request, view)
         finally:
             self._rows -= count
+        hidden, outcomes = exchange.answer()
         self._account(view, outcomes)
-        return Answer(hidden, self._fates(request, outcomes, view), view.table.epoch)
+        fates = self._fates(request, outcomes, view)
+        trail = Trail(request, exchange.used) if view.shadowed else None
+        return Answer(hidden, fates, view.table.epoch, trail)
 
-    async def _exchange(self, request: Request, view: View) -> tuple[Array, tuple[Outcome, ...]]:
+    async def _exchange(self, request: Request, view: View) -> Exchange:
         deadline_ms = request.rows.deadline_ms
         within_s = deadline_ms / 1000 if deadline_ms else self._limits.deadline_s
-        pins = [self._pin(view, s.session, s.start) for s in request.rows.sequences]
-        turn = next(self._turns)
-        exchange = Exchange(request, view, pins, self._clock() + within_s, turn)
+        pins = [self._pin(view, s.session, s.start).force(s.forced) for s in request.rows.sequences]
+        deadline_s, turn = self._clock() + within_s, next(self._turns)
+        exchange = Exchange(request, view, pins, deadline_s, turn)
         flight = Flight(exchange, self._links, lambda: self._outlook(view), self.counters)
         await flight.finish()
-        return exchange.answer()
+        return exchange
 
     def _outlook(self, view: View) -> Outlook:
         newest = self._tables.view or view
@@ -183,27 +224,20 @@ class Engine:
         for sequence, outcome in zip(request.rows.sequences, outcomes, strict=True):
             session = sequence.session
             start = sequence.start or Start(view.table.uid, view.table.epoch)
+            token = sequence.token or start.to_token(session)
             news = self._marks.tell(session, self._pin(view, session, start).lost)
             repinned = news if sequence.start is not None else ()  # what begins now lost nothing
             degraded = self._marks.degraded(session)
-            fates.append(Fate(start.to_token(), outcome, degraded, repinned))
+            fates.append(Fate(token, outcome, degraded, repinned))
         return tuple(fates)
 
 
 _STABLE = Pins({})
 
 
-def _check_start(start: Start, view: View) -> None:
-    table = view.table
-    if start.uid != table.uid:
-        raise Refused(
-            Code.FAILED_PRECONDITION,
-            f"the session began with a table of uid {start.uid!r}; the one served is "
-            f"{table.uid!r}: begin a new session",
-        )
-    if start.epoch > table.epoch:
-        raise Refused(
-            Code.UNAVAILABLE,
-            f"the session began in epoch {start.epoch}; this router has only seen {table.epoch}",
-            retry_after_ms=200,
-        )
+async def _paced(reports: Iterable[Report]) -> AsyncIterator[Report]:
+    """Give reports a few at a time, so that a long list delays no request."""
+    for number, report in enumerate(reports, 1):
+        yield report
+        if number % REPORTS_AT_ONCE == 0:
+            await asyncio.sleep(0)

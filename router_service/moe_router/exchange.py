@@ -38,7 +38,9 @@ class Tally(Protocol):
 
     def sent(self, expert_id: str, sha256: str, now_s: float) -> None: ...
 
-    def answered(self, part: Part, result: GroupResult, latency_s: float, now_s: float) -> None: ...
+    def answered(
+        self, part: Part, result: GroupResult, latency_s: float, now_s: float, *, used: bool
+    ) -> None: ...
 
     def failed(self, part: Part, cause: Cause, latency_s: float) -> None: ...
 
@@ -55,6 +57,7 @@ class Exchange:
         hidden = request.rows.hidden
         self._rows = np.zeros((tokens * self._k, hidden.shape[1]), hidden.dtype)
         self._waiting = 0
+        self._used: list[Part] = []
         self._climbs: list[Climb] = []
         self._left: list[tuple[Lost, Pairs]] = []
         self._refusal: Refused | None = None
@@ -63,10 +66,18 @@ class Exchange:
     def finished(self) -> bool:
         return self._refusal is not None or self._waiting == 0
 
+    @property
+    def used(self) -> tuple[Part, ...]:
+        """What was answered, by whom."""
+        return tuple(self._used)
+
     def begin(self, outlook: Outlook, tally: Tally) -> list[Message]:
         """Place all pairs."""
         batches = plan(self._request, self._pins, self._view)
-        lost = [(Lost(batch.expert_id, batch.version), batch.pairs) for batch in batches]
+        lost = [
+            (Lost(batch.expert_id, batch.version, forced=batch.forced), batch.pairs)
+            for batch in batches
+        ]
         return self._place(lost, outlook, tally)
 
     def answered(
@@ -84,14 +95,15 @@ class Exchange:
                 tally.failed(part, cause, latency_s)
                 lost.append((_after(part, message.worker, cause, group), part.pairs))
                 continue
-            tally.answered(part, group, latency_s, outlook.now_s)
+            revoked = outlook.newest.revokes(part.ask.expert_id, part.ask.sha256)
+            used = not revoked and group.nonfinite_rows == 0
+            tally.answered(part, group, latency_s, outlook.now_s, used=used)
             answer, at = rows[at : at + len(part.pairs)], at + len(part.pairs)
             if group.nonfinite_rows:
                 lost.append((_after(part, message.worker, Cause.NON_FINITE, group), part.pairs))
                 continue
             self._rows[part.pairs] = answer
-            if part.ask.rung is not None:
-                self._climbs.append(Climb(part.ask.rung, part.lost.expert_id, part.pairs))
+            self._used.append(part)
         self._waiting -= 1
         return self._place(lost, outlook, tally)
 
@@ -112,10 +124,13 @@ class Exchange:
             raise self._refusal
         tokens, k = self._request.weights.shape
         rows = self._rows.reshape(tokens, k, -1)
-        return (
-            settle(self._request, rows, self._climbs),
-            outcomes(self._request, self._climbs),
-        )
+        by_workers = [
+            Climb(part.ask.rung, part.lost.expert_id, part.pairs)
+            for part in self._used
+            if part.ask.rung is not None
+        ]
+        climbs = [*by_workers, *self._climbs]
+        return settle(self._request, rows, climbs), outcomes(self._request, climbs)
 
     def _fits(self, message: Message, result: Result, body: memoryview) -> bool:
         if len(result.groups) != len(message.parts):
@@ -127,6 +142,7 @@ class Exchange:
     def _place(
         self, lost: Sequence[tuple[Lost, Pairs]], outlook: Outlook, tally: Tally
     ) -> list[Message]:
+        lost = [*lost, *self._taken_back(outlook.newest)]
         remaining_s = self._deadline_s - outlook.now_s
         around = Surroundings(
             self._view,
@@ -143,6 +159,20 @@ class Exchange:
             return []
         self._waiting += len(parts)
         return [self._message(w, p, remaining_s / 2, outlook, tally) for w, p in parts.items()]
+
+    def _taken_back(self, newest: View) -> list[tuple[Lost, Pairs]]:
+        """Give up the answers of versions that were revoked since they were asked."""
+        if newest is self._view:
+            return []
+        kept, again = [], []
+        for part in self._used:
+            if newest.revokes(part.ask.expert_id, part.ask.sha256):
+                self._rows[part.pairs] = 0
+                again.append((_again(part), part.pairs))
+            else:
+                kept.append(part)
+        self._used = kept
+        return again
 
     def _climb(
         self,
@@ -215,6 +245,12 @@ def _after(part: Part, worker: str, cause: Cause, group: GroupResult | None) -> 
     return replace(part.lost, history=after)
 
 
+def _again(part: Part) -> Lost:
+    """Return the pairs' history with an attempt in it that was answered in vain."""
+    history = part.lost.history
+    return replace(part.lost, history=replace(history, attempts=history.attempts + 1))
+
+
 def _unreachable(lost: Lost, around: Surroundings) -> Refused:
     """Say why these pairs cannot be answered."""
     what = f"expert {lost.expert_id!r} of layer {around.layer}"
@@ -227,5 +263,7 @@ def _unreachable(lost: Lost, around: Surroundings) -> Refused:
         text = f"{what} gave no answer within the deadline after {history.attempts} attempts"
         return Refused(Code.DEADLINE_EXCEEDED, f"{text} ({rungs})")
     tried = f"after {history.attempts} attempts" if history.attempts else "with its version"
+    if lost.forced and lost.pinned is not None:
+        what, rungs = f"{what} at the forced version {lost.pinned.sha256}", "Replica"
     text = f"{what} is not reachable {tried}, and the ladder ({rungs}) offers nothing else"
     return Refused(Code.UNAVAILABLE, text, retry_after_ms=100)

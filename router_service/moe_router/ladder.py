@@ -44,11 +44,15 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Pairs to place: the expert that the gate chose, the session's version, what they met."""
+    """Pairs to place: the expert that the gate chose, the session's version, what they met.
+
+    Where it is `forced`, no other version may answer.
+    """
 
     expert_id: str
     pinned: Version | None
     history: History = History()
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +110,16 @@ def next_step(lost: Lost, around: Surroundings) -> Step:
 
 
 def _rungs(lost: Lost, around: Surroundings) -> Sequence[Rung]:
-    """Overload is no reason to answer worse: then only full answers are looked for."""
-    ladder = around.view.table.failover.ladder
+    """Return the rungs for these pairs.
+
+    Overload is no reason to answer worse: then only full answers are looked for. A version that is
+    taken back is no failure of anybody: stable answers, whatever the ladder.
+    """
+    ladder: Sequence[Rung] = around.view.table.failover.ladder
+    if lost.forced:
+        return [rung for rung in ladder if rung is Rung.REPLICA]
+    if lost.pinned is not None and around.newest.revokes(lost.expert_id, lost.pinned.sha256):
+        ladder = [Rung.STABLE, *(rung for rung in ladder if rung is not Rung.STABLE)]
     if lost.history.overloaded:
         return [rung for rung in ladder if rung in NOT_DEGRADED]
     return ladder

@@ -22,26 +22,33 @@ Pairs = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The pairs for which sessions chose one expert at one version; None where it has none yet."""
+    """The pairs for which sessions chose one expert at one version; None where it has none yet.
+
+    Where it is `forced`, no other version may answer.
+    """
 
     expert_id: str
     version: Version | None
+    forced: bool
     pairs: Pairs  # (n,) flat positions, rising
+
+
+_Target = tuple[str, Version | None, bool]  # a batch without its pairs
 
 
 def plan(request: Request, pins: Sequence[Pins], view: View) -> list[Batch]:
     """Return the batches of a request whose sequences have these pins, in this order."""
     names = request.rows.gate.experts
-    variants: dict[tuple[tuple[str, str], ...], int] = {}
+    variants: dict[tuple[object, ...], int] = {}
     variant_pins: list[Pins] = []
     of_sequence = []
     for pin in pins:
-        key = tuple(sorted((e, v.sha256) for e, v in pin.moved.items()))
+        key = (pin.forced, *sorted((e, v.sha256) for e, v in pin.moved.items()))
         if key not in variants:
             variants[key] = len(variant_pins)
             variant_pins.append(pin)
         of_sequence.append(variants[key])
-    targets: dict[tuple[str, Version | None], int] = {}
+    targets: dict[_Target, int] = {}
     numbers = np.zeros((len(variant_pins), len(names)), np.intp)  # (variants, E)
     for index in np.unique(request.experts).tolist():
         for number, pin in enumerate(variant_pins):
@@ -53,11 +60,9 @@ def plan(request: Request, pins: Sequence[Pins], view: View) -> list[Batch]:
     return [Batch(*listed[key], pairs) for key, pairs in _groups(keys)]
 
 
-def _number(
-    name: str, pin: Pins, view: View, targets: dict[tuple[str, Version | None], int]
-) -> int:
+def _number(name: str, pin: Pins, view: View, targets: dict[_Target, int]) -> int:
     row = view.experts.get(name)
-    target = (name, None if row is None else pin.of(row))
+    target = (name, None if row is None else pin.of(row), name in pin.forced)
     return targets.setdefault(target, len(targets))
 
 

@@ -68,8 +68,9 @@ class Router:
         limits = Limits(settings.max_rows, settings.deadline_s)
         self.engine = Engine(self.tables, self.links, self._gates, clock, limits)
         identity = Identity(settings.name, settings.node, uuid.uuid4().hex, settings.mixture)
+        counters, outcomes = self.engine.counters, self.engine.outcomes
         describer = Describer(
-            identity, self.tables, self.links, self.engine.counters, clock, time.time
+            identity, self.tables, self.links, counters, outcomes, clock, time.time
         )
         self._servicer = RouterServicer(self.engine, self.tables, describer)
         self._health = health.HealthServicer()

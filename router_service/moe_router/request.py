@@ -6,34 +6,41 @@ a sentence that names the field, its value and what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moe_core import dtypes
-from moe_core.table import GateRow
+from moe_core.table import GateRow, Version
 from moe_router.gate import Choice, TopK, logits
 from moe_router.refusal import Code, Refused
-from moe_router.sessions import Start, read_token
+from moe_router.sessions import Start, check_seal, read_token
 from moe_router.view import View
-from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, SequenceRows
+from moeops.v1.router_pb2 import DispatchRequest, ForcedVersion, RouteRequest, SequenceRows
 
 Array = npt.NDArray[Any]
 
 MAX_DEADLINE_MS = 600_000
+MAX_FORCED = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """The rows `first` … `last` (excluded) of one session; `start` is None in its first request."""
+    """The rows `first` … `last` (excluded) of one session; `start` is None in its first request.
+
+    `token` is what `start` was read from; `forced` are the versions, by expert id, that must
+    answer whatever the session's pins say.
+    """
 
     session: str
     start: Start | None
     first: int
     last: int
+    token: bytes = b""
+    forced: Mapping[str, Version] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +120,7 @@ def _parse_rows(message: DispatchRequest | RouteRequest, view: View) -> Rows:
     table = view.table
     if message.request_id == 0:
         raise _invalid("request_id is 0; it must be any other number")
-    if message.mixture != table.mixture:
-        raise Refused(
-            Code.FAILED_PRECONDITION,
-            f"mixture is {message.mixture!r}; this router serves {table.mixture!r}",
-        )
+    check_mixture(message.mixture, view)
     if message.trunk_sha256 and table.trunk_sha256 and message.trunk_sha256 != table.trunk_sha256:
         raise Refused(
             Code.FAILED_PRECONDITION,
@@ -129,7 +132,7 @@ def _parse_rows(message: DispatchRequest | RouteRequest, view: View) -> Rows:
         raise _invalid(f"hidden_size is {message.hidden_size}; it must be {table.hidden_size}")
     if message.deadline_ms > MAX_DEADLINE_MS:
         raise _invalid(f"deadline_ms is {message.deadline_ms}; at most {MAX_DEADLINE_MS}")
-    sequences = _sequences(message.sequences)
+    sequences = _sequences(message.sequences, view)
     shape = (sequences[-1].last, table.hidden_size)
     hidden = _array("hidden", message.hidden, _hidden_dtype(message, view), shape)
     return Rows(message.layer, gate, hidden, sequences, message.deadline_ms)
@@ -165,23 +168,68 @@ def _weights_dtype(message: DispatchRequest) -> np.dtype[Any]:
         raise _invalid(f"weights_{error}") from None
 
 
-def _sequences(messages: Iterable[SequenceRows]) -> tuple[Sequence, ...]:
+def _sequences(messages: Iterable[SequenceRows], view: View) -> tuple[Sequence, ...]:
     sequences: list[Sequence] = []
     first = 0
     for index, message in enumerate(messages):
         name = f"sequences[{index}]"
-        size = len(message.session.encode())
-        if not 1 <= size <= 128:
-            raise _invalid(f"{name}.session has {size} bytes; it must have 1 to 128")
+        check_session(message.session, name)
         if message.rows == 0:
             raise _invalid(f"{name}.rows is 0; it must be 1 or more")
-        token = message.start_token
+        token, session = message.start_token, message.session
         start = read_token(token, f"{name}.start_token") if token else None
-        sequences.append(Sequence(message.session, start, first, first + message.rows))
+        if start is not None:
+            check_seal(start, token, session, f"{name}.start_token")
+        forced = _forced(message.forced, view, name) if message.forced else {}
+        sequences.append(Sequence(session, start, first, first + message.rows, token, forced))
         first += message.rows
     if not sequences:
         raise _invalid("sequences is empty; it must name the session of every row")
     return tuple(sequences)
+
+
+def check_mixture(mixture: str, view: View) -> None:
+    """Raise Refused unless a message is for the mixture that is served."""
+    served = view.table.mixture
+    if mixture != served:
+        text = f"mixture is {mixture!r}; this router serves {served!r}"
+        raise Refused(Code.FAILED_PRECONDITION, text)
+
+
+def check_session(session: str, name: str) -> None:
+    """Raise Refused unless it is the name of a session; `name` is what holds it."""
+    size = len(session.encode())
+    if not 1 <= size <= 128:
+        raise _invalid(f"{name}.session has {size} bytes; it must have 1 to 128")
+
+
+def _forced(messages: Collection[ForcedVersion], view: View, name: str) -> dict[str, Version]:
+    if len(messages) > MAX_FORCED:
+        raise _invalid(f"{name}.forced has {len(messages)} versions; at most {MAX_FORCED}")
+    found: dict[str, Version] = {}
+    for index, message in enumerate(messages):
+        expert_id, where = message.expert_id, f"{name}.forced[{index}]"
+        if expert_id in found:
+            raise _invalid(f"{where}.expert_id is {expert_id!r} once more; each may be named once")
+        found[expert_id] = _forced_version(message, view, where)
+    return found
+
+
+def _forced_version(message: ForcedVersion, view: View, where: str) -> Version:
+    row = view.experts.get(message.expert_id)
+    if row is None:
+        mixture = view.table.mixture
+        text = f"it must be an expert of mixture {mixture!r}"
+        raise _invalid(f"{where}.expert_id is {message.expert_id!r}; {text}")
+    if message.sha256 in row.revoked:
+        text = f"{where}.sha256 is {message.sha256}, a version of expert {row.expert_id!r} that"
+        raise Refused(Code.FAILED_PRECONDITION, f"{text} was taken back and gets no rows any more")
+    version = next((v for v in row.named if v.sha256 == message.sha256), None)
+    if version is None:
+        named = ", ".join(v.sha256 for v in row.named) or "none yet"
+        text = f"the table names for expert {row.expert_id!r}: {named}"
+        raise _invalid(f"{where}.sha256 is {message.sha256!r}; {text}")
+    return version
 
 
 def _array(name: str, data: bytes, dtype: np.dtype[Any], shape: tuple[int, int]) -> Array:

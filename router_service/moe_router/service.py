@@ -16,7 +16,7 @@ from moe_router.engine import Answer, Engine, Fate
 from moe_router.events import Throttle, tell
 from moe_router.refusal import Refused
 from moe_router.settle import Outcome
-from moe_router.stream import HEARTBEAT_S, R, RowsStream
+from moe_router.stream import HEARTBEAT_S, R, Reply, RowsStream
 from moe_router.tables import Tables
 from moeops.v1 import router_pb2, router_pb2_grpc
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
@@ -51,14 +51,23 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         try:
             return describe_mixture(request, self._tables.view)
         except Refused as refused:
-            code = next(c for c in grpc.StatusCode if c.value[0] == refused.code)
-            await context.abort(code, refused.message)
+            await _abort(context, refused)
             raise
 
     async def Describe(  # noqa: N802
         self, request: router_pb2.DescribeRequest, context: Any
     ) -> router_pb2.DescribeResponse:
         return self._describer.describe(request)
+
+    async def ReportOutcome(  # noqa: N802
+        self, request: router_pb2.ReportOutcomeRequest, context: Any
+    ) -> router_pb2.ReportOutcomeResponse:
+        try:
+            return router_pb2.ReportOutcomeResponse(accepted=await self._engine.report(request))
+        except Refused as refused:
+            self._tell_refusal(refused)
+            await _abort(context, refused)
+            raise
 
     async def beat(self) -> None:
         """Send heartbeats on all streams until cancelled."""
@@ -76,7 +85,7 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
     async def _pipe(
         self, work: Callable[[R], Awaitable[Answer]], requests: AsyncIterator[R]
     ) -> AsyncIterator[RowsResponse]:
-        async def serve(request: R) -> RowsResponse:
+        async def serve(request: R) -> Reply:
             return await self._serve(work, request)
 
         stream: RowsStream[R] = RowsStream(serve)
@@ -87,29 +96,36 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         finally:
             self.streams.discard(stream)
 
-    async def _serve(self, work: Callable[[R], Awaitable[Answer]], request: R) -> RowsResponse:
+    async def _serve(self, work: Callable[[R], Awaitable[Answer]], request: R) -> Reply:
         began = perf_counter()
         try:
             answer = await work(request)
         except Refused as refused:
             self._tell_refusal(refused)
             failure = refused.to_failure()
-            return RowsResponse(request_id=request.request_id, failure=failure)
+            return Reply(RowsResponse(request_id=request.request_id, failure=failure))
         except Exception as error:
             tell("bug", level=40, reason=repr(error), request_id=request.request_id)
             response = RowsResponse(request_id=request.request_id)
             response.failure.code = INTERNAL
             response.failure.message = f"the router failed: {error!r}"
-            return response
+            return Reply(response)
         for fate in answer.fates:
             self._tell_climbs(fate.outcome)
-        return RowsResponse(
+        response = RowsResponse(
             request_id=request.request_id,
             hidden=_bytes(answer.hidden),
             sequences=[_outcome(fate) for fate in answer.fates],
             epoch=answer.epoch,
             router_us=int((perf_counter() - began) * 1e6),
         )
+        return Reply(response, lambda: self._follow(answer))
+
+    def _follow(self, answer: Answer) -> None:
+        try:
+            self._engine.follow(answer)
+        except Exception as error:  # whatever it is, the stream goes on
+            tell("bug", level=40, reason=repr(error))
 
     def _tell_refusal(self, refused: Refused) -> None:
         held = self._refusals.allows(refused.code, perf_counter())
@@ -122,6 +138,11 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
             held = self._climbs.allows((rung, expert_id), perf_counter())
             if held is not None:
                 tell("ladder", rung=rung, expert=expert_id, rows=rows, held_back=held)
+
+
+async def _abort(context: Any, refused: Refused) -> None:
+    code = next(c for c in grpc.StatusCode if c.value[0] == refused.code)
+    await context.abort(code, refused.message)
 
 
 def _bytes(hidden: npt.NDArray[Any]) -> bytes:

@@ -1,10 +1,15 @@
 """What a session is entitled to: its start token, its pins, and which of them were taken away.
 
-Everything here is derived from the token and the table, so that any router says the same.
+Everything here is derived from the token and the table, so that any router says the same. A token
+ends in a seal, a digest over table, epoch and session: any router can make it, so it needs no
+secret and survives every restart, and a token that was altered, or that another session was given,
+does not fit. That keeps clients from mistakes. Who knows the formula can choose the epoch in which
+a session of its own began, and with it the side of a rollout that it is on, and nothing else.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +19,8 @@ from moe_router.refusal import Code, Refused
 from moe_router.view import View
 
 _MAX_TOKEN_BYTES = 256
+_SEAL_DIGITS = 16
+_EXPECTED = "it must be empty or exactly what the session's first answer returned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +30,11 @@ class Start:
     uid: str
     epoch: int
 
-    def to_token(self) -> bytes:
-        return f"1:{self.uid}:{self.epoch}".encode()
+    def to_token(self, session: str) -> bytes:
+        """Return what this session is to repeat in its later requests."""
+        told = f"{self.uid}:{self.epoch}"
+        seal = hashlib.sha256(f"start\0{told}\0{session}".encode()).hexdigest()
+        return f"2:{told}:{seal[:_SEAL_DIGITS]}".encode()
 
     def known_to(self, view: View) -> bool:
         """Whether a table is of this uid and at least of this epoch."""
@@ -33,31 +43,66 @@ class Start:
 
 def read_token(token: bytes, field: str) -> Start:
     """Read what an earlier answer returned. Raises Refused, which names `field`."""
-    expected = "it must be empty or exactly what an answer of this mixture returned"
     try:
         text = token.decode("ascii") if len(token) <= _MAX_TOKEN_BYTES else ""
     except UnicodeDecodeError:
         text = ""
     version, _, rest = text.partition(":")
-    uid, colon, epoch = rest.rpartition(":")
-    if version != "1" or not colon or not (epoch.isdigit() and len(epoch) <= 18):
-        shown = token if len(token) <= 60 else token[:57] + b"..."
-        raise Refused(Code.INVALID_ARGUMENT, f"{field} is {shown!r}; {expected}")
-    return Start(uid, int(epoch))
+    uid, *end = rest.rsplit(":", 2)
+    if version != "2" or len(end) != 2 or not (end[0].isdigit() and len(end[0]) <= 18):
+        text = f"{field} is {_show(token)}; {_EXPECTED}"
+        raise Refused(Code.INVALID_ARGUMENT, text)
+    return Start(uid, int(end[0]))
+
+
+def check_seal(start: Start, token: bytes, session: str, field: str) -> None:
+    """Raise Refused unless a token that was read is what routers give to this session."""
+    if start.to_token(session) != token:
+        text = f"{field} is {_show(token)}, which is not a token of session {session!r}"
+        raise Refused(Code.INVALID_ARGUMENT, f"{text}; {_EXPECTED}")
+
+
+def check_start(start: Start, view: View) -> None:
+    """Raise Refused unless a table knows the epoch in which a session began."""
+    table = view.table
+    if start.uid != table.uid:
+        raise Refused(
+            Code.FAILED_PRECONDITION,
+            f"the session began with a table of uid {start.uid!r}; the one served is "
+            f"{table.uid!r}: begin a new session",
+        )
+    if start.epoch > table.epoch:
+        raise Refused(
+            Code.UNAVAILABLE,
+            f"the session began in epoch {start.epoch}; this router has only seen {table.epoch}",
+            retry_after_ms=200,
+        )
+
+
+def _show(token: bytes) -> str:
+    return repr(token if len(token) <= 80 else token[:77] + b"...")
 
 
 @dataclass(frozen=True, slots=True)
 class Pins:
     """Where a session's versions differ from stable, and which experts it lost its version of.
 
-    `lost` are (expert id, revision of the rollout that took the version away).
+    `lost` are (expert id, revision of the rollout that took the version away). For the experts in
+    `forced` no other version may answer.
     """
 
     moved: Mapping[str, Version]
     lost: tuple[tuple[str, int], ...] = ()
+    forced: frozenset[str] = frozenset()
 
     def of(self, row: ExpertRow) -> Version | None:
         return self.moved.get(row.expert_id, row.stable)
+
+    def force(self, versions: Mapping[str, Version]) -> Pins:
+        """Return these pins with some versions, by expert id, put in their place."""
+        if not versions:
+            return self
+        return Pins({**self.moved, **versions}, self.lost, frozenset(versions))
 
 
 def pin(view: View, session: str, began: int) -> Pins:

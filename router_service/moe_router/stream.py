@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from moe_router.events import tell
@@ -19,12 +20,24 @@ REQUESTS_PER_STREAM = 256
 HEARTBEAT_S = 0.05
 
 
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response, and what is to be done once it has been written."""
+
+    response: RowsResponse
+    afterwards: Callable[[], None] = _nothing
+
+
 class RowsStream(Generic[R]):
     """Runs the requests of one stream through `serve`, which never raises."""
 
-    def __init__(self, serve: Callable[[R], Awaitable[RowsResponse]]) -> None:
-        self._serve: Callable[[R], Awaitable[RowsResponse]] = serve
-        self._answers: asyncio.Queue[RowsResponse | None] = asyncio.Queue()
+    def __init__(self, serve: Callable[[R], Awaitable[Reply]]) -> None:
+        self._serve: Callable[[R], Awaitable[Reply]] = serve
+        self._answers: asyncio.Queue[Reply | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(REQUESTS_PER_STREAM)
         self._under_way: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
@@ -32,7 +45,7 @@ class RowsStream(Generic[R]):
     def heartbeat(self) -> None:
         """Show a sign of life, if the client waits for something and nothing else says it."""
         if self._under_way and self._answers.empty():
-            self._answers.put_nowait(RowsResponse())
+            self._answers.put_nowait(Reply(RowsResponse()))
 
     def end(self) -> None:
         """Take nothing more; the stream ends when what is under way is answered."""
@@ -43,10 +56,11 @@ class RowsStream(Generic[R]):
         """Give the answers until the requests have ended and all are answered."""
         self._reader = asyncio.create_task(self._read(requests))
         try:
-            while (answer := await self._answers.get()) is not None:
-                yield answer
-                if answer.request_id:
+            while (reply := await self._answers.get()) is not None:
+                yield reply.response
+                if reply.response.request_id:
                     self._room.release()
+                reply.afterwards()
         finally:
             self._reader.cancel()
             for task in self._under_way:

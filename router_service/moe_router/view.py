@@ -14,13 +14,19 @@ from moe_core.table import ExpertRow, GateRow, Role, Table, Version
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One table, by expert id and by layer. `dense` has the stand-in of each layer with one."""
+    """One table, by expert id and by layer. `dense` has the stand-in of each layer with one.
+
+    `rolling` are the experts with a rollout, `tried` those with a candidate beside a stable
+    version, `shadowed` those of them that shadow rows are wanted for.
+    """
 
     table: Table
     experts: Mapping[str, ExpertRow]
     gates: Mapping[int, GateRow]
     dense: Mapping[int, ExpertRow]
     rolling: tuple[ExpertRow, ...]
+    tried: tuple[ExpertRow, ...]
+    shadowed: tuple[ExpertRow, ...]
 
     @classmethod
     def of(cls, table: Table) -> Self:
@@ -32,12 +38,16 @@ class View:
             if row.role is Role.DENSE and row.stable is not None
             for layer in row.layers or every
         }
+        rolling = tuple(row for row in table.experts if row.rollout is not None)
+        tried = tuple(row for row in rolling if row.candidate is not None and row.stable)
         return cls(
             table=table,
             experts={row.expert_id: row for row in table.experts},
             gates=gates,
             dense=dense,
-            rolling=tuple(row for row in table.experts if row.rollout is not None),
+            rolling=rolling,
+            tried=tried,
+            shadowed=tuple(row for row in tried if row.rollout and row.rollout.shadow_percent),
         )
 
     def stable(self, expert_id: str) -> Version | None:

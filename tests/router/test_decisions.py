@@ -17,13 +17,14 @@ from moe_router.gate import TopK
 from moe_router.ladder import Ask, Cause, GiveUp, History, Leave, Lost, Surroundings, next_step
 from moe_router.plan import plan
 from moe_router.pulse import DEAD_TICKS, LOST_TICKS, SILENT_TICKS, Pulse, widespread
+from moe_router.refusal import Code, Refused
 from moe_router.replica import Offer, Routable, pick, turned
 from moe_router.request import parse_dispatch
-from moe_router.sessions import Pins, Start, read_token
+from moe_router.sessions import Pins, Start, check_seal, read_token
 from moe_router.view import View
 from moeops.v1.router_pb2 import SequenceRows
 from tests.support.dispatching import dispatch_request
-from tests.support.tables import expert, gate, table, version
+from tests.support.tables import UID, expert, gate, table, version
 
 NAMES = [f"e{n}" for n in range(5)]
 VERSIONS = {name: version(f"{name}-v1") for name in NAMES}
@@ -260,7 +261,30 @@ def test_huge_logits_do_not_overflow() -> None:
 def test_a_token_survives_the_way_to_the_client_and_back(uid: str, epoch: int) -> None:
     start = Start(uid, epoch)
 
-    assert read_token(start.to_token(), "start_token") == start
+    token = start.to_token("s")
+
+    assert read_token(token, "start_token") == start
+    check_seal(start, token, "s", "start_token")
+
+
+@given(st.integers(0, 200), st.binary(min_size=1, max_size=1), st.integers(0, 10**6))
+def test_a_token_with_one_byte_changed_is_no_token(at: int, byte: bytes, epoch: int) -> None:
+    token = Start(UID, epoch).to_token("s")
+    at %= len(token)
+    forged = token[:at] + byte + token[at + 1 :]
+    if forged == token:
+        return
+
+    with pytest.raises(Refused) as caught:
+        check_seal(read_token(forged, "f"), forged, "s", "f")
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_a_token_says_the_same_to_one_session_only() -> None:
+    token = Start(UID, 3).to_token("s")
+
+    with pytest.raises(Refused, match="not a token of session 't'"):
+        check_seal(Start(UID, 3), token, "t", "sequences[0].start_token")
 
 
 def test_idle_workers_each_get_their_turn() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,102 +10,35 @@ import numpy as np
 import pytest
 
 from moe_core.table import (
-    ExpertRow,
-    Failover,
-    GateRow,
-    Outcome,
     Role,
-    Rollout,
     Rung,
     Table,
     Version,
-    WeightSince,
 )
 from moe_router.engine import Answer, Engine, Limits
 from moe_router.ladder import Cause
 from moe_router.refusal import Code, Refused
+from moe_router.sessions import Start
 from moe_router.tables import Tables
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, SequenceRows
 from moeops.v1.types_pb2 import DTYPE_FLOAT32
-from tests.fakes.links import FakeLinks, FakeWorker, garble, refuse, reset, run_late
+from tests.fakes.links import FakeWorker, garble, refuse, reset, run_late
+from tests.router.bench import (
+    A2,
+    A,
+    B,
+    Bench,
+    C,
+    D,
+    canary,
+    mixture,
+    rungs,
+    taken_back,
+    values,
+    worker,
+)
 from tests.support.dispatching import dispatch_request
-from tests.support.tables import expert, gate, table, to_object, version
-
-A, B, C, D = (version(name) for name in ("a-v1", "b-v1", "c-v1", "dense-v1"))
-A2 = version("a-v2")
-FACTORS = {A.sha256: 1.0, B.sha256: 2.0, C.sha256: 4.0, D.sha256: 8.0, A2.sha256: 16.0}
-IDS = ("a", "b", "c")
-
-
-class Bench:
-    """An engine over workers in memory, in float32 so that sums are easy to foresee."""
-
-    def __init__(
-        self,
-        content: Table,
-        workers: Mapping[str, FakeWorker],
-        *,
-        limits: Limits | None = None,
-        gates: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.now_s = 0.0
-        self.table = content
-        self.tables = Tables("tiny", self.clock)
-        self.links = FakeLinks(workers)
-        self.gates = _Gates(gates or {})
-        self.engine = Engine(self.tables, self.links, self.gates, self.clock, limits or Limits())
-        self.offer(content)
-
-    def clock(self) -> float:
-        return self.now_s
-
-    def offer(self, content: Table) -> None:
-        self.table = content
-        self.tables.offer(to_object(content))
-
-    async def dispatch(self, experts: list[list[int]], **options: Any) -> Answer:
-        options.setdefault("hidden", np.ones((len(experts), self.table.hidden_size)))
-        return await self.engine.dispatch(dispatch_request(self.table, experts, **options))
-
-    async def refused(self, experts: list[list[int]], **options: Any) -> Refused:
-        with pytest.raises(Refused) as caught:
-            await self.dispatch(experts, **options)
-        return caught.value
-
-    def tally(self, wanted: Version) -> Any:
-        return next(tally for _, tally in self.engine.counters.versions([wanted.sha256]))
-
-
-class _Gates:
-    def __init__(self, weights: Mapping[str, Any]) -> None:
-        self._weights = weights
-
-    def weight(self, row: GateRow, layer: int) -> Any:
-        if row.stable.sha256 not in self._weights:
-            raise Refused(Code.UNAVAILABLE, "not here yet")
-        return self._weights[row.stable.sha256]
-
-
-def mixture(*rows: ExpertRow, ladder: tuple[Rung, ...] | None = None, percent: int = 100) -> Table:
-    known = {row.expert_id for row in rows}
-    plain = dict(zip(IDS, (A, B, C), strict=True))
-    others = [expert(name, plain[name]) for name in IDS if name not in known]
-    failover = Failover(ladder if ladder is not None else tuple(Rung), percent)
-    return table([*rows, *others], [gate(IDS)], hidden_size=4, dtype="Float32", failover=failover)
-
-
-def worker(*versions: Version, **options: Any) -> FakeWorker:
-    return FakeWorker({v.sha256: FACTORS[v.sha256] for v in versions}, **options)
-
-
-def values(answer: Answer) -> list[float]:
-    """Each token's output; all its numbers are equal because the input is all ones."""
-    assert (answer.hidden == answer.hidden[:, :1]).all()
-    return [float(row[0]) for row in answer.hidden]
-
-
-def rungs(answer: Answer) -> list[tuple[Rung, str, int]]:
-    return [rung for fate in answer.fates for rung in fate.outcome.rungs]
+from tests.support.tables import UID, expert
 
 
 async def test_a_healthy_mixture_combines_what_its_experts_answer() -> None:
@@ -152,20 +84,6 @@ async def test_whatever_goes_wrong_another_replica_answers(deed: Any, cause: Cau
     assert values(answer) == [1.5]
     assert {rung for rung, _, _ in rungs(answer)} == {Rung.REPLICA}
     assert bench.tally(A).errors == {cause: 1}
-
-
-def canary(weight: int = 100, stable: Version | None = A) -> ExpertRow:
-    rollout = Rollout(
-        revision=2,
-        target=A2,
-        step=1,
-        step_began="2026-01-01T00:00:00Z",
-        outcome=Outcome.PROGRESSING,
-        reason="",
-        salt="salt",
-        weights=(WeightSince(1, weight),),
-    )
-    return replace(expert("a", stable), candidate=A2, rollout=rollout)
 
 
 async def test_a_candidate_answers_the_sessions_in_its_weight() -> None:
@@ -315,15 +233,6 @@ async def test_with_a_budget_of_nothing_no_degraded_answer_leaves() -> None:
     assert values(await bench.dispatch([[0, 1]])) == [1.5]
 
 
-def taken_back(epoch: int) -> Table:
-    rollout = canary().rollout
-    assert rollout is not None
-    weights = (*rollout.weights, WeightSince(epoch, 0))
-    ended = replace(rollout, outcome=Outcome.ROLLED_BACK, weights=weights)
-    row = replace(expert("a", A), revoked=(A2.sha256,), rollout=ended)
-    return replace(mixture(row), epoch=epoch)
-
-
 async def test_rows_not_yet_sent_never_go_to_a_version_revoked_meanwhile() -> None:
     dying, sibling = worker(A2, act=reset), worker(A2)
     bench = Bench(mixture(canary()), {"w1": dying, "w2": sibling, "w3": worker(A, B, C)})
@@ -375,7 +284,7 @@ async def test_a_token_of_a_later_epoch_waits_for_that_table() -> None:
     request = dispatch_request(
         bench.table,
         [[0, 1]],
-        sessions=[SequenceRows(session="s", rows=1, start_token=b"1:%b:2" % uid.encode())],
+        sessions=[SequenceRows(session="s", rows=1, start_token=Start(uid, 2).to_token("s"))],
     )
 
     async def publish() -> None:
@@ -389,19 +298,35 @@ async def test_a_token_of_a_later_epoch_waits_for_that_table() -> None:
 @pytest.mark.parametrize(
     ("token", "code", "words"),
     [
-        pytest.param(b"1:other:1", Code.FAILED_PRECONDITION, "'other'", id="another table"),
-        pytest.param(b"1:%UID%:9", Code.UNAVAILABLE, "epoch 9", id="a table never seen"),
-        pytest.param(b"2:x:1", Code.INVALID_ARGUMENT, "start_token", id="another format"),
+        pytest.param(
+            Start("other", 1).to_token("s"), Code.FAILED_PRECONDITION, "'other'", id="another table"
+        ),
+        pytest.param(
+            Start(UID, 9).to_token("s"), Code.UNAVAILABLE, "epoch 9", id="a table never seen"
+        ),
+        pytest.param(
+            Start(UID, 1).to_token("t"),
+            Code.INVALID_ARGUMENT,
+            "session 's'",
+            id="of another session",
+        ),
+        pytest.param(
+            Start(UID, 9).to_token("t"),
+            Code.INVALID_ARGUMENT,
+            "session 's'",
+            id="forged, to wait for",
+        ),
+        pytest.param(b"1:x:1", Code.INVALID_ARGUMENT, "start_token", id="another format"),
+        pytest.param(b"2:x:1", Code.INVALID_ARGUMENT, "start_token", id="without a seal"),
         pytest.param(b"\xff\xfe", Code.INVALID_ARGUMENT, "start_token", id="no text"),
-        pytest.param(b"1:x:-4", Code.INVALID_ARGUMENT, "start_token", id="no epoch"),
-        pytest.param(b"1" * 300, Code.INVALID_ARGUMENT, "start_token", id="too long"),
+        pytest.param(b"2:x:-4:0", Code.INVALID_ARGUMENT, "start_token", id="no epoch"),
+        pytest.param(b"2" * 300, Code.INVALID_ARGUMENT, "start_token", id="too long"),
     ],
 )
 async def test_a_token_that_cannot_be_honoured_is_refused(
     token: bytes, code: Code, words: str
 ) -> None:
     bench = Bench(mixture(), {"w1": worker(A, B, C)})
-    token = token.replace(b"%UID%", bench.table.uid.encode())
 
     refused = await bench.refused(
         [[0, 1]], sessions=[SequenceRows(session="s", rows=1, start_token=token)]

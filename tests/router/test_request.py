@@ -12,15 +12,20 @@ from hypothesis import strategies as st
 
 from moe_router.refusal import Code, Refused
 from moe_router.request import parse_dispatch, parse_route
+from moe_router.sessions import Start
 from moe_router.view import View
-from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, SequenceRows
+from moeops.v1.router_pb2 import DispatchRequest, ForcedVersion, RouteRequest, SequenceRows
 from moeops.v1.types_pb2 import DTYPE_BFLOAT16, DTYPE_FLOAT32, DTYPE_UNSPECIFIED
 from tests.support.dispatching import dispatch_request
-from tests.support.tables import expert, gate, table, version
+from tests.support.tables import UID, expert, gate, table, version
 
+STABLE, V2, BAD = version("e0"), version("e0-v2"), version("e0-bad")
 TABLE = replace(
     table(
-        [expert(f"e{n}", version(f"e{n}")) for n in range(4)],
+        [
+            replace(expert("e0", STABLE), candidate=V2, revoked=(BAD.sha256,)),
+            *(expert(f"e{n}", version(f"e{n}")) for n in range(1, 4)),
+        ],
         [gate([f"e{n}" for n in range(4)])],
         hidden_size=8,
         layers=2,
@@ -53,6 +58,11 @@ def weights(*values: float) -> bytes:
     return np.array(values, np.float32).tobytes()
 
 
+def forced(*pairs: tuple[str, str]) -> DispatchRequest:
+    versions = [ForcedVersion(expert_id=name, sha256=sha256) for name, sha256 in pairs]
+    return but(sequences=[SequenceRows(session="s", rows=3, forced=versions)])
+
+
 INVALID, UNMET, UNKNOWN = Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.NOT_FOUND
 
 
@@ -64,6 +74,19 @@ def test_a_good_request_becomes_arrays_of_the_right_shapes() -> None:
     assert request.rows.hidden.shape == (3, 8)
     assert request.rows.hidden.dtype.name == "bfloat16"
     assert [(s.session, s.first, s.last) for s in request.rows.sequences] == [("s", 0, 3)]
+
+
+def test_versions_are_forced_for_their_sequence() -> None:
+    message = forced(("e0", V2.sha256), ("e3", version("e3").sha256))
+    message.sequences.add(session="t", rows=1)
+    message.hidden += bytes(16)
+    message.expert_index += indexes(0, 1)
+    message.expert_weights += weights(0.5, 0.5)
+
+    one, other = parse_dispatch(message, VIEW).rows.sequences
+
+    assert one.forced == {"e0": V2, "e3": version("e3")}
+    assert other.forced == {}
 
 
 @pytest.mark.parametrize(
@@ -123,6 +146,35 @@ def test_a_good_request_becomes_arrays_of_the_right_shapes() -> None:
         pytest.param(
             lambda: but(sequences=[SequenceRows(session="s", rows=3, start_token=b"nonsense")]),
             INVALID, "sequences[0].start_token is b'nonsense'", id="a forged token",
+        ),
+        pytest.param(
+            lambda: but(sequences=[
+                SequenceRows(session="s", rows=3, start_token=Start(UID, 1).to_token("t"))
+            ]),
+            INVALID, "which is not a token of session 's'", id="the token of another session",
+        ),
+        pytest.param(
+            lambda: forced(("e9", V2.sha256)), INVALID,
+            "sequences[0].forced[0].expert_id is 'e9'; it must be an expert of mixture 'tiny'",
+            id="a version forced of no expert",
+        ),
+        pytest.param(
+            lambda: forced(("e0", STABLE.sha256), ("e1", "ab")), INVALID,
+            "sequences[0].forced[1].sha256 is 'ab'; the table names for expert 'e1': "
+            f"{version('e1').sha256}", id="no version of that expert",
+        ),
+        pytest.param(
+            lambda: forced(("e0", V2.sha256), ("e0", V2.sha256)), INVALID,
+            "sequences[0].forced[1].expert_id is 'e0' once more", id="forced twice",
+        ),
+        pytest.param(
+            lambda: forced(*[("e0", V2.sha256)] * 65), INVALID,
+            "sequences[0].forced has 65 versions; at most 64", id="too many forced",
+        ),
+        pytest.param(
+            lambda: forced(("e0", BAD.sha256)), UNMET,
+            f"sequences[0].forced[0].sha256 is {BAD.sha256}, a version of expert 'e0' that was "
+            "taken back", id="a version that was taken back",
         ),
         pytest.param(lambda: but(hidden=b"\0" * 47), INVALID, "hidden has 47 bytes",
                      id="hidden cut short"),

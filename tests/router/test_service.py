@@ -16,7 +16,8 @@ from moe_router.engine import Engine, Limits
 from moe_router.gates import GateArtifacts
 from moe_router.links import Links
 from moe_router.service import RouterServicer
-from moe_router.stream import REQUESTS_PER_STREAM, RowsStream
+from moe_router.sessions import Start
+from moe_router.stream import REQUESTS_PER_STREAM, Reply, RowsStream
 from moe_router.tables import Tables
 from moeops.v1 import router_pb2_grpc
 from moeops.v1.router_pb2 import (
@@ -62,7 +63,8 @@ async def served() -> AsyncIterator[Served]:
     tables.offer(to_object(TABLE))
     engine = Engine(tables, FakeLinks({"w": worker}), GateArtifacts(None), clock, Limits())
     identity = Identity("r-0", "n1", "inc", "tiny")
-    describer = Describer(identity, tables, links, engine.counters, clock, lambda: clock() + 1e9)
+    counters, outcomes = engine.counters, engine.outcomes
+    describer = Describer(identity, tables, links, counters, outcomes, clock, lambda: clock() + 1e9)
     servicer = RouterServicer(engine, tables, describer)
     server = grpc.aio.server()
     router_pb2_grpc.add_RouterServicer_to_server(servicer, server)
@@ -117,7 +119,7 @@ async def test_an_answer_tells_token_epoch_and_fate() -> None:
 
         assert seen.epoch == 1
         (outcome,) = seen.sequences
-        assert outcome.start_token == f"1:{UID}:1".encode()
+        assert outcome.start_token == Start(UID, 1).to_token("s")
         assert (outcome.degraded_ppm, outcome.degraded, list(outcome.rungs)) == (0, False, [])
         call.cancel()
 
@@ -159,9 +161,9 @@ async def test_a_client_that_goes_away_leaves_nothing_behind() -> None:
 async def test_a_client_that_reads_nothing_is_read_from_no_further() -> None:
     taken: list[int] = []
 
-    async def serve(one: DispatchRequest) -> RowsResponse:
+    async def serve(one: DispatchRequest) -> Reply:
         taken.append(one.request_id)
-        return RowsResponse(request_id=one.request_id)
+        return Reply(RowsResponse(request_id=one.request_id))
 
     async def requests() -> AsyncIterator[DispatchRequest]:
         for number in range(1, 10_000):
@@ -176,6 +178,26 @@ async def test_a_client_that_reads_nothing_is_read_from_no_further() -> None:
     assert len(taken) <= REQUESTS_PER_STREAM
     await anext(answers)
     await answers.aclose()
+
+
+async def test_what_is_to_follow_an_answer_waits_until_it_is_written() -> None:
+    followed: list[int] = []
+
+    async def serve(one: DispatchRequest) -> Reply:
+        number = one.request_id
+        return Reply(RowsResponse(request_id=number), lambda: followed.append(number))
+
+    async def requests() -> AsyncIterator[DispatchRequest]:
+        for number in (1, 2):
+            yield DispatchRequest(request_id=number)
+
+    seen = []
+    stream: RowsStream[DispatchRequest] = RowsStream(serve)
+    async for answer in stream.run(requests()):
+        seen.append((answer.request_id, list(followed)))
+
+    assert seen == [(1, []), (2, [1])]
+    assert followed == [1, 2]
 
 
 async def test_route_says_that_its_gate_is_not_here_yet() -> None:
