@@ -19,6 +19,7 @@ from moe_operator.labels import short
 from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why, moment, written
 from moe_operator.spec import Action
+from moe_operator.verdict import Tier
 
 # What the table keeps of a verdict, at most.
 _LONGEST: Final = 1024
@@ -39,7 +40,7 @@ def step(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
         return _hold_or_resume(row, rollout, case)
     if row.candidate is None:
         return _admit(row, rollout, case)
-    golden = case.judgement.of(NAME)
+    golden = case.judgement.of(Tier.QUALITY, NAME)
     if golden is not None and golden.passed and not rollout.evaluated:
         return _passed(row, rollout, golden.reason, case)
     return _raise(row, rollout, case)
@@ -176,7 +177,8 @@ def _summary(rollout: Rollout, case: Case) -> str:
     missing = case.judgement.missing(_next_weight(rollout, case))
     if missing is not None:
         return missing.verdict.reason
-    seen = case.judgement.of("requests" if rollout.step else NAME)
+    quality, service = (Tier.QUALITY, NAME), (Tier.SERVICE, "requests")
+    seen = case.judgement.of(*(service if rollout.step else quality))
     return "without weight" if seen is None else seen.reason
 
 

@@ -22,7 +22,7 @@ from moe_operator.intent import Delete, Manifest
 from moe_operator.judgement import Finding
 from moe_operator.render import evaluator_pod
 from moe_operator.spec import MixtureSpec
-from moe_operator.template import Settings
+from moe_operator.template import Settings, evaluator_spec
 from moe_operator.verdict import Tier, Verdict
 from moe_operator.world import PodSeen
 
@@ -39,12 +39,18 @@ class Wanted:
     evaluation: Evaluation
     rollout: Rollout
     stable: Version
+    case: Case
+    mixture: MixtureSpec
 
-    def prefix(self, expert: str) -> str:
-        return labels.evaluators_name(expert, self.rollout.revision, self.evaluation.sha256)
+    @property
+    def prefix(self) -> str:
+        """How the names of its pods begin."""
+        name = self.case.expert.meta.name
+        return labels.evaluators_name(name, self.rollout.revision, self.evaluation.sha256)
 
-    def trial(self, expert_id: str) -> Trial:
-        target = self.rollout.target.sha256
+    @property
+    def trial(self) -> Trial:
+        target, expert_id = self.rollout.target.sha256, self.case.expert.expert_id
         return Trial(self.evaluation.sha256, expert_id, self.stable.sha256, target)
 
 
@@ -65,39 +71,40 @@ def wanted(row: ExpertRow, case: Case, mixture: MixtureSpec) -> Wanted | None:
         return None
     if evaluation is None or row.stable is None or row.candidate is None:
         return None
-    return Wanted(evaluation, rollout, row.stable)
+    return Wanted(evaluation, rollout, row.stable, case, mixture)
 
 
-def evaluate(
-    want: Wanted, case: Case, mixture: MixtureSpec, pods: Sequence[PodSeen], settings: Settings
-) -> Evaluated:
+def evaluate(want: Wanted, pods: Sequence[PodSeen], settings: Settings) -> Evaluated:
     """Return what the newest attempt found, or what becomes of the next one.
 
     `pods` are the expert's evaluators, those that are being deleted too.
     """
-    lacks = _lacking(mixture, settings)
+    lacks = _lacking(want.mixture, settings)
     if lacks:
-        return Evaluated(_finding(None, f"golden set: {lacks}", stalled=True))
-    prefix = want.prefix(case.expert.meta.name)
-    attempts = {_attempt(pod, prefix): pod for pod in pods if _attempt(pod, prefix)}
-    last = max(attempts, default=0)
-    living = [pod for _, pod in sorted(attempts.items()) if not pod.deleting]
+        return Evaluated(_finding(f"golden set: {lacks}", stalled=True))
+    numbered = {_attempt(pod, want.prefix): pod for pod in pods}
+    attempts = {number: pod for number, pod in sorted(numbered.items()) if number}
+    living = [pod for pod in attempts.values() if not pod.deleting]
     if not living:
-        return _begin(want, last + 1, case, mixture, settings)
+        return _begin(want, max(attempts, default=0) + 1, settings)
     pod = living[-1]
     if not pod.over:
         said = pod.problem or "runs"
-        return Evaluated(_finding(None, f"golden set: {pod.name}: {said}"), pod.name)
+        return Evaluated(_finding(f"golden set: {pod.name}: {said}"), pod.name)
     try:
-        if not pod.message and not pod.succeeded:
-            raise InvalidDocument(pod.problem or "it ended without a word")
-        result = read_result(pod.message, want.trial(case.expert.expert_id))
+        verdict = _verdict(want, pod)
     except InvalidDocument as error:
-        return _again(want, pod, str(error), last, case, mixture, settings)
-    limits = want.evaluation
-    verdict = quality.golden(result, limits.max_loss_increase_percent, limits.slices)
+        return _again(want, pod, str(error), max(attempts), settings)
     stalled = verdict.passed is None
     return Evaluated(Finding(Tier.QUALITY, NAME, verdict, stalled), pod.name)
+
+
+def _verdict(want: Wanted, pod: PodSeen) -> Verdict:
+    """Judge what a pod that is over has said. Raises InvalidDocument."""
+    if not pod.message:
+        raise InvalidDocument(pod.problem or "it ended without a word")
+    result, limits = read_result(pod.message, want.trial), want.evaluation
+    return quality.golden(result, limits.max_loss_increase_percent, limits.slices)
 
 
 def unwanted(pods: Iterable[PodSeen], kept: str) -> tuple[Delete, ...]:
@@ -119,44 +126,32 @@ def _lacking(mixture: MixtureSpec, settings: Settings) -> str:
     return ""
 
 
-def _begin(
-    want: Wanted, attempt: int, case: Case, mixture: MixtureSpec, settings: Settings
-) -> Evaluated:
+def _begin(want: Wanted, attempt: int, settings: Settings) -> Evaluated:
     """Make an evaluator, once every router knows the candidate and reaches it."""
-    name = f"{want.prefix(case.expert.meta.name)}{attempt}"
+    case, target = want.case, want.rollout.target
     if case.decided.pause is not None:
-        return Evaluated(_finding(None, "golden set: not begun while the rollout is held"))
+        return Evaluated(_finding("golden set: not begun while the rollout is held"))
     known = case.reach.acknowledged(case.epoch - 1)
-    if not known or not case.reach.workers(want.rollout.target.sha256):
-        return Evaluated(_finding(None, "golden set: not every router reaches the candidate yet"))
-    trial = want.trial(case.expert.expert_id)
-    made = evaluator_pod(
-        name, mixture, case.expert, want.rollout.target, want.evaluation, trial, settings
-    )
-    return Evaluated(_finding(None, f"golden set: {name} is being started"), name, made)
+    if not known or not case.reach.workers(target.sha256):
+        return Evaluated(_finding("golden set: not every router reaches the candidate yet"))
+    name = f"{want.prefix}{attempt}"
+    spec = evaluator_spec(want.mixture, case.expert, want.trial, want.evaluation.uri, settings)
+    made = evaluator_pod(name, case.expert, target, spec)
+    return Evaluated(_finding(f"golden set: {name} is being started"), name, made)
 
 
-def _again(
-    want: Wanted,
-    pod: PodSeen,
-    problem: str,
-    attempt: int,
-    case: Case,
-    mixture: MixtureSpec,
-    settings: Settings,
-) -> Evaluated:
+def _again(want: Wanted, pod: PodSeen, problem: str, attempt: int, settings: Settings) -> Evaluated:
     """Make the next attempt when its time has come; the one that failed stays until then."""
     wait = min(_FIRST_WAIT * 2 ** min(attempt - 1, 16), _LONGEST_WAIT)
     due = (pod.ended or pod.created) + wait
-    said = _finding(None, f"golden set: {pod.name} failed and is tried again: {problem}")
-    if due > case.now:
+    said = _finding(f"golden set: {pod.name} failed and is tried again: {problem}")
+    if due > want.case.now:
         return Evaluated(said, pod.name, again_at=due)
-    begun = _begin(want, attempt + 1, case, mixture, settings)
-    return Evaluated(said, pod.name, begun.made)
+    return Evaluated(said, pod.name, _begin(want, attempt + 1, settings).made)
 
 
-def _finding(passed: bool | None, said: str, *, stalled: bool = False) -> Finding:
-    return Finding(Tier.QUALITY, NAME, Verdict(passed, said), stalled)
+def _finding(said: str, *, stalled: bool = False) -> Finding:
+    return Finding(Tier.QUALITY, NAME, Verdict(None, said), stalled)
 
 
 def _attempt(pod: PodSeen, prefix: str) -> int:

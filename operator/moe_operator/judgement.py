@@ -47,6 +47,7 @@ class Judgement:
         waits = (f for f in self.findings if f.verdict.passed is None)
         return next((f for f in waits if weight >= 100 or not f.late), None)
 
-    def of(self, name: str) -> Verdict | None:
-        """Return the verdict of that name."""
-        return next((f.verdict for f in self.findings if f.name == name), None)
+    def of(self, tier: Tier, name: str) -> Verdict | None:
+        """Return the verdict of that name; queries have names that people chose."""
+        named = (f.verdict for f in self.findings if (f.tier, f.name) == (tier, name))
+        return next(named, None)

@@ -110,7 +110,7 @@ def _turn(
         epoch=reach.epoch + 1,
     )
     want = wanted(row, case, mixture)
-    evaluated = evaluate(want, case, mixture, seen.evaluators, settings) if want else None
+    evaluated = evaluate(want, seen.evaluators, settings) if want else None
     sources = Sources(mixture, evaluated, world.routers, world.answers)
     judged = replace(case, judgement=judge(row, case, sources))
     return Turn(judged, row, advance(row, judged), lineage, seen, evaluated)

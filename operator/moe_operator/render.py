@@ -13,8 +13,6 @@ from typing import Any
 
 from moe_core.table import Version
 from moe_operator import labels
-from moe_operator.evaluation import Evaluation
-from moe_operator.golden import Trial
 from moe_operator.intent import Manifest
 from moe_operator.pods import ServiceType
 from moe_operator.spec import ExpertSpec, Meta, MixtureSpec
@@ -22,7 +20,6 @@ from moe_operator.template import (
     LINK_PORT,
     ROUTER_PORT,
     Settings,
-    evaluator_spec,
     router_template,
 )
 
@@ -57,18 +54,12 @@ def worker_deployment(
 
 
 def evaluator_pod(
-    name: str,
-    mixture: MixtureSpec,
-    expert: ExpertSpec,
-    version: Version,
-    evaluation: Evaluation,
-    trial: Trial,
-    settings: Settings,
+    name: str, expert: ExpertSpec, version: Version, spec: Mapping[str, Any]
 ) -> Manifest:
     """Return the pod that tries a version of an expert on a golden set."""
     owner, own = ("Expert", expert.meta), labels.of_evaluator(expert, version)
     body = _object("v1", "Pod", name, owner=owner, labels_=own)
-    body["spec"] = evaluator_spec(mixture, expert, trial, evaluation.uri, settings)
+    body["spec"] = dict(spec)
     return manifest(body)
 
 

@@ -277,6 +277,17 @@ def test_a_query_without_an_answer_is_waited_for_and_tells_neither_good_nor_bad(
     assert stable(sim) == "v2"
 
 
+def test_a_query_may_have_the_name_of_other_evidence() -> None:
+    named = {**QUERY, "name": "golden"}
+    sim = started(rollout={"analysis": {"prometheus": [named]}})
+    sim.put("Mixture", mixture(prometheus={"address": "http://prometheus:9090"}))
+    sim.samples = {ASKED % "v1": 1.0, ASKED % "v2": 1.0}
+    sim.want("e0", "v2")
+    sim.run(20)
+    assert stable(sim) == "v2"
+    assert row(sim).rollout.evaluated == ""  # type: ignore[union-attr]
+
+
 def test_queries_need_an_address() -> None:
     sim = started(rollout={"analysis": {"prometheus": [QUERY]}})
     sim.want("e0", "v2")
