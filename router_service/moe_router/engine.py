@@ -24,7 +24,7 @@ from moe_router.message import Outlook
 from moe_router.outcomes import Outcomes, Report, parse_reports
 from moe_router.refusal import Code, Refused
 from moe_router.request import Request, check_mixture, choose, parse_dispatch, parse_route
-from moe_router.sessions import Pins, Start, check_seal, check_start, pin, read_token
+from moe_router.sessions import Pins, Start, Tokens, check_start, pin
 from moe_router.settle import Outcome
 from moe_router.shadow import Shadows, Trail
 from moe_router.tables import Tables
@@ -93,6 +93,7 @@ class Engine:
         self._clock, self._limits = clock, limits
         self.outcomes = Outcomes()
         self._shadows = Shadows(links, self.counters)
+        self._tokens = Tokens()
         self._marks = Marks()
         self._pins: dict[tuple[str, int], Pins] = {}
         self._pins_of: View | None = None
@@ -103,13 +104,13 @@ class Engine:
         """Serve rows whose experts the caller chose. Raises Refused."""
         with self._counted():
             view = await self._table_for(message)
-            return await self._serve(parse_dispatch(message, view), view)
+            return await self._serve(parse_dispatch(message, view, self._tokens.read), view)
 
     async def route(self, message: RouteRequest) -> Answer:
         """Serve rows, applying the table's gate. Raises Refused."""
         with self._counted():
             view = await self._table_for(message)
-            rows = parse_route(message, view)
+            rows = parse_route(message, view, self._tokens.read)
             return await self._serve(choose(rows, self._gates.weight(rows.gate, rows.layer)), view)
 
     async def report(self, message: ReportOutcomeRequest) -> int:
@@ -142,14 +143,11 @@ class Engine:
 
     async def _table_for(self, message: DispatchRequest | RouteRequest) -> View:
         """Return the table to serve with: one that knows the epochs in which the sessions began."""
-        starts = []
-        for index, sequence in enumerate(message.sequences):
-            token, field = sequence.start_token, f"sequences[{index}].start_token"
-            if token:
-                starts.append(start := read_token(token, field))
-                if not self._knows(start):
-                    check_seal(start, token, sequence.session, field)
-        return await self._reach(starts)
+        return await self._reach(
+            self._tokens.read(token, sequence.session, f"sequences[{index}].start_token")
+            for index, sequence in enumerate(message.sequences)
+            if (token := sequence.start_token)
+        )
 
     def _knows(self, start: Start) -> bool:
         view = self._tables.view

@@ -18,7 +18,7 @@ from enum import StrEnum
 from moe_core.pins import pinned, weight_since
 from moe_router.refusal import Code, Refused
 from moe_router.request import check_session
-from moe_router.sessions import Start, check_seal, read_token
+from moe_router.sessions import Start, read_token
 from moe_router.view import View
 from moeops.v1.router_pb2 import ReportOutcomeRequest, SessionOutcome
 
@@ -195,8 +195,7 @@ def _report(message: SessionOutcome, name: str) -> Report:
     check_session(message.session, name)
     if not message.start_token:
         raise _invalid(f"{name}.start_token is empty; it must be what the first answer returned")
-    start = read_token(message.start_token, f"{name}.start_token")
-    check_seal(start, message.start_token, message.session, f"{name}.start_token")
+    start = read_token(message.start_token, message.session, f"{name}.start_token")
     if not 1 <= message.report <= MAX_REPORT:
         raise _invalid(f"{name}.report is {message.report}; a session counts its reports from 1")
     loss = _share(message.tokens, message.loss_bits, name, ("tokens", "loss_bits"))

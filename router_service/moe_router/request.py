@@ -6,7 +6,7 @@ a sentence that names the field, its value and what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,13 @@ from moe_core import dtypes
 from moe_core.table import GateRow, Version
 from moe_router.gate import Choice, TopK, logits
 from moe_router.refusal import Code, Refused
-from moe_router.sessions import Start, check_seal, read_token
+from moe_router.sessions import Start, read_token
 from moe_router.view import View
 from moeops.v1.router_pb2 import DispatchRequest, ForcedVersion, RouteRequest, SequenceRows
 
 Array = npt.NDArray[Any]
+
+ReadToken = Callable[[bytes, str, str], Start]  # as `sessions.read_token`
 
 MAX_DEADLINE_MS = 600_000
 MAX_FORCED = 64
@@ -67,9 +69,9 @@ def _invalid(message: str) -> Refused:
     return Refused(Code.INVALID_ARGUMENT, message)
 
 
-def parse_dispatch(message: DispatchRequest, view: View) -> Request:
+def parse_dispatch(message: DispatchRequest, view: View, read: ReadToken = read_token) -> Request:
     """Read a request whose caller has applied the gate. Raises Refused."""
-    rows = _parse_rows(message, view)
+    rows = _parse_rows(message, view, read)
     gate = rows.gate
     if message.gate_sha256 != gate.stable.sha256:
         raise Refused(
@@ -98,9 +100,9 @@ def parse_dispatch(message: DispatchRequest, view: View) -> Request:
     return Request(rows, experts, weights)
 
 
-def parse_route(message: RouteRequest, view: View) -> Rows:
+def parse_route(message: RouteRequest, view: View, read: ReadToken = read_token) -> Rows:
     """Read a request to which the gate is still to be applied. Raises Refused."""
-    return _parse_rows(message, view)
+    return _parse_rows(message, view, read)
 
 
 def choose(rows: Rows, weight: Array) -> Request:
@@ -116,7 +118,7 @@ def choose(rows: Rows, weight: Array) -> Request:
     return Request(rows, choice.experts, choice.weights)
 
 
-def _parse_rows(message: DispatchRequest | RouteRequest, view: View) -> Rows:
+def _parse_rows(message: DispatchRequest | RouteRequest, view: View, read: ReadToken) -> Rows:
     table = view.table
     if message.request_id == 0:
         raise _invalid("request_id is 0; it must be any other number")
@@ -132,7 +134,7 @@ def _parse_rows(message: DispatchRequest | RouteRequest, view: View) -> Rows:
         raise _invalid(f"hidden_size is {message.hidden_size}; it must be {table.hidden_size}")
     if message.deadline_ms > MAX_DEADLINE_MS:
         raise _invalid(f"deadline_ms is {message.deadline_ms}; at most {MAX_DEADLINE_MS}")
-    sequences = _sequences(message.sequences, view)
+    sequences = _sequences(message.sequences, view, read)
     shape = (sequences[-1].last, table.hidden_size)
     hidden = _array("hidden", message.hidden, _hidden_dtype(message, view), shape)
     return Rows(message.layer, gate, hidden, sequences, message.deadline_ms)
@@ -168,7 +170,9 @@ def _weights_dtype(message: DispatchRequest) -> np.dtype[Any]:
         raise _invalid(f"weights_{error}") from None
 
 
-def _sequences(messages: Iterable[SequenceRows], view: View) -> tuple[Sequence, ...]:
+def _sequences(
+    messages: Iterable[SequenceRows], view: View, read: ReadToken
+) -> tuple[Sequence, ...]:
     sequences: list[Sequence] = []
     first = 0
     for index, message in enumerate(messages):
@@ -177,9 +181,7 @@ def _sequences(messages: Iterable[SequenceRows], view: View) -> tuple[Sequence, 
         if message.rows == 0:
             raise _invalid(f"{name}.rows is 0; it must be 1 or more")
         token, session = message.start_token, message.session
-        start = read_token(token, f"{name}.start_token") if token else None
-        if start is not None:
-            check_seal(start, token, session, f"{name}.start_token")
+        start = read(token, session, f"{name}.start_token") if token else None
         forced = _forced(message.forced, view, name) if message.forced else {}
         sequences.append(Sequence(session, start, first, first + message.rows, token, forced))
         first += message.rows

@@ -41,8 +41,8 @@ class Start:
         return view.table.uid == self.uid and view.table.epoch >= self.epoch
 
 
-def read_token(token: bytes, field: str) -> Start:
-    """Read what an earlier answer returned. Raises Refused, which names `field`."""
+def read_token(token: bytes, session: str, field: str) -> Start:
+    """Read what an earlier answer returned to a session. Raises Refused, which names `field`."""
     try:
         text = token.decode("ascii") if len(token) <= _MAX_TOKEN_BYTES else ""
     except UnicodeDecodeError:
@@ -52,14 +52,29 @@ def read_token(token: bytes, field: str) -> Start:
     if version != "2" or len(end) != 2 or not (end[0].isdigit() and len(end[0]) <= 18):
         text = f"{field} is {_show(token)}; {_EXPECTED}"
         raise Refused(Code.INVALID_ARGUMENT, text)
-    return Start(uid, int(end[0]))
-
-
-def check_seal(start: Start, token: bytes, session: str, field: str) -> None:
-    """Raise Refused unless a token that was read is what routers give to this session."""
+    start = Start(uid, int(end[0]))
     if start.to_token(session) != token:
         text = f"{field} is {_show(token)}, which is not a token of session {session!r}"
         raise Refused(Code.INVALID_ARGUMENT, f"{text}; {_EXPECTED}")
+    return start
+
+
+class Tokens:
+    """Remembers, within bounds, tokens that were read: a session brings its own every time."""
+
+    def __init__(self, capacity: int = 16_384) -> None:
+        self._capacity = capacity
+        self._read: dict[tuple[bytes, str], Start] = {}
+
+    def read(self, token: bytes, session: str, field: str) -> Start:
+        """Do what `read_token` does."""
+        start = self._read.get((token, session))
+        if start is None:
+            start = read_token(token, session, field)
+            if len(self._read) >= self._capacity:
+                self._read.clear()
+            self._read[token, session] = start
+        return start
 
 
 def check_start(start: Start, view: View) -> None:

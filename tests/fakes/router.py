@@ -109,6 +109,8 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
     otherwise: Action = echo
     heartbeats: bool = True
     requests: list[Request] = field(default_factory=list)
+    reports: list[router_pb2.ReportOutcomeRequest] = field(default_factory=list)
+    refuses_reports: grpc.StatusCode | None = None
     streams: int = 0
     address: str = ""
 
@@ -145,6 +147,14 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
     ) -> AsyncIterator[Response]:
         async for response in self._serve(requests):
             yield response
+
+    async def ReportOutcome(  # noqa: N802
+        self, request: router_pb2.ReportOutcomeRequest, context: Any
+    ) -> router_pb2.ReportOutcomeResponse:
+        if self.refuses_reports is not None:
+            await context.abort(self.refuses_reports, "not now")
+        self.reports.append(request)
+        return router_pb2.ReportOutcomeResponse(accepted=len(request.outcomes))
 
     async def Describe(  # noqa: N802
         self, request: router_pb2.DescribeRequest, context: Any

@@ -191,10 +191,8 @@ async def test_what_is_to_follow_an_answer_waits_until_it_is_written() -> None:
         for number in (1, 2):
             yield DispatchRequest(request_id=number)
 
-    seen = []
     stream: RowsStream[DispatchRequest] = RowsStream(serve)
-    async for answer in stream.run(requests()):
-        seen.append((answer.request_id, list(followed)))
+    seen = [(answer.request_id, list(followed)) async for answer in stream.run(requests())]
 
     assert seen == [(1, []), (2, [1])]
     assert followed == [1, 2]
