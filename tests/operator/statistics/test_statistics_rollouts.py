@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pytest
 
 from moe_operator import sequential
-from moe_operator.quality import PASS_ALPHA
+from moe_operator.quality import OBJECTION_ALPHA, PASS_ALPHA
 from moe_operator.sequential import Stratum
 from moe_operator.verdict import Verdict
 from tests.operator.statistics.recording import Recording
@@ -54,6 +54,14 @@ def once_only(strata: Sequence[Stratum], _margin_percent: float) -> Verdict:
     return Verdict(None, "")
 
 
+def sharp_for_few(strata: Sequence[Stratum], _margin_percent: float) -> Verdict:
+    """Object at any difference, by a boundary that is tightest when few sessions were seen."""
+    found = sequential.difference(strata)
+    if found is not None and sequential.bounds(found, OBJECTION_ALPHA, 0.1)[0] > 0:
+        return Verdict(False, "ever worse")
+    return Verdict(None, "")
+
+
 @pytest.mark.parametrize(
     "canary",
     [
@@ -80,6 +88,12 @@ def test_looking_again_with_the_level_of_one_look_would_roll_back_the_innocent(
 ) -> None:
     ended = repeat(1_000, 1, lambda rng: run_canary(identical, OFTEN, rng, once_only))
     assert percent(ended, End.TAKEN_BACK) > 3.0
+
+
+def test_the_boundary_holds_where_it_is_tightest_and_sessions_are_few(identical: Traffic) -> None:
+    few = Canary(step_sessions=1_200, look=20, most=3_600)
+    ended = repeat(1_000, 9, lambda rng: run_canary(identical, few, rng, sharp_for_few))
+    assert percent(ended, End.TAKEN_BACK) <= 1.0
 
 
 def test_at_its_margin_a_version_is_decided_wrongly_as_seldom_as_said(
