@@ -82,6 +82,7 @@ class Rollout:
     `target` is the artifact on trial, kept after the end so that a revision that failed is not
     tried again. `weights` are in rising order of epoch; `step` counts from 0, the dark step.
     Routers copy `shadow_percent` of what stable answers to the candidate, only to count it.
+    `evaluated` is what the golden set found, once the candidate passed it.
     """
 
     revision: int
@@ -93,6 +94,7 @@ class Rollout:
     salt: str
     weights: tuple[WeightSince, ...] = ()
     shadow_percent: int = 0
+    evaluated: str = ""
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -110,6 +112,7 @@ class Rollout:
             salt=reader.text("salt"),
             weights=weights,
             shadow_percent=reader.integer("shadowPercent", low=0, high=100, default=0),
+            evaluated=reader.text("evaluated", default=""),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,6 +128,8 @@ class Rollout:
         }
         if self.shadow_percent:
             rollout["shadowPercent"] = self.shadow_percent
+        if self.evaluated:
+            rollout["evaluated"] = self.evaluated
         return rollout
 
     @property

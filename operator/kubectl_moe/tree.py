@@ -108,6 +108,7 @@ def _version_node(deployment: Body, expert: Body, objects: Objects) -> Node:
         role = f"candidate {status.get('weight', '0%')}"
     else:
         role = "retiring"
+    evidence = evidence_nodes(expert) if role.startswith("candidate") else ()
     wanted = deployment["spec"].get("replicas", 0)
     ready = deployment.get("status", {}).get("readyReplicas", 0)
     return Node(
@@ -117,8 +118,27 @@ def _version_node(deployment: Body, expert: Body, objects: Objects) -> Node:
         deployment["metadata"].get("creationTimestamp", ""),
         f"sha256:{digest} ready {ready}/{wanted}",
         Health.HEALTHY if ready >= wanted else Health.PROGRESSING,
-        tuple(pods),
+        (*evidence, *pods),
     )
+
+
+def evidence_nodes(expert: Body) -> tuple[Node, ...]:
+    """Return what is known for and against a candidate, a line for each verdict."""
+    rollout = expert.get("status", {}).get("rollout", {})
+    return tuple(
+        Node(
+            found["name"],
+            found["tier"],
+            found["state"],
+            rollout.get("began", ""),
+            found["message"],
+            _STATES.get(found["state"], Health.PROGRESSING),
+        )
+        for found in rollout.get("evidence", ())
+    )
+
+
+_STATES = {"Pass": Health.HEALTHY, "Fail": Health.DEGRADED, "Waiting": Health.PROGRESSING}
 
 
 def pod_node(pod: Body) -> Node:

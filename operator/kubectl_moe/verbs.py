@@ -134,7 +134,9 @@ def _resume(expert: Body, overrides: list[Body], session: Session) -> None:
         session.cluster.delete("Override", held)
         print(f"removed Override {held}", file=session.progress)
     if not names:
-        print(f"skipped resume: nothing holds expert {name!r}", file=session.progress)
+        why = diagnose(expert)
+        waits = f"; {why.why}" if why.health is Health.PAUSED else ""
+        print(f"skipped resume: nothing holds expert {name!r}{waits}", file=session.progress)
 
 
 def _rollback(

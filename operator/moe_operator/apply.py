@@ -21,13 +21,14 @@ from moe_core.table import Table
 from moe_operator import revisions
 from moe_operator.cache import Cache, Key, uid
 from moe_operator.cluster import Conflict, Exists, NotFound, Refused, Writer
-from moe_operator.intent import Delete, Manifest, Plan, Status
+from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     EXPERT,
     KINDS,
     MIXTURE_LABEL,
+    POD,
     ROUTING_TABLE,
     Body,
     Kind,
@@ -82,6 +83,7 @@ class Apply:
         await _all(partial(self._write_status, key, status) for status in plan.statuses)
         for note in plan.notes:
             self.notes.tell(key.namespace, note)
+        await _all(partial(self._create_pod, key, pod) for pod in plan.pods)
         for sentence in refused.values():
             raise Refused(sentence)
 
@@ -170,6 +172,23 @@ class Apply:
         written = await self.writer.apply(kind, {**manifest.body, "metadata": marked})
         self.cache.put(kind, written)
         _log.info("applied mixture=%s kind=%s name=%s", key, kind.name, meta["name"])
+
+    async def _create_pod(self, key: Key, manifest: Manifest) -> None:
+        """Make an evaluator; that it is refused, by a quota or a policy, is told to people."""
+        meta = manifest.body["metadata"]
+        if self.cache.get(POD, key.namespace, meta["name"]) is not None:
+            return
+        body = {**manifest.body, "metadata": {**meta, "namespace": key.namespace}}
+        try:
+            self.cache.put(POD, await self.writer.create(POD, body))
+        except Exists as error:  # made a moment ago, or not yet gone
+            raise Conflict(str(error)) from None
+        except Refused as error:
+            (owner,) = meta["ownerReferences"]
+            note = Note(owner["kind"], owner["name"], True, "EvaluatorRefused", str(error))
+            self.notes.tell(key.namespace, note)
+            raise
+        _log.info("evaluator made mixture=%s name=%s", key, meta["name"])
 
     async def _delete(self, key: Key, deletion: Delete) -> None:
         kind = KINDS[deletion.kind]

@@ -11,7 +11,8 @@ from typing import Final
 import grpc
 
 from moe_operator.reports import Unanswered
-from moe_operator.world import Counters, RouterReport, WorkerReport
+from moe_operator.sequential import Arm
+from moe_operator.world import Counters, Measure, OutcomeSum, RouterReport, WorkerReport
 from moeops.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 _TIMEOUT_S: Final = 1.0
@@ -77,7 +78,16 @@ def router_report(said: router_pb2.DescribeResponse, digests: tuple[str, ...]) -
         latency_bounds_us=tuple(said.latency_bounds_us),
         workers={sha256: tuple(sorted(names)) for sha256, names in offers.items()},
         versions=_versions(said, frozenset(digests)),
+        outcomes=tuple(_outcome(sums) for sums in said.outcomes if sums.sha256 in digests),
     )
+
+
+def _outcome(said: router_pb2.OutcomeSums) -> OutcomeSum:
+    """Return one sum; what is neither a loss nor a score is not told by any router."""
+    loss = said.measure == router_pb2.OutcomeSums.LOSS
+    arm = Arm(said.sessions, said.w, said.x, said.ww, said.xx, said.wx)
+    measure = Measure.LOSS if loss else Measure.SCORE
+    return OutcomeSum(said.expert_id, said.sha256, said.since_epoch, measure, arm)
 
 
 def _versions(said: router_pb2.DescribeResponse, digests: frozenset[str]) -> dict[str, Counters]:
@@ -102,6 +112,11 @@ def _plus(known: Counters, version: router_pb2.VersionCounters) -> Counters:
         nonfinite_rows=known.nonfinite_rows + version.nonfinite_rows,
         norm_sum=known.norm_sum + version.norm_sum,
         latency_counts=tuple(a + b for a, b in zip(before, counts, strict=True)),
+        shadow_requests=known.shadow_requests + version.shadow_requests,
+        shadow_rows=known.shadow_rows + version.shadow_rows,
+        shadow_errors=known.shadow_errors + version.shadow_errors,
+        shadow_nonfinite_rows=known.shadow_nonfinite_rows + version.shadow_nonfinite_rows,
+        shadow_norm_sum=known.shadow_norm_sum + version.shadow_norm_sum,
     )
 
 

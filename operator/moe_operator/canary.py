@@ -8,16 +8,21 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from moe_core.table import ExpertRow, Outcome, Rollout, WeightSince
 from moe_operator.case import Case, Decision
 from moe_operator.ending import promote, take_back
+from moe_operator.evaluators import NAME
+from moe_operator.judgement import Finding
 from moe_operator.labels import short
 from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why, moment, written
 from moe_operator.spec import Action
-from moe_operator.verdict import Evidence, Verdict, judge
-from moe_operator.world import Window
+from moe_operator.verdict import Tier
+
+# What the table keeps of a verdict, at most.
+_LONGEST: Final = 1024
 
 
 def step(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
@@ -26,49 +31,39 @@ def step(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
     if once is not None and once.action is Action.ABORT:
         why = Why(Reason.ABORTED, f"{target.version} was taken back: {because(once)}")
         return take_back(row, rollout, Outcome.ABORTED, why, case)
-    judged = judge(_evidence(row, rollout, case))
-    objection = _objection(rollout, judged, case)
+    objection = _objection(rollout, case)
     if objection is not None:
         return take_back(row, rollout, Outcome.ROLLED_BACK, objection, case)
     if once is not None and once.action is Action.PROMOTE and row.candidate is not None:
         return promote(row, rollout, f"{target.version} is served: {because(once)}", case)
     if (case.decided.pause is not None) != (rollout.outcome is Outcome.PAUSED):
-        return _hold_or_resume(row, rollout, judged, case)
+        return _hold_or_resume(row, rollout, case)
     if row.candidate is None:
         return _admit(row, rollout, case)
-    return _raise(row, rollout, judged, case)
+    golden = case.judgement.of(Tier.QUALITY, NAME)
+    if golden is not None and golden.passed and not rollout.evaluated:
+        return _passed(row, rollout, golden.reason, case)
+    return _raise(row, rollout, case)
 
 
-def _evidence(row: ExpertRow, rollout: Rollout, case: Case) -> Evidence:
-    nothing, sha256 = Window(), rollout.target.sha256
-    stable = "" if row.stable is None else row.stable.sha256
-    return Evidence(
-        candidate=case.windows.get(sha256, nothing),
-        stable=case.windows.get(stable, nothing),
-        lost=case.reach.lost(sha256),
-        limits=case.expert.rollout.limits,
-        min_requests=case.expert.rollout.min_requests,
-    )
-
-
-def _objection(rollout: Rollout, judged: Verdict, case: Case) -> Why | None:
-    """Return why the candidate cannot stay, if so; evidence counts from the first raise on."""
-    target = rollout.target
+def _objection(rollout: Rollout, case: Case) -> Why | None:
+    """Return why the candidate cannot stay, if so."""
+    target, objection = rollout.target, case.judgement.objection
     if target.sha256 in case.refused:
         return Why(Reason.ARTIFACT_REFUSED, f"{target.version}: {case.refused[target.sha256]}")
-    if rollout.step > 0 and judged.passed is False:
-        return Why(Reason.ROLLED_BACK, f"{target.version} was taken back: {judged.reason}")
+    if objection is not None:
+        return Why(Reason.ROLLED_BACK, f"{target.version} was taken back: {objection.reason}")
     return None
 
 
-def _hold_or_resume(row: ExpertRow, rollout: Rollout, judged: Verdict, case: Case) -> Decision:
+def _hold_or_resume(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
     """Write down that a person holds the rollout, or lets it go on."""
     pause = case.decided.pause
     outcome = Outcome.PROGRESSING if pause is None else Outcome.PAUSED
     changed = replace(rollout, outcome=outcome)
     reason = Reason.CANARY if pause is None else Reason.PAUSED
     said = "goes on" if pause is None else f"held: {because(pause)}"
-    why = Why(reason, f"{_place(changed, case)}: {said}; {judged.reason}")
+    why = Why(reason, f"{_place(changed, case)}: {said}; {_summary(rollout, case)}")
     new = replace(row, rollout=changed)
     return Decision(new, why, _room(changed, case), told=why, again_at=case.now)
 
@@ -80,7 +75,13 @@ def _admit(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
     if reached >= room:
         told = Why(Reason.STARTED, f"{target.version} is on trial, without weight yet")
         why = Why(Reason.CANARY, f"{_place(rollout, case)}: {told.message}")
-        return Decision(replace(row, candidate=target), why, room, told, case.now)
+        dark = replace(
+            rollout,
+            step_began=written(case.now),
+            shadow_percent=case.expert.rollout.shadow_percent,
+        )
+        new = replace(row, candidate=target, rollout=dark)
+        return Decision(new, why, room, told, case.now)
     deadline_s = case.expert.rollout.progress_deadline_s
     ends = case.deadline(target.sha256, moment(rollout.step_began))
     why = case.waits_for_pods(target.sha256, f"{reached} of {room} pods of {target.version} serve")
@@ -93,25 +94,49 @@ def _admit(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
     return take_back(row, rollout, Outcome.ROLLED_BACK, over, case)
 
 
-def _raise(row: ExpertRow, rollout: Rollout, judged: Verdict, case: Case) -> Decision:
+def _passed(row: ExpertRow, rollout: Rollout, sentence: str, case: Case) -> Decision:
+    """Write down that the candidate passed the golden set: its evaluator is needed no more."""
+    new = replace(row, rollout=replace(rollout, evaluated=sentence[:_LONGEST]))
+    told = Why(Reason.EVALUATED, f"{rollout.target.version} passed: {sentence}")
+    why = Why(Reason.CANARY, f"{_place(rollout, case)}: {sentence}")
+    return Decision(new, why, _room(rollout, case), told, case.now)
+
+
+def _raise(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
     """Raise the weight, or promote after the last step, if nothing is left to wait for."""
     waits, again_at = _waits(rollout, case)
     place, room = _place(rollout, case), _room(rollout, case)
-    said = "; ".join((f"{place}: {judged.reason}", *waits))
+    weight = _next_weight(rollout, case)
+    missing = case.judgement.missing(weight)
+    said = "; ".join((f"{place}: {_summary(rollout, case)}", *waits))
     if rollout.outcome is Outcome.PAUSED:
         held = because(case.decided.pause) if case.decided.pause else ""
         return Decision(row, Why(Reason.PAUSED, f"{said}; held: {held}"), room)
-    if waits or (rollout.step > 0 and judged.passed is None):
+    if missing is not None:
+        return _lacking(row, rollout, missing, said, case)
+    if waits:
         return Decision(row, Why(Reason.CANARY, said), room, again_at=again_at)
-    weight = _next_weight(rollout, case)
     needed, reached = case.room(weight), case.reach.workers(rollout.target.sha256)
     if reached < needed:
         lacking = f"{said}; {reached} of {needed} pods for {weight}% serve"
         return Decision(row, case.waits_for_pods(rollout.target.sha256, lacking), needed)
     if rollout.step >= len(case.expert.rollout.steps):
-        sentence = f"{rollout.target.version} is served, after {judged.reason} in the last step"
+        seen = _summary(rollout, case)
+        sentence = f"{rollout.target.version} is served, after {seen} in the last step"
         return promote(row, rollout, sentence, case)
     return _raised(row, rollout, weight, case)
+
+
+def _lacking(row: ExpertRow, rollout: Rollout, missing: Finding, said: str, case: Case) -> Decision:
+    """Wait for evidence; past its deadline, and where time will not bring it, visibly."""
+    strategy, room = case.expert.rollout, _room(rollout, case)
+    deadline_s = strategy.evidence_deadline_s
+    ends = moment(rollout.step_began) + timedelta(seconds=deadline_s)
+    if not missing.stalled and ends > case.now:
+        return Decision(row, Why(Reason.CANARY, said), room, again_at=ends)
+    late = "it cannot tell" if missing.stalled else f"not within {deadline_s} s"
+    paused = f"{said}; paused for want of evidence ({late}): promote or abort it, or wait"
+    return Decision(row, Why(Reason.EVIDENCE_MISSING, paused), room)
 
 
 def _raised(row: ExpertRow, rollout: Rollout, weight: int, case: Case) -> Decision:
@@ -119,6 +144,7 @@ def _raised(row: ExpertRow, rollout: Rollout, weight: int, case: Case) -> Decisi
         rollout,
         step=rollout.step + 1,
         step_began=written(case.now),
+        shadow_percent=case.expert.rollout.shadow_percent,
         weights=(*rollout.weights, WeightSince(case.epoch, weight)),
     )
     told = Why(Reason.WEIGHT_RAISED, f"{weight}% of new sessions see {rollout.target.version}")
@@ -145,6 +171,16 @@ def _waits(rollout: Rollout, case: Case) -> tuple[tuple[str, ...], datetime | No
         return tuple(waits), None
     waits.append(f"pause {math.ceil(left.total_seconds())} s more")
     return tuple(waits), case.now + left
+
+
+def _summary(rollout: Rollout, case: Case) -> str:
+    """Say what is missing, or how much was seen."""
+    missing = case.judgement.missing(_next_weight(rollout, case))
+    if missing is not None:
+        return missing.verdict.reason
+    quality, service = (Tier.QUALITY, NAME), (Tier.SERVICE, "requests")
+    seen = case.judgement.of(*(service if rollout.step else quality))
+    return "without weight" if seen is None else seen.reason
 
 
 def _place(rollout: Rollout, case: Case) -> str:

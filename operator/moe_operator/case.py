@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from moe_core.table import ExpertRow, Version
 from moe_operator.fit import Accepted
+from moe_operator.judgement import Judgement
 from moe_operator.labels import short
 from moe_operator.overrides import Decided
 from moe_operator.reach import Reach
@@ -24,9 +25,10 @@ class Case:
 
     `refused` is what workers said of artifacts that they will not serve, by sha256; `problems` why
     pods do not come up, and `replicas` how many are asked for, by the digest's first digits.
-    `epoch` is the one that a change would get. `accepted` is what the gates in service accept;
-    `awaited` says that another gate wants this version with it, `granted` that a rollout may begin.
-    `placed` is when the last pod of a version found a node, by the digest's first digits.
+    `epoch` is the one that a change would get; `judgement` what is known of the candidate.
+    `accepted` is what the gates in service accept; `awaited` says that another gate wants this
+    version with it, `granted` that a rollout may begin. `placed` is when the last pod of a version
+    found a node, by the digest's first digits.
     """
 
     expert: ExpertSpec
@@ -42,6 +44,7 @@ class Case:
     awaited: bool = False
     granted: bool = False
     placed: Mapping[str, datetime] = field(default_factory=dict)
+    judgement: Judgement = field(default_factory=Judgement)
 
     @property
     def now(self) -> datetime:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from moe_operator import labels
 from moe_operator.children import delete
+from moe_operator.evaluators import unwanted
 from moe_operator.intent import Delete, Plan, Status
 from moe_operator.overrides import waiting_status
 from moe_operator.reason import Reason, Why
@@ -27,8 +28,9 @@ def plan_departure(world: World, now: datetime) -> Plan:
     why = Why(Reason.MIXTURE_MISSING, f"there is no Mixture {world.name} in {world.namespace}")
     workers = tuple(delete(d) for d in world.deployments if d.component == labels.WORKER)
     metas = [*(("Expert", e.meta) for e in world.experts), *(("Gate", g.meta) for g in world.gates)]
+    evaluators = unwanted((p for p in world.pods if p.component == labels.EVALUATOR), kept="")
     return Plan(
-        deletes=(*_table(world), *workers),
+        deletes=(*_table(world), *workers, *evaluators),
         statuses=(
             *(s for kind, meta in metas for s in _status(kind, meta, why, now)),
             *_overrides(world, why),

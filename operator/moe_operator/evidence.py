@@ -87,6 +87,11 @@ def _since(now: Counters, before: Counters) -> Counters:
         nonfinite_rows=now.nonfinite_rows - before.nonfinite_rows,
         norm_sum=now.norm_sum - before.norm_sum,
         latency_counts=tuple(a - b for a, b in zip(now.latency_counts, counts, strict=False)),
+        shadow_requests=now.shadow_requests - before.shadow_requests,
+        shadow_rows=now.shadow_rows - before.shadow_rows,
+        shadow_errors=now.shadow_errors - before.shadow_errors,
+        shadow_nonfinite_rows=now.shadow_nonfinite_rows - before.shadow_nonfinite_rows,
+        shadow_norm_sum=now.shadow_norm_sum - before.shadow_norm_sum,
     )
 
 
@@ -99,6 +104,11 @@ def _add(window: Window, counters: Counters, bounds_us: tuple[int, ...]) -> Wind
         errors=window.errors + counters.errors,
         nonfinite_rows=window.nonfinite_rows + counters.nonfinite_rows,
         norm_sum=window.norm_sum + counters.norm_sum,
+        shadow_requests=window.shadow_requests + counters.shadow_requests,
+        shadow_rows=window.shadow_rows + counters.shadow_rows,
+        shadow_errors=window.shadow_errors + counters.shadow_errors,
+        shadow_nonfinite_rows=window.shadow_nonfinite_rows + counters.shadow_nonfinite_rows,
+        shadow_norm_sum=window.shadow_norm_sum + counters.shadow_norm_sum,
     )
     differs = window.latency_counts and window.latency_bounds_us != bounds_us
     if differs or not counters.latency_counts:

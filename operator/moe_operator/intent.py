@@ -61,6 +61,7 @@ class Plan:
     2. `locks`: status.inUse of objects that the table is about to name.
     3. `table` is written by compare-and-swap; on a conflict the rest waits for the next plan.
     4. `manifests` are applied, 5. `deletes` carried out, 6. `statuses` written, 7. `notes` told.
+    8. `pods` are created, last: where one is refused, nothing else waits for it.
     `again_at` is when to plan again without an event.
     """
 
@@ -71,4 +72,5 @@ class Plan:
     deletes: tuple[Delete, ...] = ()
     statuses: tuple[Status, ...] = ()
     notes: tuple[Note, ...] = ()
+    pods: tuple[Manifest, ...] = ()
     again_at: datetime | None = None

@@ -18,6 +18,7 @@ SHA256: Final = "moeops.dev/sha256"  # an annotation: the whole digest
 
 WORKER: Final = "worker"
 ROUTER: Final = "router"
+EVALUATOR: Final = "evaluator"
 
 _DIGITS = 10
 
@@ -30,6 +31,11 @@ def short(sha256: str) -> str:
 def deployment_name(expert: str, sha256: str) -> str:
     """Return the name of the Deployment of one version of an Expert object."""
     return f"{expert}-{short(sha256)}"
+
+
+def evaluators_name(expert: str, revision: int, golden: str) -> str:
+    """Return how the names of the pods begin that try a revision on a golden set."""
+    return f"{expert}-eval-{revision}-{short(golden)}-"
 
 
 def routers_name(mixture: str) -> str:
@@ -62,6 +68,11 @@ def of_worker(expert: ExpertSpec, version: Version) -> dict[str, str]:
         EXPERT_ID: expert.expert_id,
         VERSION: version.version,
     }
+
+
+def of_evaluator(expert: ExpertSpec, version: Version) -> dict[str, str]:
+    """Return all labels of a pod that tries a version on a golden set."""
+    return {**of_worker(expert, version), COMPONENT: EVALUATOR}
 
 
 def common() -> dict[str, str]:

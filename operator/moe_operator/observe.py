@@ -5,7 +5,8 @@ Reads and judges nothing; an object that cannot be read is told as such, with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from moe_core.document import InvalidDocument
@@ -37,10 +38,12 @@ from moe_operator.kinds import (
 from moe_operator.reason import moment
 from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, OverrideSpec
 from moe_operator.world import (
+    Answer,
     DeploymentSeen,
     Invalid,
     NodeSeen,
     PodSeen,
+    Question,
     Revision,
     RouterReport,
     StoredTable,
@@ -67,6 +70,7 @@ def observe(
     key: Key,
     routers: Iterable[RouterReport],
     workers: Iterable[WorkerReport],
+    answers: Mapping[Question, Answer] | None = None,
 ) -> World | None:
     """Return what is known of a mixture; None where nothing is. Raises BrokenTable."""
     if key not in cache:
@@ -98,6 +102,7 @@ def observe(
             for kind in _CHILDREN
             for body in cache.of(key, kind)
         },
+        answers=answers or {},
     )
 
 
@@ -169,7 +174,26 @@ def pod_seen(body: Body) -> PodSeen:
         over=status.get("phase") in ("Succeeded", "Failed"),
         node_selector=spec_of(body).get("nodeSelector") or {},
         placed=moment(since) if since else None,
+        ended=_ended(status),
+        succeeded=status.get("phase") == "Succeeded",
+        message=str(_terminated(status).get("message", "")),
     )
+
+
+def _terminated(status: Any) -> Any:
+    """Return how the pod's container ended; empty where it runs, or never did."""
+    containers = status.get("containerStatuses") or ()
+    ends = [(c.get("state") or {}).get("terminated") for c in containers]
+    return next((end for end in ends if end), {})
+
+
+def _ended(status: Any) -> datetime | None:
+    """Return when a pod ended; one that never ran, when its condition last changed."""
+    if status.get("phase") not in ("Succeeded", "Failed"):
+        return None
+    ready = _condition(status, "Ready").get("lastTransitionTime")
+    said = _terminated(status).get("finishedAt") or ready
+    return moment(said) if said else None
 
 
 def node_seen(body: Body) -> NodeSeen:

@@ -37,7 +37,7 @@ class Options:
                 parser.error(f"--{flag}-image is missing, and {variable} is not set")
         return cls(
             namespaces=tuple(sorted(set(namespaces))),
-            settings=Settings(args.worker_image, args.router_image),
+            settings=Settings(args.worker_image, args.router_image, args.evaluator_image),
             kubeconfig=args.kubeconfig,
             lease=args.lease,
             lease_namespace=args.lease_namespace,
@@ -56,6 +56,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--namespace", action="append", metavar="NAME", help="serve only this one; repeatable")
     add("--worker-image", default=environ.get("MOE_WORKER_IMAGE", ""), metavar="IMAGE")
     add("--router-image", default=environ.get("MOE_ROUTER_IMAGE", ""), metavar="IMAGE")
+    add(
+        "--evaluator-image",
+        default=environ.get("MOE_EVALUATOR_IMAGE", ""),
+        metavar="IMAGE",
+        help="what tries candidates on golden sets, for Mixtures that name none of their own",
+    )
     add("--kubeconfig", default=environ.get("KUBECONFIG", ""), metavar="FILE")
     add(
         "--lease",

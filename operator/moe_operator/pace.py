@@ -6,7 +6,7 @@ from typing import Final
 
 from moe_core.table import Table
 from moe_operator.evidence import digests_under_rollout
-from moe_operator.labels import ROUTER, WORKER, short
+from moe_operator.labels import EVALUATOR, ROUTER, WORKER, short
 from moe_operator.reports import Targets
 from moe_operator.template import CONTROL_PORT, ROUTER_PORT
 from moe_operator.world import PodSeen, World
@@ -34,7 +34,8 @@ def _every_s(world: World, table: Table | None, rolling: bool) -> float:
     routers = {pod.name for pod in ready if pod.component == ROUTER}
     if routers and (_behind(world, table, routers) or _unlinked(world, ready, routers)):
         return _WAITING_S
-    starting = any(not pod.ready and not pod.deleting for pod in world.pods)
+    kept = [pod for pod in world.pods if pod.component != EVALUATOR and not pod.deleting]
+    starting = any(not pod.ready for pod in kept)
     return _WATCHING_S if rolling or starting else _IDLE_S
 
 

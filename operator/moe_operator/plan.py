@@ -17,6 +17,8 @@ from moe_operator.admission import admit, closing_rows, opening_rows
 from moe_operator.case import Case, Decision
 from moe_operator.children import expert_children, leaving, unapplied
 from moe_operator.departure import plan_departure
+from moe_operator.evaluators import evaluate, unwanted, wanted
+from moe_operator.findings import Sources, judge
 from moe_operator.fit import Accepted, on_trial
 from moe_operator.gates import coming
 from moe_operator.held import joined
@@ -57,6 +59,7 @@ def plan_mixture(
     asked, accepted = coming(world, mixture, stored), Accepted.by(stored.gates if stored else ())
     alone = tuple(
         _turn(
+            world,
             mixture,
             expert,
             row,
@@ -81,15 +84,16 @@ def plan_mixture(
     settled = table is stored and not changed and not gone
     move = spread(world, table, reach) if settled else Move()
     statuses = report(Outlook(world, mixture, table, turns, admission, gates, reach))
-    times = (move.again_at, *(turn.decision.again_at for turn in turns))
+    times = (move.again_at, *(at for turn in turns for at in turn.times))
     return Plan(
         revisions=tuple(t.lineage.made for t in turns if t.lineage.made is not None),
         locks=_locks(world, table),
         table=None if table is stored else table,
         manifests=changed,
-        deletes=(*gone, *move.deletes, *(d for turn in turns for d in _pruned(turn))),
+        deletes=(*gone, *move.deletes, *(d for turn in turns for d in _pruned(turn, mixture))),
         statuses=statuses,
         notes=(*steps(turns), *changes(turns, statuses), *move.notes),
+        pods=tuple(turn.evaluator for turn in turns if turn.evaluator is not None),
         again_at=min((at for at in times if at is not None), default=None),
     )
 
@@ -110,6 +114,7 @@ class _Around:
 
 
 def _turn(
+    world: World,
     mixture: MixtureSpec,
     expert: ExpertSpec,
     row: ExpertRow,
@@ -137,7 +142,11 @@ def _turn(
         awaited=around.awaits(expert.expert_id, decided.served or expert.version),
         placed=seen.placed,
     )
-    return Turn(case, row, advance(row, case), lineage, seen)
+    want = wanted(row, case, mixture)
+    evaluated = evaluate(want, seen.evaluators, settings) if want else None
+    sources = Sources(mixture, evaluated, world.routers, world.answers)
+    judged = replace(case, judgement=judge(row, case, sources))
+    return Turn(judged, row, advance(row, judged), lineage, seen, evaluated)
 
 
 def _experts(turns: tuple[Turn, ...]) -> Experts:
@@ -164,8 +173,16 @@ def _together(turns: tuple[Turn, ...], pairs: Pairs) -> tuple[Turn, ...]:
     return tuple(map(served, turns))
 
 
-def _pruned(turn: Turn) -> tuple[Delete, ...]:
-    return outdated(turn.seen.revisions, (turn.before, turn.row), turn.seen.overrides)
+def _pruned(turn: Turn, mixture: MixtureSpec) -> tuple[Delete, ...]:
+    """Return what an expert no longer needs: old revisions, and evaluators that have had their say.
+
+    An evaluator stays until the table says what became of it.
+    """
+    kept = ""
+    if turn.evaluated is not None and wanted(turn.row, turn.case, mixture) is not None:
+        kept = turn.evaluated.kept
+    revisions = outdated(turn.seen.revisions, (turn.before, turn.row), turn.seen.overrides)
+    return (*revisions, *unwanted(turn.seen.evaluators, kept))
 
 
 def _table(

@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import aiohttp
+
 from moe_operator import access, health
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache
@@ -18,6 +20,7 @@ from moe_operator.kinds import Body, Kind
 from moe_operator.lease import Lease, LeaseLost
 from moe_operator.notes import Notes
 from moe_operator.options import Options
+from moe_operator.prometheus import Prometheus
 from moe_operator.reconcile import Reconcile
 from moe_operator.reports import Asker, Reports
 from moe_operator.rest import ApiServer
@@ -32,13 +35,18 @@ _STOP_S: Final = 0.5
 
 async def operate(options: Options, find: access.Find, asker: Asker) -> None:
     """Run until cancelled. Raises NoAccess."""
-    async with access.open_session(find, _CONNECTIONS) as session:
+    async with (
+        access.open_session(find, _CONNECTIONS) as session,
+        aiohttp.ClientSession() as anonymous,  # Prometheus is not shown who we are
+    ):
         api = ApiServer(session, find().server)
         cache = Cache()
         engine = Engine(cache)
         reports = Reports(asker, engine.queue.add, wall_clock)
         notes = Notes(api, cache, wall_clock)
-        look = Reconcile(cache, reports, Apply(api, cache, notes), options.settings, wall_clock)
+        samples = Prometheus(anonymous, lambda key: engine.add((key,)), wall_clock)
+        apply = Apply(api, cache, notes)
+        look = Reconcile(cache, reports, apply, options.settings, wall_clock, samples)
         sweep = Sweep(api, cache, options.namespaces or (None,), engine.add)
         tell = partial(_hand_over, asyncio.get_running_loop(), engine)
         watch = Watch(find, options.namespaces, tell)
@@ -53,7 +61,7 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
                 group.create_task(engine.sweep(swept, options.sweep_s))
                 group.create_task(_lead(engine, look, notes, lease))
         finally:
-            await _stop(watch, reports, lease)
+            await _stop(watch, reports, samples, lease)
 
 
 async def _lead(engine: Engine, look: Look, notes: Notes, lease: Lease | None) -> None:
@@ -72,9 +80,9 @@ async def _lead(engine: Engine, look: Look, notes: Notes, lease: Lease | None) -
             _log.error("leads no longer: %s", lost.exceptions[0])
 
 
-async def _stop(watch: Watch, reports: Reports, lease: Lease | None) -> None:
+async def _stop(watch: Watch, reports: Reports, samples: Prometheus, lease: Lease | None) -> None:
     watching = asyncio.to_thread(watch.stop, _STOP_S)
-    await asyncio.gather(watching, reports.close(), _release(lease))
+    await asyncio.gather(watching, reports.close(), samples.close(), _release(lease))
 
 
 async def _release(lease: Lease | None) -> None:

@@ -15,7 +15,9 @@ class Reason(StrEnum):
     STARTED = "Started"
     WEIGHT_RAISED = "WeightRaised"
     CANARY = "Canary"
+    EVALUATED = "Evaluated"
     PAUSED = "Paused"
+    EVIDENCE_MISSING = "EvidenceMissing"
     WAITING_FOR_PODS = "WaitingForPods"
     WAITING_FOR_ROUTERS = "WaitingForRouters"
     WAITING_FOR_PREVIOUS = "WaitingForPrevious"
@@ -64,6 +66,7 @@ _STUCK = frozenset(
     {
         Reason.PAUSED,
         Reason.HELD,
+        Reason.EVIDENCE_MISSING,
         Reason.UNSCHEDULABLE,
         Reason.ROLLED_BACK,
         Reason.ABORTED,

@@ -17,6 +17,8 @@ from moe_operator.intent import Plan
 from moe_operator.observe import observe
 from moe_operator.pace import targets
 from moe_operator.plan import plan_mixture
+from moe_operator.prometheus import Sampler, Unasked
+from moe_operator.questions import questions
 from moe_operator.reports import Follower
 from moe_operator.template import Settings
 from moe_operator.world import Window, World
@@ -31,11 +33,13 @@ class Reconcile:
     apply: Apply
     settings: Settings
     now: Callable[[], datetime]
+    samples: Sampler = field(default_factory=Unasked)
     _evidence: dict[Key, Evidence] = field(default_factory=dict)
 
     async def __call__(self, key: Key) -> datetime | None:
         """Take a mixture one step further. Returns when to look again without an event."""
-        world = observe(self.cache, key, self.reports.routers(key), self.reports.workers(key))
+        routers, workers = self.reports.routers(key), self.reports.workers(key)
+        world = observe(self.cache, key, routers, workers, self.samples.answers(key))
         if world is None:
             await self._leave(key)
             return None
@@ -44,6 +48,7 @@ class Reconcile:
         plan = plan_mixture(world, self._windows(key, world, table), self.settings, self.now())
         after = _table_after(table, plan)
         self.reports.follow(key, targets(world, after))
+        self.samples.follow(key, questions(world, after))
         await self.apply(key, world, plan)
         if plan.table is not None:
             self._windows(key, world, after)  # what a step that begins now is counted from
@@ -58,6 +63,7 @@ class Reconcile:
         self._evidence.pop(key, None)
         self.apply.refused.pop(key, None)
         await self.reports.leave(key)
+        await self.samples.leave(key)
 
 
 def _table_after(before: Table | None, plan: Plan) -> Table | None:

@@ -16,7 +16,12 @@ from moe_operator import labels
 from moe_operator.intent import Manifest
 from moe_operator.pods import ServiceType
 from moe_operator.spec import ExpertSpec, Meta, MixtureSpec
-from moe_operator.template import LINK_PORT, ROUTER_PORT, Settings, router_template
+from moe_operator.template import (
+    LINK_PORT,
+    ROUTER_PORT,
+    Settings,
+    router_template,
+)
 
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -45,6 +50,16 @@ def worker_deployment(
         template,
         expert.rollout.progress_deadline_s,
     )
+    return manifest(body)
+
+
+def evaluator_pod(
+    name: str, expert: ExpertSpec, version: Version, spec: Mapping[str, Any]
+) -> Manifest:
+    """Return the pod that tries a version of an expert on a golden set."""
+    owner, own = ("Expert", expert.meta), labels.of_evaluator(expert, version)
+    body = _object("v1", "Pod", name, owner=owner, labels_=own)
+    body["spec"] = dict(spec)
     return manifest(body)
 
 

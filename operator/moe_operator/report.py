@@ -12,8 +12,9 @@ from moe_core.table import ExpertRow, Table
 from moe_operator import labels
 from moe_operator.admission import Admission
 from moe_operator.case import Case, Decision
+from moe_operator.evaluators import Evaluated
 from moe_operator.gates import Gates
-from moe_operator.intent import Status
+from moe_operator.intent import Manifest, Status
 from moe_operator.lineage import Lineage
 from moe_operator.overrides import known_versions, waiting_status
 from moe_operator.overrides import status_of as override_status
@@ -39,10 +40,24 @@ class Turn:
     decision: Decision
     lineage: Lineage
     seen: Seen
+    evaluated: Evaluated | None = None
 
     @property
     def row(self) -> ExpertRow:
         return self.decision.row
+
+    @property
+    def evaluator(self) -> Manifest | None:
+        """The evaluator to make, where the trial that it is for goes on as it is."""
+        same = self.row.rollout == self.before.rollout
+        return self.evaluated.made if self.evaluated is not None and same else None
+
+    @property
+    def times(self) -> Iterator[datetime | None]:
+        """When time alone may change something."""
+        yield self.decision.again_at
+        if self.evaluated is not None:
+            yield self.evaluated.again_at
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,13 @@ def _mixture(outlook: Outlook, experts: list[Entry]) -> Mapping[str, Any]:
             layer for layer in range(outlook.mixture.layers) if layer not in gated
         ),
         ignored_env=tuple(
-            sorted({*reserved_env(outlook.mixture.workers), *reserved_env(routers.pods)})
+            sorted(
+                {
+                    *reserved_env(outlook.mixture.workers),
+                    *reserved_env(routers.pods),
+                    *reserved_env(outlook.mixture.evaluators),
+                }
+            )
         ),
         refused=tuple(
             f"{kind} {name} was not taken: {said}"

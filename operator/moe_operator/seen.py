@@ -25,6 +25,8 @@ class Seen:
     overrides: list[OverrideSpec] = field(default_factory=list)
     deployments: list[DeploymentSeen] = field(default_factory=list)
     pods: list[PodSeen] = field(default_factory=list)
+    # What tries candidates on golden sets, those that are being deleted too.
+    evaluators: list[PodSeen] = field(default_factory=list)
     # What workers will never serve, by sha256, with their sentence.
     refused: dict[str, str] = field(default_factory=dict)
     # Deployments that the API server did not take, by the digest's first digits.
@@ -78,6 +80,8 @@ def by_expert(world: World) -> Mapping[str, Seen]:
         if pod.component == labels.WORKER and not pod.deleting:
             seen[pod.expert].pods.append(pod)
             owners[pod.name] = pod.expert
+        elif pod.component == labels.EVALUATOR:
+            seen[pod.expert].evaluators.append(pod)
     for (kind, name), sentence in world.refused.items():
         expert, _, digest = name.rpartition("-")
         if kind == "Deployment":

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from moe_core.document import InvalidDocument, Reader
 from moe_core.table import Failover, Role, Version
+from moe_operator.evaluation import Evaluation
 from moe_operator.pods import PodSettings, RouterSettings
 from moe_operator.strategy import Strategy
 
@@ -91,14 +92,19 @@ class MixtureSpec:
     routers: RouterSettings = field(default_factory=RouterSettings)
     failover: Failover = field(default_factory=Failover)
     max_concurrent: int = 4  # rollouts of experts under way at once
+    trunk_uri: str = ""
+    evaluators: PodSettings = field(default_factory=PodSettings)
+    evaluation: Evaluation | None = None
+    prometheus: str = ""  # address
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
         """Read a Mixture object. Raises InvalidDocument."""
         spec = Reader(body.get("spec"), "spec")
         trunk, workers = spec.optional_child("trunk"), spec.optional_child("workers")
-        routers = spec.optional_child("routers")
+        routers, evaluators = spec.optional_child("routers"), spec.optional_child("evaluators")
         rollouts = spec.optional_child("rollouts") or Reader({}, "spec.rollouts")
+        prometheus = spec.optional_child("prometheus")
         return cls(
             meta=Meta.from_body(body),
             hidden_size=spec.integer("hiddenSize", low=1),
@@ -110,7 +116,16 @@ class MixtureSpec:
             routers=RouterSettings() if routers is None else RouterSettings.read(routers),
             failover=_failover(spec.optional_child("failover")),
             max_concurrent=rollouts.integer("maxConcurrent", low=1, high=100, default=4),
+            trunk_uri="" if trunk is None else trunk.text("uri", default=""),
+            evaluators=PodSettings() if evaluators is None else PodSettings.read(evaluators),
+            evaluation=_evaluation(spec),
+            prometheus="" if prometheus is None else prometheus.text("address"),
         )
+
+
+def _evaluation(spec: Reader) -> Evaluation | None:
+    reader = spec.optional_child("evaluation")
+    return None if reader is None else Evaluation.read(reader)
 
 
 def _failover(reader: Reader | None) -> Failover:
@@ -133,6 +148,7 @@ class ExpertSpec:
     replicas: int = 1
     backup: str = ""
     rollout: Strategy = field(default_factory=Strategy)
+    evaluation: Evaluation | None = None  # where there is none, that of the Mixture counts
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -149,6 +165,7 @@ class ExpertSpec:
             replicas=spec.integer("replicas", high=1024, default=1),
             backup=spec.text("backupExpertId", default=""),
             rollout=Strategy() if rollout is None else Strategy.read(rollout),
+            evaluation=_evaluation(spec),
         )
 
 

@@ -71,7 +71,7 @@ def _pods(world: World) -> Mapping[Group, list[PodSeen]]:
     """Return the pods that are to stay, by what they serve."""
     held: defaultdict[Group, list[PodSeen]] = defaultdict(list)
     for pod in world.pods:
-        if not pod.deleting and not pod.over:
+        if not (pod.deleting or pod.over or pod.component == labels.EVALUATOR):
             held[pod.component, pod.expert, pod.digest].append(pod)
     return held
 

@@ -13,11 +13,12 @@ from moe_operator import labels
 from moe_operator.case import Case
 from moe_operator.conditions import Condition, conditions
 from moe_operator.ending import keeps_size
+from moe_operator.judgement import Finding
 from moe_operator.labels import short
 from moe_operator.reason import Reason, Why
 from moe_operator.seen import Seen
 from moe_operator.spec import GateSpec, Meta
-from moe_operator.verdict import answered_requests
+from moe_operator.verdict import answered_requests, rows_seen
 from moe_operator.world import Window
 
 
@@ -58,18 +59,35 @@ def _rollout(case: Case, rollout: Rollout, why: Why) -> dict[str, Any]:
         "sha256": rollout.target.sha256,
         "step": rollout.step,
         "steps": len(case.expert.rollout.steps),
-        "outcome": rollout.outcome.value,
+        "outcome": Outcome.PAUSED.value if _held(rollout, why) else rollout.outcome.value,
         "message": why.message[:1024],
         "began": rollout.step_began,
     }
+    if case.judgement.findings:
+        status["evidence"] = [_told(finding) for finding in case.judgement.findings]
     if not rollout.outcome.ended:
         window = case.windows.get(rollout.target.sha256, Window())
         status |= {
             "requests": answered_requests(window),
-            "rows": window.rows,
+            "rows": rows_seen(window),
             "requiredRequests": case.expert.rollout.min_requests,
         }
     return status
+
+
+def _held(rollout: Rollout, why: Why) -> bool:
+    """Return whether a rollout goes no further: by a person, or for want of evidence."""
+    return rollout.outcome is Outcome.PAUSED or why.reason is Reason.EVIDENCE_MISSING
+
+
+def _told(finding: Finding) -> dict[str, str]:
+    message = finding.verdict.reason[:1024]
+    return {
+        "tier": finding.tier.value,
+        "name": finding.name,
+        "state": finding.state,
+        "message": message,
+    }
 
 
 def _ready(case: Case, row: ExpertRow, why: Why) -> Condition:
@@ -117,7 +135,7 @@ def _phase(row: ExpertRow, why: Why, serves: Condition, lacks: Condition) -> str
     if not serves.holds:
         return "NotReady" if row.stable else "Pending"
     if row.rollout is not None and not row.rollout.outcome.ended:
-        return "Paused" if row.rollout.outcome is Outcome.PAUSED else "Canary"
+        return "Paused" if _held(row.rollout, why) else "Canary"
     if why.reason.stuck:
         return why.reason.value
     return "Degraded" if lacks.holds else "Serving"

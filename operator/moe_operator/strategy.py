@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from moe_core.document import InvalidDocument, Reader
+from moe_operator.evaluation import percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Limits:
     max_error_percent: int = 1
     max_latency_increase_percent: int = 200
     max_norm_increase_percent: int = 900
+    max_tail_latency_increase_percent: int = 400
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -38,6 +40,42 @@ class Limits:
             reader.integer("maxErrorPercent", high=100, default=1),
             reader.integer("maxLatencyIncreasePercent", default=200),
             reader.integer("maxNormIncreasePercent", default=900),
+            reader.integer("maxTailLatencyIncreasePercent", default=400),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeLimits:
+    """How much worse what clients report may be than of stable, and of how many sessions each."""
+
+    max_loss_increase_percent: float = 1.0
+    min_sessions: int = 30
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        return cls(
+            percent(reader, "maxLossIncrease", "1%"),
+            reader.integer("minSessions", low=2, default=30),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to ask Prometheus of candidate and stable; lower is better."""
+
+    name: str
+    query: str
+    stable_query: str
+    max_increase_percent: int
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        query = reader.text("query")
+        return cls(
+            reader.text("name"),
+            query,
+            reader.text("stableQuery", default=query),
+            reader.integer("maxIncreasePercent"),
         )
 
 
@@ -50,11 +88,16 @@ class Strategy:
     limits: Limits = Limits()
     progress_deadline_s: int = 600
     scale_down_delay_s: int = 30
+    evidence_deadline_s: int = 3600
+    shadow_percent: int = 0
+    outcomes: OutcomeLimits = OutcomeLimits()
+    queries: tuple[Query, ...] = ()
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         steps = tuple(Step.read(item) for item in reader.items("steps"))
-        analysis = reader.optional_child("analysis")
+        analysis = reader.optional_child("analysis") or Reader({}, f"{reader.path}.analysis")
+        outcomes = analysis.optional_child("outcomes")
         weights = [step.weight for step in steps]
         if weights != sorted(weights):
             message = f"{reader.path}.steps has the weights {weights}; they must not fall"
@@ -62,7 +105,11 @@ class Strategy:
         return cls(
             steps=steps or Strategy().steps,
             min_requests=reader.integer("minRequests", default=20),
-            limits=Limits() if analysis is None else Limits.read(analysis),
+            limits=Limits.read(analysis),
             progress_deadline_s=reader.integer("progressDeadlineSeconds", low=1, default=600),
             scale_down_delay_s=reader.integer("scaleDownDelaySeconds", default=30),
+            evidence_deadline_s=reader.integer("evidenceDeadlineSeconds", low=1, default=3600),
+            shadow_percent=reader.integer("shadowPercent", high=100, default=0),
+            outcomes=OutcomeLimits() if outcomes is None else OutcomeLimits.read(outcomes),
+            queries=tuple(Query.read(item) for item in analysis.items("prometheus")),
         )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from moe_core.table import Version
 from moe_operator import labels
+from moe_operator.golden import Trial
 from moe_operator.pods import PodSettings
 from moe_operator.spec import ExpertSpec, MixtureSpec
 
@@ -33,6 +34,7 @@ class Settings:
 
     worker_image: str
     router_image: str
+    evaluator_image: str = ""
 
 
 def worker_template(
@@ -86,6 +88,43 @@ def router_template(mixture: MixtureSpec, settings: Settings) -> dict[str, Any]:
     spec = _pod(container, env, mixture.routers.pods, [(100, selected)])
     spec["serviceAccountName"] = labels.routers_name(name)
     return {"metadata": {"labels": {**labels.common(), **selected}}, "spec": spec}
+
+
+def evaluator_spec(
+    mixture: MixtureSpec,
+    expert: ExpertSpec,
+    trial: Trial,
+    uri: str,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Return the spec of the pod that tries a candidate on the golden set at `uri`.
+
+    It ends by itself, and what it has to say is its termination message.
+    """
+    name = mixture.meta.name
+    env = {
+        "MOE_EVAL_ROUTERS": f"{labels.routers_name(name)}:{ROUTER_PORT}",
+        "MOE_EVAL_MIXTURE": name,
+        "MOE_EVAL_EXPERT": trial.expert_id,
+        "MOE_EVAL_STABLE": trial.stable,
+        "MOE_EVAL_CANDIDATE": trial.candidate,
+        "MOE_EVAL_TRUNK_URI": mixture.trunk_uri,
+        "MOE_EVAL_TRUNK_SHA256": mixture.trunk_sha256,
+        "MOE_EVAL_GOLDEN_URI": uri,
+        "MOE_EVAL_GOLDEN_SHA256": trial.golden,
+        "MOE_CACHE": CACHE,
+    }
+    container = {
+        "name": labels.EVALUATOR,
+        "image": mixture.evaluators.image or settings.evaluator_image,
+        "command": ["python3", "-m", "moe_client.evaluation"],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    spec = _pod(container, env, mixture.evaluators, ())
+    spec["automountServiceAccountToken"] = False
+    spec["restartPolicy"] = "Never"
+    spec["activeDeadlineSeconds"] = expert.rollout.evidence_deadline_s
+    return spec
 
 
 def _pod(

@@ -1,14 +1,16 @@
 """Judges a candidate by what routers counted of it and of stable in the same time.
 
 Cheapest evidence first, and the first objection wins. Too little evidence is neither pass nor
-fail. Decides nothing about weights: that is `rollout`.
+fail. Copies of stable's rows (shadow) count like rows of the candidate's own. Decides nothing
+about weights: that is `canary`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import accumulate
 from typing import Final
 
@@ -17,10 +19,22 @@ from moe_operator.world import Window
 
 # Percentages mean nothing of a few: so many errors at least before their share counts.
 _MIN_ERRORS: Final = 3
-# So many attempts of both versions before medians are compared.
+# So many attempts of both versions before medians are compared, and before 99th percentiles are:
+# five beyond them at least.
 _MIN_ATTEMPTS: Final = 20
+_MIN_TAIL_ATTEMPTS: Final = 500
 # What a busy node adds by itself is no sign of a slow version.
 _LATENCY_FLOOR_US: Final = 2_000
+_TAIL_FLOOR_US: Final = 20_000
+
+
+class Tier(StrEnum):
+    """What evidence is of, cheapest first; Prometheus is whatever its queries ask."""
+
+    SANITY = "Sanity"
+    SERVICE = "Service"
+    QUALITY = "Quality"
+    PROMETHEUS = "Prometheus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,112 +55,161 @@ class Evidence:
     limits: Limits
     min_requests: int
 
+    @property
+    def enough(self) -> bool:
+        """Whether what needs many rows may be judged."""
+        return answered_requests(self.candidate) >= self.min_requests
 
-def gone_under_load(seen: Evidence) -> Verdict | None:
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question about a candidate; the verdict carries its numbers, whatever it is."""
+
+    tier: Tier
+    name: str
+    judge: Callable[[Evidence], Verdict]
+
+
+def gone_under_load(seen: Evidence) -> Verdict:
     """A version that served in this step and is gone altogether; without load it is waited for."""
     attempts, errors = seen.candidate.requests, seen.candidate.errors
     if not seen.lost or not attempts:
-        return None
+        return Verdict(True, "routers reach it" if not seen.lost else "gone, without load")
     return Verdict(
         False,
         f"all its pods are gone under load, after {attempts} requests, {errors} of them failed",
     )
 
 
-def answers_not_finite(seen: Evidence) -> Verdict | None:
-    rows = seen.candidate.nonfinite_rows
-    if rows or not math.isfinite(seen.candidate.norm_sum):
-        return Verdict(False, f"{rows} of {seen.candidate.rows} rows are not finite numbers")
-    return None
+def answers_not_finite(seen: Evidence) -> Verdict:
+    window = seen.candidate
+    bad, rows = window.nonfinite_rows + window.shadow_nonfinite_rows, rows_seen(window)
+    finite = math.isfinite(window.norm_sum) and math.isfinite(window.shadow_norm_sum)
+    return Verdict(not bad and finite, f"{bad} of {rows} rows are not finite numbers")
 
 
-def too_many_errors(seen: Evidence) -> Verdict | None:
-    errors, limit = seen.candidate.errors, seen.limits.max_error_percent
+def too_many_errors(seen: Evidence) -> Verdict:
+    errors, limit = errors_seen(seen.candidate), seen.limits.max_error_percent
     candidate, stable = error_percent(seen.candidate), error_percent(seen.stable)
-    if errors < _MIN_ERRORS or candidate - stable <= limit:
-        return None
+    few = errors < _MIN_ERRORS or candidate - stable <= limit
     return Verdict(
-        False,
-        f"{errors} of {seen.candidate.requests} attempts failed, {candidate:.1f}% against "
+        few,
+        f"{errors} of {attempts_seen(seen.candidate)} attempts failed, {candidate:.1f}% against "
         f"{stable:.1f}% of stable; maxErrorPercent is {limit}",
     )
 
 
-def too_few_requests(seen: Evidence) -> Verdict | None:
-    answered = answered_requests(seen.candidate)
-    if answered >= seen.min_requests:
-        return None
-    rows = seen.candidate.rows
+def too_few_requests(seen: Evidence) -> Verdict:
+    answered, rows = answered_requests(seen.candidate), rows_seen(seen.candidate)
+    if seen.enough:
+        return Verdict(True, f"{answered} requests, {rows} rows seen")
     return Verdict(None, f"{answered} of {seen.min_requests} requests, {rows} rows seen")
 
 
-def norms_grew(seen: Evidence) -> Verdict | None:
+def norms_grew(seen: Evidence) -> Verdict:
     candidate, stable = mean_norm(seen.candidate), mean_norm(seen.stable)
     limit = seen.limits.max_norm_increase_percent
-    if not stable or candidate <= stable * (1 + limit / 100):
-        return None
+    grew = seen.enough and stable > 0 and candidate > stable * (1 + limit / 100)
     return Verdict(
-        False,
+        not grew,
         f"mean norm of the answers is {candidate:.3g} against {stable:.3g} of stable; "
         f"maxNormIncreasePercent is {limit}",
     )
 
 
-def latency_grew(seen: Evidence) -> Verdict | None:
-    if min(sum(seen.candidate.latency_counts), sum(seen.stable.latency_counts)) < _MIN_ATTEMPTS:
-        return None
-    candidate, stable = median_us(seen.candidate), median_us(seen.stable)
+def latency_grew(seen: Evidence) -> Verdict:
     limit = seen.limits.max_latency_increase_percent
-    if candidate <= max(stable * (1 + limit / 100), stable + _LATENCY_FLOOR_US):
-        return None
+    grew = seen.enough and _slower(seen, 0.5, _MIN_ATTEMPTS, limit, _LATENCY_FLOOR_US)
     return Verdict(
-        False,
-        f"median latency is {candidate / 1000:.1f} ms against {stable / 1000:.1f} ms of stable; "
-        f"maxLatencyIncreasePercent is {limit}",
+        not grew, f"median latency {_latencies(seen, 0.5)}; maxLatencyIncreasePercent is {limit}"
     )
 
 
+def tail_grew(seen: Evidence) -> Verdict:
+    limit = seen.limits.max_tail_latency_increase_percent
+    grew = seen.enough and _slower(seen, 0.99, _MIN_TAIL_ATTEMPTS, limit, _TAIL_FLOOR_US)
+    return Verdict(
+        not grew, f"p99 latency {_latencies(seen, 0.99)}; maxTailLatencyIncreasePercent is {limit}"
+    )
+
+
+def _slower(seen: Evidence, share: float, least: int, percent: int, floor_us: int) -> bool:
+    """Return whether this quantile grew by more than `percent` and by more than `floor_us`."""
+    if min(sum(seen.candidate.latency_counts), sum(seen.stable.latency_counts)) < least:
+        return False
+    candidate, stable = quantile_us(seen.candidate, share), quantile_us(seen.stable, share)
+    return candidate > max(stable * (1 + percent / 100), stable + floor_us)
+
+
+def _latencies(seen: Evidence, share: float) -> str:
+    candidate, stable = quantile_us(seen.candidate, share), quantile_us(seen.stable, share)
+    return f"is {candidate / 1000:.1f} ms against {stable / 1000:.1f} ms of stable"
+
+
 # In this order: what fails at once, then what must be waited for, then what needs enough rows.
-CHECKS: Final[tuple[Callable[[Evidence], Verdict | None], ...]] = (
-    gone_under_load,
-    answers_not_finite,
-    too_many_errors,
-    too_few_requests,
-    norms_grew,
-    latency_grew,
+CHECKS: Final = (
+    Check(Tier.SERVICE, "pods", gone_under_load),
+    Check(Tier.SANITY, "finite", answers_not_finite),
+    Check(Tier.SERVICE, "errors", too_many_errors),
+    Check(Tier.SERVICE, "requests", too_few_requests),
+    Check(Tier.SANITY, "norm", norms_grew),
+    Check(Tier.SERVICE, "latency", latency_grew),
+    Check(Tier.SERVICE, "tail", tail_grew),
 )
+# What counts before a candidate has weight: of an evaluation, and of copies.
+DARK_CHECKS: Final = CHECKS[1:3]
 
 
 def judge(seen: Evidence) -> Verdict:
-    """Return the first objection, or that all checks passed, with the numbers."""
-    objections = (check(seen) for check in CHECKS)
-    passed = f"{answered_requests(seen.candidate)} requests, {seen.candidate.rows} rows seen"
-    return next((o for o in objections if o is not None), Verdict(True, passed))
+    """Return the first objection, else what is too little, else that all checks passed."""
+    return first([check.judge(seen) for check in CHECKS]) or too_few_requests(seen)
+
+
+def first(verdicts: Iterable[Verdict]) -> Verdict | None:
+    """Return the first objection, else the first that waits; None where all passed."""
+    told = tuple(verdicts)
+    objection = next((v for v in told if v.passed is False), None)
+    return objection or next((v for v in told if v.passed is None), None)
+
+
+def attempts_seen(window: Window) -> int:
+    return window.requests + window.shadow_requests
+
+
+def errors_seen(window: Window) -> int:
+    return window.errors + window.shadow_errors
+
+
+def rows_seen(window: Window) -> int:
+    return window.rows + window.shadow_rows
 
 
 def answered_requests(window: Window) -> int:
-    """Return the attempts that gave a usable answer."""
-    return max(window.requests - window.errors, 0)
+    """Return the attempts that gave a usable answer, copies among them."""
+    return max(attempts_seen(window) - errors_seen(window), 0)
 
 
 def error_percent(window: Window) -> float:
     """Return the attempts that failed of all, in percent."""
-    return min(100 * window.errors / window.requests, 100.0) if window.requests else 0.0
+    attempts = attempts_seen(window)
+    return min(100 * errors_seen(window) / attempts, 100.0) if attempts else 0.0
 
 
 def mean_norm(window: Window) -> float:
-    return window.norm_sum / window.rows if window.rows else 0.0
+    rows = rows_seen(window)
+    return (window.norm_sum + window.shadow_norm_sum) / rows if rows else 0.0
 
 
-def median_us(window: Window) -> float:
-    """Return the median of a histogram in microseconds, linear within its bucket.
+def quantile_us(window: Window, share: float) -> float:
+    """Return a quantile of a histogram in microseconds, linear within its bucket.
 
-    `latency_bounds_us` are upper bounds; what is above the last one counts as that one.
+    `share` is 0.5 for the median; `latency_bounds_us` are upper bounds; what is above the last one
+    counts as that one. 0 of nothing.
     """
-    half = sum(window.latency_counts) / 2
+    wanted = sum(window.latency_counts) * share
     bounds = (0, *window.latency_bounds_us)
     upto = [0, *accumulate(window.latency_counts)]
     for low, high, before, after in zip(bounds, bounds[1:], upto, upto[1:], strict=False):
-        if after >= half and after > before:
-            return low + (high - low) * (half - before) / (after - before)
-    return float(bounds[-1])
+        if after >= wanted and after > before:
+            return low + (high - low) * (wanted - before) / (after - before)
+    return float(bounds[-1]) if window.latency_counts else 0.0

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from moe_core.table import Table, Version
+from moe_operator.sequential import Arm
 from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, OverrideSpec
 
 
@@ -74,6 +76,10 @@ class PodSeen:
     over: bool  # it has ended, and only its object is still there
     node_selector: Mapping[str, str]
     placed: datetime | None = None  # when a node was found for it
+    # Of one that is over: when it ended, whether well, and what its program said at the end.
+    ended: datetime | None = None
+    succeeded: bool = False
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,8 @@ class NodeSeen:
 class Counters:
     """Of one expert version at one router, cumulative since the router's incarnation.
 
-    `requests` are attempts, `errors` those of them that gave no usable answer.
+    `requests` are attempts, `errors` those of them that gave no usable answer. What begins with
+    `shadow` is of copies that were only counted, and is not in the other fields.
     """
 
     requests: int = 0
@@ -100,6 +107,29 @@ class Counters:
     nonfinite_rows: int = 0
     norm_sum: float = 0.0
     latency_counts: tuple[int, ...] = ()
+    shadow_requests: int = 0
+    shadow_rows: int = 0
+    shadow_errors: int = 0
+    shadow_nonfinite_rows: int = 0
+    shadow_norm_sum: float = 0.0
+
+
+class Measure(StrEnum):
+    """What clients report of a session: next-token loss in bits, or a score."""
+
+    LOSS = "Loss"
+    SCORE = "Score"
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeSum:
+    """What sessions on one version, begun under one weight of its rollout, were worth in sum."""
+
+    expert_id: str
+    sha256: str
+    since_epoch: int  # of that weight
+    measure: Measure
+    arm: Arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +146,7 @@ class RouterReport:
     workers: Mapping[str, tuple[str, ...]]
     # Of the versions that were asked for, zeros where one was never used.
     versions: Mapping[str, Counters]
+    outcomes: tuple[OutcomeSum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +157,23 @@ class WorkerReport:
     sha256: str
     phase: str  # Fetching, Verifying, Loading, Warming, Serving, Refused
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query, and the address of the Prometheus that answers it."""
+
+    address: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The number that a query gave, or a sentence why there is none; and when."""
+
+    at: datetime
+    value: float | None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +211,8 @@ class World:
     applied: Mapping[tuple[str, str], str] = field(default_factory=dict)
     # What the API server said of child objects that it did not take, by (kind, name).
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    # What Prometheus said last.
+    answers: Mapping[Question, Answer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +230,8 @@ class Window:
     norm_sum: float = 0.0
     latency_counts: tuple[int, ...] = ()
     latency_bounds_us: tuple[int, ...] = ()
+    shadow_requests: int = 0
+    shadow_rows: int = 0
+    shadow_errors: int = 0
+    shadow_nonfinite_rows: int = 0
+    shadow_norm_sum: float = 0.0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.benchmarks import dispatch, failover
+from tests.benchmarks import dispatch, failover, verdicts
 
 
 def main() -> None:
     """Run them with their defaults."""
-    for number, benchmark in enumerate((dispatch, failover)):
+    for number, benchmark in enumerate((dispatch, failover, verdicts)):
         print("\n" * bool(number) + (benchmark.__doc__ or "").partition("\n")[0] + "\n", flush=True)
         benchmark.main(())
 

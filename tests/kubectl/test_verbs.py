@@ -71,6 +71,30 @@ def test_the_tree_goes_from_the_mixture_to_its_pods() -> None:
     assert "v2 at 25%" in lines[3]
 
 
+def test_what_is_known_of_a_candidate_hangs_below_it() -> None:
+    said = [
+        {"tier": "Service", "name": "requests", "state": "Waiting", "message": "3 of 20 requests"},
+        {"tier": "Quality", "name": "golden", "state": "Pass", "message": "golden set: −0.131"},
+    ]
+    on_trial = bodies.rollout("Progressing", evidence=said)
+    canary = bodies.expert(version="v2", candidate="v2", weight="25%", rollout=on_trial)
+    terminal = Terminal(canary, bodies.deployment("v1"), bodies.deployment("v2"))
+    terminal.run("status ex/tiny-e3")
+    lines = [" ".join(line.split()) for line in terminal.out.getvalue().splitlines()]
+    assert lines[4].startswith("├── ◌ requests Service Waiting")
+    assert lines[4].endswith("3 of 20 requests")
+    assert lines[5].startswith("└── ✔ golden Quality Pass")
+    terminal.run("status ex/tiny-e3 -o json")
+    assert '"name": "golden"' in terminal.out.getvalue()
+
+
+def test_resume_says_what_is_missing_where_evidence_is() -> None:
+    paused = bodies.rollout("Paused", message="0 of 20 requests; paused for want of evidence")
+    terminal = Terminal(bodies.expert(version="v2", candidate="v2", rollout=paused))
+    terminal.run("resume ex/tiny-e3")
+    assert "nothing holds expert 'tiny-e3'; 0 of 20 requests" in terminal.progress.getvalue()
+
+
 @pytest.mark.parametrize(
     ("outcome", "code"),
     [

@@ -25,6 +25,13 @@ def mixture(name: str = "tiny", **spec: Any) -> Body:
     return own("Mixture", name, {**fields, **spec})
 
 
+def golden_set() -> dict[str, Any]:
+    """Return fields of a Mixture whose candidates must pass a golden set."""
+    artifact = {"uri": "file:///artifacts/golden.safetensors", "sha256": sha("7")}
+    trunk = {"uri": "file:///artifacts/trunk", "sha256": sha("8")}
+    return {"trunk": trunk, "evaluation": {"artifact": artifact}}
+
+
 def expert(expert_id: str, digest: str = "", version: str = "v1", **spec: Any) -> Body:
     fields = {
         "mixtureRef": {"name": "tiny"},

@@ -118,7 +118,7 @@ class Play:
         self._asked = Asked(self.nodes)
         self._engine = Engine(cache, self.now, WorkQueue(lambda: self.seconds))
         apply = Apply(_Mortal(self), cache, Notes(self.api, cache, self.now))
-        settings = Settings("worker", "router")
+        settings = Settings("worker", "router", "evaluator")
         self._look = Reconcile(cache, self._asked, apply, settings, self.now)
         for kind in WATCHED:
             for body in (await self.api.list_all(kind, None, brief=False))[0]:

@@ -65,6 +65,42 @@ def deployment(hash_: str = "h1", digest: str = "bbbbbbbbbb") -> Manifest:
     return Manifest(body, hash_)
 
 
+def evaluator(name: str = "tiny-e0-eval-2-7777777777-1") -> Manifest:
+    owner = {"kind": "Expert", "name": "tiny-e0", "uid": "uid-2"}
+    labels = {"moeops.dev/component": "evaluator", "moeops.dev/expert": "tiny-e0"}
+    body = labelled("Pod", name, labels=labels, spec={"containers": []})
+    body["metadata"]["ownerReferences"] = [owner]
+    return Manifest(body, "h")
+
+
+async def test_an_evaluator_is_made_once_and_seen_by_the_next_plan() -> None:
+    bench = Bench()
+    await bench.do(pods=(evaluator(),))
+    await bench.do(pods=(evaluator(),))
+    assert bench.verbs == ["create Pod"]
+    (pod,) = bench.world().pods
+    assert (pod.component, pod.expert, pod.over) == ("evaluator", "tiny-e0", False)
+
+
+async def test_an_evaluator_that_is_not_seen_yet_is_no_second_one() -> None:
+    bench = Bench()
+    bench.api.put(evaluator().body)
+    with pytest.raises(Conflict):
+        await bench.do(pods=(evaluator(),))
+    assert bench.verbs == []
+
+
+async def test_a_refused_evaluator_holds_up_nothing_else_and_is_told() -> None:
+    bench = Bench()
+    bench.api.refuse.append(("create", "Pod", Refused("exceeded quota: pods")))
+    status = Status("Expert", "tiny-e0", {"version": "v1"})
+    with pytest.raises(Refused):
+        await bench.do(pods=(evaluator(),), statuses=(status,), manifests=(deployment(),))
+    assert bench.verbs == ["apply Deployment", "merge status Expert"]
+    event = bench.notes._waiting.get_nowait()
+    assert (event["reason"], event["message"]) == ("EvaluatorRefused", "exceeded quota: pods")
+
+
 async def test_a_plan_is_carried_out_in_order_and_once() -> None:
     bench = Bench()
     plan: dict[str, Any] = {

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from moe_operator.cluster import ApiError, Conflict, Unavailable
-from moe_operator.kinds import DEPLOYMENT, EXPERT, OVERRIDE, ROUTING_TABLE, Body
-from tests.operator.engine.bodies import NAMESPACE, expert, gate, mixture, override, sha
+from moe_operator.kinds import DEPLOYMENT, EXPERT, OVERRIDE, POD, ROUTING_TABLE, Body
+from tests.operator.engine.bodies import NAMESPACE, expert, gate, golden_set, mixture, override, sha
 from tests.operator.engine.play import Play
 
 QUICK = {
@@ -41,7 +41,10 @@ async def served(kill_after: int = -1) -> Play:
 
 
 def clients(play: Play, bad: str = "") -> Callable[[], None]:
-    """Return a turn in which every version is asked; a bad one answers what is not finite."""
+    """Return a turn in which every version is asked; a bad one answers what is not finite.
+
+    It does so only once it has weight.
+    """
 
     def turn() -> None:
         for letter in "abc":
@@ -54,7 +57,8 @@ def clients(play: Play, bad: str = "") -> Callable[[], None]:
 def named(play: Play, sha256: str) -> bool:
     if (ROUTING_TABLE, NAMESPACE, "tiny") not in play.api.objects:
         return False
-    return (row(play).get("candidate") or {}).get("sha256") == sha256
+    candidate = row(play).get("candidate") or {}
+    return candidate.get("sha256") == sha256 and bool(row(play)["rollout"]["weights"])
 
 
 async def promoted(play: Play) -> None:
@@ -82,7 +86,27 @@ async def given_up_in_the_middle(play: Play) -> None:
     await play.until_quiet()
 
 
-SCENARIOS = [promoted, taken_back, decided_by_a_person, given_up_in_the_middle]
+async def evaluated(play: Play) -> None:
+    """The first evaluator fails, the second one finds nothing wrong."""
+    play.nodes.broken_evaluations = 1
+    play.api.put(mixture(**golden_set()))
+    await promoted(play)
+
+
+async def worse_on_the_golden_set(play: Play) -> None:
+    play.nodes.losses[sha("b")] = 0.5
+    play.api.put(mixture(**golden_set()))
+    await promoted(play)
+
+
+SCENARIOS = [
+    promoted,
+    taken_back,
+    decided_by_a_person,
+    given_up_in_the_middle,
+    evaluated,
+    worse_on_the_golden_set,
+]
 
 
 def outcome(play: Play) -> dict[str, Any]:
@@ -95,7 +119,9 @@ def outcome(play: Play) -> dict[str, Any]:
     }
     status = play.api.objects[EXPERT, NAMESPACE, "tiny-e0"]["status"]
     overrides = [b["status"]["state"] for p, b in play.api.objects.items() if p[0] == OVERRIDE]
+    evaluators = [p[2] for p in play.api.objects if p[0] == POD and "-eval-" in p[2]]
     return {
+        "evaluators": evaluators,
         "versions": {part: (e0.get(part) or {}).get("version") for part in ("stable", "candidate")},
         "outcome": e0["rollout"]["outcome"],
         "revoked": e0.get("revoked"),

@@ -79,6 +79,25 @@ def test_a_version_that_was_never_used_counts_from_zero() -> None:
     assert requests(evidence.windows(table(), [report(a=10, b=7)])) == {"a": 0, "b": 7}
 
 
+def test_copies_are_counted_from_where_they_stood_too() -> None:
+    def said(copies: int) -> RouterReport:
+        counters = Counters(
+            shadow_requests=copies,
+            shadow_rows=2 * copies,
+            shadow_errors=3 * copies,
+            shadow_nonfinite_rows=4 * copies,
+            shadow_norm_sum=5.0 * copies,
+        )
+        return replace(report(a=0), versions={sha("a"): Counters(), sha("b"): counters})
+
+    evidence = Evidence()
+    evidence.windows(table(), [said(10)])
+    window = evidence.windows(table(), [said(17)])[sha("b")]
+    assert (window.shadow_requests, window.shadow_rows) == (7, 14)
+    assert (window.shadow_errors, window.shadow_nonfinite_rows) == (21, 28)
+    assert window.shadow_norm_sum == 35.0
+
+
 def test_a_version_that_was_not_asked_for_before_counts_from_its_first_report() -> None:
     evidence = Evidence()
     evidence.windows(table(), [report(a=10)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -127,6 +127,76 @@ def test_a_deployment_tells_its_version_its_pods_and_why_there_are_none() -> Non
     assert (seen.component, seen.expert, seen.digest) == ("worker", "tiny-e0", "bbbbbbbbbb")
     assert (seen.replicas, seen.ready_replicas, seen.stamped_epoch) == (2, 1, 12)
     assert seen.unavailable_reason == "exceeded quota: pods"
+
+
+@pytest.mark.parametrize(
+    ("status", "ended", "succeeded", "message"),
+    [
+        pytest.param({"phase": "Running"}, False, False, "", id="it runs"),
+        pytest.param(
+            {
+                "phase": "Succeeded",
+                "containerStatuses": [
+                    {
+                        "state": {
+                            "terminated": {"finishedAt": "2026-01-01T00:00:07Z", "message": "{}"}
+                        }
+                    }
+                ],
+            },
+            True,
+            True,
+            "{}",
+            id="it has said what it found",
+        ),
+        pytest.param(
+            {
+                "phase": "Failed",
+                "containerStatuses": [
+                    {
+                        "state": {
+                            "terminated": {
+                                "finishedAt": "2026-01-01T00:00:07Z",
+                                "message": '{"error": "x"}',
+                            }
+                        }
+                    }
+                ],
+            },
+            True,
+            False,
+            '{"error": "x"}',
+            id="it has said why it failed",
+        ),
+        pytest.param(
+            {
+                "phase": "Failed",
+                "reason": "Evicted",
+                "conditions": [
+                    {
+                        "type": "Ready",
+                        "status": "False",
+                        "lastTransitionTime": "2026-01-01T00:00:07Z",
+                    }
+                ],
+            },
+            True,
+            False,
+            "",
+            id="it was evicted before it ran",
+        ),
+    ],
+)
+def test_a_pod_that_ends_tells_when_and_its_last_words(
+    status: dict[str, Any], ended: bool, succeeded: bool, message: str
+) -> None:
+    body = labelled("Pod", "x", status=status)
+    stamp = {"uid": "u", "resourceVersion": "5", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    body["metadata"] |= stamp
+    seen = pod_seen(body)
+    at = datetime(2026, 1, 1, 0, 0, 7, tzinfo=UTC) if ended else None
+    assert (seen.ended, seen.succeeded, seen.message) == (at, succeeded, message)
+    assert seen.over is ended
 
 
 def condition(name: str, status: str, **more: str) -> dict[str, str]:

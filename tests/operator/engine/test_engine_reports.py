@@ -13,7 +13,17 @@ from moe_operator.asking import router_report, worker_reports
 from moe_operator.cache import Key
 from moe_operator.pace import targets
 from moe_operator.reports import Reports, Targets, Unanswered
-from moe_operator.world import Counters, PodSeen, RouterReport, StoredTable, WorkerReport, World
+from moe_operator.sequential import Arm
+from moe_operator.world import (
+    Counters,
+    Measure,
+    OutcomeSum,
+    PodSeen,
+    RouterReport,
+    StoredTable,
+    WorkerReport,
+    World,
+)
 from moeops.v1 import router_pb2, types_pb2, worker_pb2
 from tests.operator.engine.bodies import sha
 
@@ -180,6 +190,11 @@ ELSEWHERE = replace(LINKED, table_uid="old")
         pytest.param(
             world(table(), (ROUTER, replace(WORKER, ready=False)), LINKED), 1.0, id="a pod starts"
         ),
+        pytest.param(
+            world(table(), (ROUTER, WORKER, pod("x", "evaluator", ready=False)), LINKED),
+            10.0,
+            id="an evaluator is never ready",
+        ),
     ],
 )
 def test_the_pace_follows_what_is_waited_for(seen: World, every_s: float) -> None:
@@ -220,8 +235,29 @@ def test_a_routers_description_becomes_a_report() -> None:
                 nonfinite_rows=2,
                 norm_sum=1.5,
                 latency_counts=[1, 2, 0],
+                shadow_requests=2,
+                shadow_rows=4,
+                shadow_errors=1,
+                shadow_nonfinite_rows=3,
+                shadow_norm_sum=2.5,
             )
             for expert_id in ("e0", "e1")
+        ],
+        outcomes=[
+            router_pb2.OutcomeSums(
+                expert_id="e0",
+                sha256=sha(letter),
+                since_epoch=3,
+                measure=measure,
+                sessions=2,
+                w=10,
+                x=20,
+                ww=52,
+                xx=202,
+                wx=101,
+            )
+            for letter in "ac"
+            for measure in (router_pb2.OutcomeSums.LOSS, router_pb2.OutcomeSums.SCORE)
         ],
     )
     report = router_report(answer, (sha("a"),))
@@ -231,6 +267,12 @@ def test_a_routers_description_becomes_a_report() -> None:
     assert (counters.requests, counters.rows, counters.errors) == (6, 60, 6)
     assert (counters.nonfinite_rows, counters.norm_sum) == (4, 3.0)
     assert counters.latency_counts == (2, 4, 0)
+    assert (counters.shadow_requests, counters.shadow_rows, counters.shadow_errors) == (4, 8, 2)
+    assert (counters.shadow_nonfinite_rows, counters.shadow_norm_sum) == (6, 5.0)
+    arm = Arm(2, 10.0, 20.0, 52.0, 202.0, 101.0)
+    assert report.outcomes == tuple(
+        OutcomeSum("e0", sha("a"), 3, measure, arm) for measure in (Measure.LOSS, Measure.SCORE)
+    )
     assert router_report(answer, ()).versions == {}
     assert router_report(answer, (sha("f"),)).versions == {sha("f"): Counters()}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ class Api(Writer, Lister, Protocol):
 
 _MADE_BY = "test/deployment"
 _BOUNDS_US = (1000, 10000)
+_LONG_AGO = "2026-01-01T00:00:00Z"
 
 
 @dataclass(slots=True)
@@ -38,6 +40,9 @@ class Nodes:
     counters: dict[str, Counters] = field(default_factory=dict)
     # Versions whose pods do not become ready, with what their workers say.
     refused: dict[str, str] = field(default_factory=dict)
+    # How much more loss a version has on golden sets, in bits per token; 0 where it is not here.
+    losses: dict[str, float] = field(default_factory=dict)
+    broken_evaluations: int = 0  # so many more evaluators fail
     lost: set[str] = field(default_factory=set)  # addresses that do not answer any more
     _pods: dict[str, Body] = field(default_factory=dict)
     _tables: tuple[Body, ...] = ()
@@ -61,8 +66,36 @@ class Nodes:
             await self._follow(deployment)
         names = {metadata(deployment)["name"] for deployment in wanted}
         for pod in pods:
-            if labels_of(pod).get(_MADE_BY) not in names:
+            if labels_of(pod).get("moeops.dev/component") == "evaluator":
+                await self._evaluate(pod)
+            elif labels_of(pod).get(_MADE_BY) not in names:
                 await self.api.delete(POD, pod)
+
+    async def _evaluate(self, pod: Body) -> None:
+        """Let an evaluator end at once, with its result or without."""
+        if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            return
+        broken = self.broken_evaluations > 0
+        self.broken_evaluations -= broken
+        said = {"error": "no router answers"} if broken else self._result(pod)
+        end = {"exitCode": int(broken), "message": json.dumps(said), "finishedAt": _LONG_AGO}
+        container = {"name": "evaluator", "state": {"terminated": end}}
+        status = {"phase": "Failed" if broken else "Succeeded", "containerStatuses": [container]}
+        name = str(metadata(pod)["name"])
+        await self.api.merge(POD, self.namespace, name, {"status": status}, "status")
+
+    def _result(self, pod: Body) -> dict[str, Any]:
+        (container,) = pod["spec"]["containers"]
+        told = {v["name"]: v.get("value", "") for v in container["env"]}
+        mean = self.losses.get(told["MOE_EVAL_CANDIDATE"], 0.0)
+        return {
+            "golden": told["MOE_EVAL_GOLDEN_SHA256"],
+            "expert": told["MOE_EVAL_EXPERT"],
+            "stable": told["MOE_EVAL_STABLE"],
+            "candidate": told["MOE_EVAL_CANDIDATE"],
+            "all": {"n": 64, "mean": mean, "sd": 0.01, "stable": 2.0, "candidate": 2.0 + mean},
+            "flippedPercent": 0.4,
+        }
 
     async def _follow(self, deployment: Body) -> None:
         name = str(metadata(deployment)["name"])

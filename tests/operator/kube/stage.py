@@ -59,6 +59,7 @@ class Stage:
     def start(self) -> None:
         """Start an operator, with the rights of its service account."""
         images = {"MOE_WORKER_IMAGE": "worker", "MOE_ROUTER_IMAGE": "router"}
+        images["MOE_EVALUATOR_IMAGE"] = "evaluator"
         flags = ["--namespace", self.namespace, "--lease", "", "--health-port", "0"]
         options = Options.read(flags, images)
         self._operator = asyncio.create_task(operate(options, self.account(), self.nodes))

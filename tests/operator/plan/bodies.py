@@ -59,6 +59,13 @@ def versioned(name: str, version: str) -> dict[str, Any]:
     return {"version": version, "artifact": {"uri": uri, "sha256": sha(name, version)}}
 
 
+def evaluated(**evaluation: Any) -> dict[str, Any]:
+    """Return fields of a Mixture whose candidates must pass a golden set."""
+    artifact = {"uri": "file:///artifacts/golden.safetensors", "sha256": "7" * 64}
+    trunk = {"uri": "file:///artifacts/trunk", "sha256": "8" * 64}
+    return {"trunk": trunk, "evaluation": {"artifact": artifact, **evaluation}}
+
+
 def gate(
     experts: Sequence[str],
     version: str = "g1",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from moe_core.pins import pinned
 from moe_core.table import ExpertRow, Outcome, Table
 from moe_operator.intent import Plan
-from moe_operator.labels import deployment_name
+from moe_operator.labels import EVALUATOR, deployment_name
 from moe_operator.reach import Reach
 from moe_operator.world import World
 
@@ -19,19 +19,37 @@ def check(world: World, plan: Plan, served: Iterable[Table]) -> None:
         _legal_table(before, plan.table, world)
         _locked_before_named(world, plan)
     _gives_up_one_pod_of_a_whole_mixture(plan, world)
+    _one_evaluator_of_a_dark_candidate(plan, world)
     _deletes_nothing_in_use(plan, [*served, *([before] if before else [])], world)
 
 
 def _gives_up_one_pod_of_a_whole_mixture(plan: Plan, world: World) -> None:
-    given = [deletion.name for deletion in plan.deletes if deletion.kind == "Pod"]
+    evaluators = {pod.name for pod in world.pods if pod.component == EVALUATOR}
+    gone = {deletion.name for deletion in plan.deletes if deletion.kind == "Pod"}
+    given = gone - evaluators
     if not given:
         return
     (name,) = given
     assert plan.table is None
-    assert all(pod.ready for pod in world.pods), "a pod is given up while another one is missing"
+    kept = [pod for pod in world.pods if pod.component != EVALUATOR]
+    assert all(pod.ready for pod in kept), "a pod is given up while another one is missing"
     assert all(d.ready_replicas == d.replicas for d in world.deployments)
     (node,) = (pod.node for pod in world.pods if pod.name == name)
-    assert sum(pod.node == node for pod in world.pods) > 1
+    assert sum(pod.node == node for pod in kept) > 1
+
+
+def _one_evaluator_of_a_dark_candidate(plan: Plan, world: World) -> None:
+    """An evaluator is only made of a candidate without weight, and one at a time."""
+    running = {pod.expert for pod in world.pods if pod.component == EVALUATOR and not pod.over}
+    for made in plan.pods:
+        name = made.body["metadata"]["labels"]["moeops.dev/expert"]
+        assert world.table is not None
+        (row,) = (row for row in world.table.table.experts if row.name == name)
+        assert row.candidate is not None
+        assert row.rollout is not None
+        assert not row.rollout.weights, "an evaluator of a candidate that has weight"
+        assert not row.rollout.evaluated, "an evaluator of what has passed"
+        assert name not in running, "a second evaluator beside one that runs"
 
 
 def _legal_table(before: Table | None, table: Table, world: World) -> None:
@@ -100,6 +118,7 @@ def _legal_change(old: ExpertRow, new: ExpertRow, world: World) -> None:
     if old.previous is not None and new.previous is None and new.rollout.outcome.ended:
         assert new.rollout.outcome in (Outcome.PROMOTED, Outcome.ROLLED_BACK)
     _routable_where_raised(old, new, world)
+    _evaluated_where_asked_for(old, new, world)
     _sessions_stay(old, new, world)
 
 
@@ -125,6 +144,15 @@ def _routable_where_raised(old: ExpertRow, new: ExpertRow, world: World) -> None
         reach = Reach.of(world, now)
         assert reach.workers(new.candidate.sha256) >= 1, "weight without a routable candidate"
         assert reach.ready
+
+
+def _evaluated_where_asked_for(old: ExpertRow, new: ExpertRow, world: World) -> None:
+    """No first weight before the golden set has passed, where there is one."""
+    asked = world.mixture is not None and world.mixture.evaluation is not None
+    first = old.candidate is not None and new.candidate is not None and new.rollout is not None
+    if asked and first and old.rollout is not None and not old.rollout.weights:
+        assert new.rollout is not None
+        assert not new.rollout.weights or old.rollout.evaluated, "weight before it was evaluated"
 
 
 def _locked_before_named(world: World, plan: Plan) -> None:

@@ -6,6 +6,7 @@ nothing sleeps. The operator's only memory is its evidence, which it loses when 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,16 +14,22 @@ from functools import partial
 from typing import Any, TypeVar
 
 from moe_core.pins import pinned
-from moe_core.table import Table
+from moe_core.table import ExpertRow, Table, Version
 from moe_operator.evidence import Evidence
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.plan import Settings, plan_mixture
+from moe_operator.questions import questions
+from moe_operator.sequential import Arm
 from moe_operator.spec import ExpertSpec, GateSpec, MixtureSpec, OverrideSpec
 from moe_operator.world import (
+    Answer,
     Counters,
     DeploymentSeen,
+    Measure,
     NodeSeen,
+    OutcomeSum,
     PodSeen,
+    Question,
     Revision,
     RouterReport,
     StoredTable,
@@ -32,7 +39,7 @@ from moe_operator.world import (
 from tests.operator.plan import invariants
 from tests.operator.plan.bodies import MIXTURE, NAMESPACE, versioned
 
-SETTINGS = Settings(worker_image="moeops/worker:1", router_image="moeops/router:1")
+SETTINGS = Settings("moeops/worker:1", "moeops/router:1", "moeops/evaluator:1")
 BOUNDS_US = (500, 1_000, 2_000, 5_000, 10_000, 50_000)
 NO_ROOM = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -55,6 +62,9 @@ class Behaviour:
     fails: bool = False
     latency_bucket: int = 0
     norm: float = 1.0
+    # Next-token loss: of one sequence in 64 of the golden set, and of every session of 100 tokens.
+    golden: tuple[float, float] = (0.0, 0.01)  # mean and sd of candidate − stable, stable being 2
+    bits: float = 2.0
 
 
 @dataclass(slots=True)
@@ -90,12 +100,29 @@ class Pod:
 
 
 @dataclass(slots=True)
+class Evaluator:
+    """A pod that tries a candidate; it ends three seconds after it was made."""
+
+    manifest: Manifest
+    created: datetime
+    ended: datetime | None = None
+    message: str = ""
+    succeeded: bool = False
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        (container,) = self.manifest.body["spec"]["containers"]
+        return {v["name"]: v["value"] for v in container["env"] if "value" in v}
+
+
+@dataclass(slots=True)
 class Router:
     """A router pod's own state; `table` is what it serves by."""
 
     incarnation: str
     table: Table | None = None
     counters: dict[str, Counters] = field(default_factory=dict)
+    outcomes: dict[tuple[str, str, int], Arm] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -107,12 +134,17 @@ class Simulation:
     traffic: int = 10  # new sessions a second
     lagging: bool = False  # routers do not take new tables
     away: bool = False  # no operator is there
+    reporting: bool = False  # clients say what the answers were worth
+    broken_evaluations: int = 0  # so many more evaluators fail
+    foreign_result: bool = False  # the next result is about another candidate
+    samples: dict[str, float | str] = field(default_factory=dict)  # of Prometheus, by query
     now: datetime = START
     stored: StoredTable | None = None
     revisions: dict[str, Revision] = field(default_factory=dict)
     children: dict[tuple[str, str], str] = field(default_factory=dict)
     deployments: dict[str, Deployment] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
+    evaluators: dict[str, Evaluator] = field(default_factory=dict)
     routers: dict[str, Router] = field(default_factory=dict)
     nodes: dict[str, NodeSeen] = field(default_factory=lambda: {"n1": node("n1")})
     quota: str = ""  # why no pods are made any more
@@ -142,8 +174,10 @@ class Simulation:
     def remove(self, kind: str, name: str) -> None:
         """Delete an object and, as the garbage collector does, what it owns."""
         uid = self.bodies.pop((kind, name))["metadata"]["uid"]
-        for found in [d for d, seen in self.deployments.items() if _owner(seen) == uid]:
+        for found in [d for d, seen in self.deployments.items() if _owner(seen.manifest) == uid]:
             self.drop(found)
+        kept_pods = {n: p for n, p in self.evaluators.items() if _owner(p.manifest) != uid}
+        self.evaluators = kept_pods
         if kind == "Expert":
             kept = {n: r for n, r in self.revisions.items() if r.expert != name}
             self.revisions = kept
@@ -217,7 +251,7 @@ class Simulation:
 
     def world(self) -> World:
         mixtures = self._specs("Mixture", MixtureSpec.from_body)
-        return World(
+        world = World(
             namespace=NAMESPACE,
             name=MIXTURE,
             mixture=mixtures[0] if mixtures else None,
@@ -227,12 +261,21 @@ class Simulation:
             overrides=self._specs("Override", OverrideSpec.from_body),
             revisions=tuple(self.revisions[name] for name in sorted(self.revisions)),
             deployments=tuple(self._deployment_seen(d) for d in sorted(self.deployments)),
-            pods=tuple(self._pod_seen(self.pods[name]) for name in sorted(self.pods)),
+            pods=(
+                *(self._pod_seen(self.pods[name]) for name in sorted(self.pods)),
+                *(self._evaluator_seen(name) for name in sorted(self.evaluators)),
+            ),
             routers=tuple(self._report(name) for name in sorted(self.routers)),
             workers=tuple(self._worker_reports()),
             nodes=tuple(self.nodes[name] for name in sorted(self.nodes)),
             applied=dict(self.children),
         )
+        asked = questions(world, self.stored.table if self.stored else None)
+        return replace(world, answers={q: self._answer(q) for q in asked})
+
+    def _answer(self, question: Question) -> Answer:
+        said = self.samples.get(question.query, "no data")
+        return Answer(self.now, None, said) if isinstance(said, str) else Answer(self.now, said)
 
     def _specs(self, kind: str, read: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
         """Read the objects of a kind, each once for as long as it stays the same."""
@@ -277,6 +320,29 @@ class Simulation:
             placed=pod.placed,
         )
 
+    def _evaluator_seen(self, name: str) -> PodSeen:
+        seen = self.evaluators[name]
+        labels = seen.manifest.body["metadata"]["labels"]
+        return PodSeen(
+            name=name,
+            uid=name,
+            component=labels["moeops.dev/component"],
+            expert=labels["moeops.dev/expert"],
+            digest=labels["moeops.dev/digest"],
+            node="n1",
+            address="",
+            ready=False,
+            deleting=False,
+            problem="",
+            resource_version=name,
+            created=seen.created,
+            over=seen.ended is not None,
+            node_selector={},
+            ended=seen.ended,
+            succeeded=seen.succeeded,
+            message=seen.message,
+        )
+
     def _report(self, name: str) -> RouterReport:
         router = self.routers[name]
         workers: dict[str, tuple[str, ...]] = {}
@@ -293,6 +359,9 @@ class Simulation:
             latency_bounds_us=BOUNDS_US,
             workers=workers,
             versions=dict(router.counters),
+            outcomes=tuple(
+                OutcomeSum(*drawn, Measure.LOSS, arm) for drawn, arm in router.outcomes.items()
+            ),
         )
 
     def _worker_reports(self) -> Iterator[WorkerReport]:
@@ -322,10 +391,40 @@ class Simulation:
             pod.age += bool(pod.node)
             behaviour = self.behaviours.get(self.deployments[pod.deployment].sha256, Behaviour())
             pod.ready = pod.age > 2 and behaviour.starts and not behaviour.refused
+        self._evaluate()
         serving = {p.name for p in self.pods.values() if p.deployment.endswith("-router")}
         self.routers = {n: r for n, r in self.routers.items() if n in serving}
         for name in serving - self.routers.keys():
             self.routers[name] = Router(incarnation=name)
+
+    def _evaluate(self) -> None:
+        for name, pod in self.evaluators.items():
+            if pod.ended is not None or self.now - pod.created < timedelta(seconds=3):
+                continue
+            pod.ended, pod.succeeded = self.now, not self.broken_evaluations
+            if self.broken_evaluations:
+                self.broken_evaluations -= 1
+                pod.message = '{"error": "no router answers"}'
+            else:
+                pod.message = json.dumps(self._result(pod))
+            assert pod.manifest.body["metadata"]["name"] == name
+
+    def _result(self, pod: Evaluator) -> dict[str, Any]:
+        environment = pod.environment
+        candidate = environment["MOE_EVAL_CANDIDATE"]
+        mean, sd = self.behaviours.get(candidate, Behaviour()).golden
+        sample = {"n": 64, "mean": mean, "sd": sd, "stable": 2.0, "candidate": 2.0 + mean}
+        said = {
+            "golden": environment["MOE_EVAL_GOLDEN_SHA256"],
+            "expert": environment["MOE_EVAL_EXPERT"],
+            "stable": environment["MOE_EVAL_STABLE"],
+            "candidate": "f" * 64 if self.foreign_result else candidate,
+            "all": sample,
+            "slices": {"code": sample},
+            "flippedPercent": 1.3,
+        }
+        self.foreign_result = False
+        return said
 
     def _schedule(self, deployment: str) -> str:
         """Return the node with the fewest pods of this Deployment, as anti-affinity prefers.
@@ -357,6 +456,38 @@ class Simulation:
             if version is not None:
                 counted = router.counters.get(version.sha256, Counters())
                 router.counters[version.sha256] = self._counted(counted, version.sha256)
+                assert row is not None
+                self._tell_outcome(router, row, version, table.epoch)
+                self._shadow(router, row, version)
+
+    def _tell_outcome(self, router: Router, row: ExpertRow, version: Version, epoch: int) -> None:
+        """Let a session of 100 tokens, drawn at random, say what its answers were worth."""
+        rollout = row.rollout
+        if not self.reporting or rollout is None or not 0 < rollout.weight < 100:
+            return
+        since = max(weight.epoch for weight in rollout.weights if weight.epoch <= epoch)
+        behaviour = self.behaviours.get(version.sha256, Behaviour())
+        tokens, bits = 100.0, 100 * (behaviour.bits + 0.01 * (self._sessions % 5 - 2))
+        arm = Arm(1, tokens, bits, tokens**2, bits**2, tokens * bits)
+        drawn = row.expert_id, version.sha256, since
+        router.outcomes[drawn] = router.outcomes.get(drawn, Arm()) + arm
+
+    def _shadow(self, router: Router, row: ExpertRow, version: Version) -> None:
+        """Give the candidate a copy of some of what stable answers."""
+        share = row.rollout.shadow_percent if row.rollout else 0
+        if row.candidate is None or version != row.stable or self._sessions % 100 >= share:
+            return
+        sha256 = row.candidate.sha256
+        known, behaviour = router.counters.get(sha256, Counters()), self.behaviours.get(sha256)
+        bad = behaviour is not None and behaviour.nonfinite
+        router.counters[sha256] = replace(
+            known,
+            shadow_requests=known.shadow_requests + 1,
+            shadow_rows=known.shadow_rows + 1,
+            shadow_errors=known.shadow_errors + bad,
+            shadow_nonfinite_rows=known.shadow_nonfinite_rows + bad,
+            shadow_norm_sum=known.shadow_norm_sum + 1.0,
+        )
 
     def _counted(self, counters: Counters, sha256: str) -> Counters:
         behaviour = self.behaviours.get(sha256, Behaviour())
@@ -364,7 +495,8 @@ class Simulation:
             return replace(counters, requests=counters.requests + 1, errors=counters.errors + 1)
         counts = list(counters.latency_counts or (0,) * (len(BOUNDS_US) + 1))
         counts[behaviour.latency_bucket] += 1
-        return Counters(
+        return replace(
+            counters,
             requests=counters.requests + 1,
             rows=counters.rows + 1,
             errors=counters.errors + behaviour.nonfinite,
@@ -393,11 +525,18 @@ class Simulation:
             yield f"delete {deletion.name}", partial(self._delete, deletion)
         for status in plan.statuses:
             yield f"status {status.kind} {status.name}", partial(self._set_status, status)
+        for pod in plan.pods:
+            yield f"create {pod.body['metadata']['name']}", partial(self._create_pod, pod)
 
     def _create_revision(self, revision: Revision) -> None:
         assert revision.name not in self.revisions, f"{revision.name} exists"
         created = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
         self.revisions[revision.name] = replace(revision, uid=revision.name, created=created)
+
+    def _create_pod(self, manifest: Manifest) -> None:
+        name = manifest.body["metadata"]["name"]
+        assert name not in self.evaluators, f"{name} exists"
+        self.evaluators[name] = Evaluator(manifest, self.now)
 
     def _set_status(self, status: Status) -> None:
         key = status.kind, status.name
@@ -423,6 +562,8 @@ class Simulation:
             self.stored = None
         elif deletion.kind == "ControllerRevision":
             assert self.revisions.pop(deletion.name).uid == deletion.uid
+        elif deletion.name in self.evaluators:
+            del self.evaluators[deletion.name]
         elif deletion.kind == "Pod":
             assert self.pods[deletion.name].name == deletion.uid
             del self.pods[deletion.name]
@@ -450,5 +591,5 @@ def node(name: str, since: datetime = START) -> NodeSeen:
     return NodeSeen(name, True, since, True, {"kubernetes.io/hostname": name})
 
 
-def _owner(deployment: Deployment) -> str:
-    return str(deployment.manifest.body["metadata"]["ownerReferences"][0]["uid"])
+def _owner(manifest: Manifest) -> str:
+    return str(manifest.body["metadata"]["ownerReferences"][0]["uid"])

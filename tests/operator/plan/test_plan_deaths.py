@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from moe_core.table import ExpertRow
-from tests.operator.plan.bodies import expert, gate, mixture, override, sha
+from tests.operator.plan.bodies import evaluated, expert, gate, mixture, override, sha
 from tests.operator.plan.simulation import Behaviour, Simulation
 
 
@@ -54,7 +54,27 @@ def abort_and_retry(sim: Simulation) -> None:
     sim.run(24)
 
 
-STORIES = (promote, take_back, return_by_override, abort_and_retry)
+def golden_set_passes(sim: Simulation) -> None:
+    sim.put("Mixture", mixture(routers={"replicas": 1}, **evaluated()))
+    sim.broken_evaluations = 1
+    promote(sim)
+    sim.run(20)
+
+
+def golden_set_objects(sim: Simulation) -> None:
+    sim.put("Mixture", mixture(routers={"replicas": 1}, **evaluated()))
+    sim.behaviours[sha("e0", "v2")] = Behaviour(golden=(0.5, 0.01))
+    promote(sim)
+
+
+STORIES = (
+    promote,
+    take_back,
+    return_by_override,
+    abort_and_retry,
+    golden_set_passes,
+    golden_set_objects,
+)
 
 
 def essence(sim: Simulation) -> Mapping[str, Any]:
@@ -76,6 +96,7 @@ def essence(sim: Simulation) -> Mapping[str, Any]:
         "epoch": sim.stored.table.epoch,
         "deployments": {name: d.replicas for name, d in sim.deployments.items()},
         "revisions": sorted(sim.revisions),
+        "evaluators": sorted(sim.evaluators),
         "conditions": conditions,
         "states": states,
     }
@@ -86,6 +107,7 @@ def _row(row: ExpertRow) -> tuple[Any, ...]:
     assert rollout is not None
     percents = [weight.percent for weight in rollout.weights]
     ended = (rollout.revision, rollout.target, rollout.step, rollout.outcome, percents)
+    assert bool(rollout.evaluated) <= bool(percents), "what passed has had weight"
     return (row.stable, row.candidate, row.previous, row.revoked, ended)
 
 

@@ -14,10 +14,11 @@ import yaml
 
 from moe_operator.plan import plan_mixture
 from moe_operator.render import manifest
-from tests.operator.plan.bodies import expert, gate, mixture
+from tests.operator.plan.bodies import evaluated, expert, gate, mixture
 from tests.operator.plan.simulation import SETTINGS, Simulation
 
 GOLDEN = Path(__file__).parent / "golden" / "manifests.yaml"
+EVALUATOR = GOLDEN.with_name("evaluator.yaml")
 
 
 def every_setting() -> Simulation:
@@ -61,6 +62,38 @@ def workers(sim: Simulation) -> list[dict[str, Any]]:
 
 def test_the_manifests_are_as_written_down() -> None:
     assert bodies(every_setting()) == list(yaml.safe_load_all(GOLDEN.read_text()))
+
+
+def evaluator() -> dict[str, Any]:
+    """Return the pod that tries a new version of e0, with every setting."""
+    sim = every_setting()
+    fields = evaluated(maxLossIncrease="0.5%")
+    pods = sim.bodies["Mixture", "tiny"]["spec"]["workers"]
+    sim.put("Mixture", mixture(evaluators={**pods, "image": "registry.example/eval:2"}, **fields))
+    sim.run(8).want("e0", "v2")
+    for _ in range(10):
+        if sim.evaluators:
+            break
+        sim.tick()
+    (made,) = sim.evaluators.values()
+    return dict(json.loads(json.dumps(made.manifest.body)))
+
+
+def test_the_evaluator_is_as_written_down() -> None:
+    assert evaluator() == yaml.safe_load(EVALUATOR.read_text())
+
+
+def test_an_evaluator_runs_under_the_restricted_profile_and_ends() -> None:
+    pod = evaluator()["spec"]
+    (container,) = pod["containers"]
+    context = container["securityContext"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert (pod["restartPolicy"], pod["activeDeadlineSeconds"]) == ("Never", 3600)
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["readOnlyRootFilesystem"] is True
 
 
 @pytest.mark.parametrize("kind", ["worker", "router"])
@@ -132,3 +165,4 @@ def workers_replicas(sim: Simulation, name: str) -> int:
 if __name__ == "__main__":
     GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text(yaml.safe_dump_all(bodies(every_setting()), sort_keys=False))
+    EVALUATOR.write_text(yaml.safe_dump(evaluator(), sort_keys=False))

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe_core.table import Outcome
-from tests.operator.plan.bodies import expert, gate, mixture, override, sha, versioned
+from tests.operator.plan.bodies import evaluated, expert, gate, mixture, override, sha, versioned
 from tests.operator.plan.simulation import Behaviour, Simulation
 
 NAMES = st.sampled_from(("e0", "e1"))
@@ -25,6 +25,7 @@ BEHAVIOURS = st.sampled_from(
         Behaviour(fails=True),
         Behaviour(starts=False),
         Behaviour(refused="digest"),
+        Behaviour(golden=(0.5, 0.01)),
         Behaviour(),
     )
 )
@@ -93,6 +94,16 @@ def loses_status(sim: Simulation) -> None:
     sim.wipe_status()
 
 
+def is_evaluated(sim: Simulation, failures: int) -> None:
+    """Ask for a golden set from now on; some evaluators fail at first."""
+    sim.broken_evaluations = failures
+    sim.put("Mixture", mixture(routers={"replicas": 1}, **evaluated()))
+
+
+def loses_evaluators(sim: Simulation) -> None:
+    sim.evaluators.clear()
+
+
 def lags(sim: Simulation, lagging: bool) -> None:
     sim.lagging = lagging
 
@@ -123,6 +134,8 @@ ACTS = st.one_of(
     act(loses_pods, NAMES, VERSIONS),
     act(loses_status),
     act(lags, st.booleans()),
+    act(is_evaluated, st.integers(0, 1)),
+    act(loses_evaluators),
     act(is_made_again, NAMES, VERSIONS),
 )
 
@@ -178,4 +191,5 @@ def rests_as_wanted(sim: Simulation, name: str) -> None:
         if d.labels.get("moeops.dev/expert") == name
     }
     assert pods == {sha(name, row.stable.version): 1}
+    assert sim.evaluators == {}
     assert versioned(name, row.stable.version)["artifact"]["sha256"] == row.stable.sha256

@@ -9,9 +9,10 @@ import pytest
 
 from moe_core.document import InvalidDocument
 from moe_core.table import LADDER, Role, Rung
+from moe_operator.evaluation import Evaluation
 from moe_operator.pods import ServiceType
 from moe_operator.spec import Action, ExpertSpec, GateSpec, MixtureSpec, Numerics, OverrideSpec
-from moe_operator.strategy import Step
+from moe_operator.strategy import OutcomeLimits, Query, Step
 from tests.operator.plan.bodies import expert, gate, mixture, override
 
 Read = Callable[[dict[str, Any]], object]
@@ -24,6 +25,9 @@ READERS: Mapping[str, tuple[Read, dict[str, Any]]] = {
         override("o", "e0", "Serve", version="v1", insteadOf="v2"),
     ),
 }
+
+
+GOLDEN = {"artifact": {"uri": "file:///golden", "sha256": "7" * 64}}
 
 
 def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -72,6 +76,31 @@ def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ),
         ("expert", "spec.rollout.progressDeadlineSeconds", 0, "it must be 1 or more"),
         ("expert", "spec.rollout.analysis.maxErrorPercent", 200, "from 0 to 100"),
+        ("mixture", "spec.evaluation", {}, "spec.evaluation.artifact is missing"),
+        (
+            "mixture",
+            "spec.evaluation",
+            {**GOLDEN, "maxLossIncrease": "1"},
+            "spec.evaluation.maxLossIncrease is '1'; it must be a percentage such as 1% or 0.5%",
+        ),
+        ("mixture", "spec.prometheus", {}, "spec.prometheus.address is missing"),
+        ("mixture", "spec.evaluators.env", [{"name": "A"}], "env[0].value is missing"),
+        (
+            "expert",
+            "spec.evaluation",
+            {**GOLDEN, "slices": [{"name": "code"}]},
+            "spec.evaluation.slices[0].maxLossIncrease is missing",
+        ),
+        ("expert", "spec.rollout.shadowPercent", 101, "a whole number from 0 to 100"),
+        ("expert", "spec.rollout.evidenceDeadlineSeconds", 0, "it must be 1 or more"),
+        ("expert", "spec.rollout.analysis.maxTailLatencyIncreasePercent", -1, "is -1"),
+        ("expert", "spec.rollout.analysis.outcomes.minSessions", 1, "it must be 2 or more"),
+        (
+            "expert",
+            "spec.rollout.analysis.prometheus",
+            [{"name": "errors", "query": "up"}],
+            "spec.rollout.analysis.prometheus[0].maxIncreasePercent is missing",
+        ),
         ("gate", "spec.experts", [{}], "spec.experts[0].id is missing"),
         ("gate", "spec.experts", [{"id": "e0", "versions": [2]}], "versions[0] is 2"),
         ("mixture", "spec.rollouts.maxConcurrent", 0, "a whole number from 1 to 100"),
@@ -110,6 +139,30 @@ def test_what_is_not_set_is_as_the_custom_resource_says() -> None:
     assert (bare.role, bare.replicas, bare.backup) == (Role.ROUTED, 1, "")
     assert bare.rollout.steps == (Step(5, 10), Step(25, 10), Step(50, 10), Step(100, 10))
     assert (bare.rollout.min_requests, bare.rollout.progress_deadline_s) == (20, 600)
+
+
+def test_evidence_is_as_the_custom_resource_says_where_it_is_not_set() -> None:
+    bare = ExpertSpec.from_body(changed(expert("e0"), "spec.rollout", None))
+    strategy = bare.rollout
+    assert (strategy.evidence_deadline_s, strategy.shadow_percent) == (3600, 0)
+    assert strategy.limits.max_tail_latency_increase_percent == 400
+    assert (strategy.outcomes, strategy.queries) == (OutcomeLimits(1.0, 30), ())
+    read = MixtureSpec.from_body(mixture(evaluation=GOLDEN))
+    assert read.evaluation == Evaluation("file:///golden", "7" * 64, 1.0, {})
+    assert (read.trunk_uri, read.prometheus, bare.evaluation) == ("", "", None)
+
+
+def test_what_evidence_is_asked_for_is_read() -> None:
+    slices = [{"name": "code", "maxLossIncrease": "0.25%"}]
+    read = ExpertSpec.from_body(
+        changed(
+            expert("e0", evaluation={**GOLDEN, "maxLossIncrease": "2%", "slices": slices}),
+            "spec.rollout.analysis",
+            {"prometheus": [{"name": "errors", "query": "up", "maxIncreasePercent": 5}]},
+        )
+    )
+    assert read.evaluation == Evaluation("file:///golden", "7" * 64, 2.0, {"code": 0.25})
+    assert read.rollout.queries == (Query("errors", "up", "up", 5),)
 
 
 def test_a_part_of_failover_keeps_the_rest_as_it_is() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_operator.strategy import Limits
-from moe_operator.verdict import Evidence, judge, mean_norm, median_us
+from moe_operator.verdict import Evidence, judge, mean_norm, quantile_us
 from moe_operator.world import Window
 
 BOUNDS_US = (1_000, 2_000, 4_000, 50_000)
@@ -87,6 +87,42 @@ def seen(candidate: Window, stable: Window = GOOD, *, lost: bool = False) -> Evi
             id="a few milliseconds more are within the floor",
         ),
         pytest.param(
+            seen(
+                replace(GOOD, latency_counts=(490, 0, 0, 10, 0)),
+                replace(GOOD, latency_counts=(500, 0, 0, 0, 0)),
+            ),
+            False,
+            "p99 latency is 27.0 ms against 1.0 ms of stable; maxTailLatencyIncreasePercent is 400",
+            id="the tail grew",
+        ),
+        pytest.param(
+            seen(
+                replace(GOOD, latency_counts=(489, 0, 0, 10, 0)),
+                replace(GOOD, latency_counts=(500, 0, 0, 0, 0)),
+            ),
+            True,
+            "",
+            id="too few attempts for a tail",
+        ),
+        pytest.param(
+            seen(replace(NOTHING, requests=5, rows=5, shadow_requests=15, shadow_rows=60)),
+            True,
+            "20 requests, 65 rows seen",
+            id="copies stand in for requests",
+        ),
+        pytest.param(
+            seen(replace(NOTHING, shadow_requests=9, shadow_rows=9, shadow_nonfinite_rows=1)),
+            False,
+            "1 of 9 rows are not finite",
+            id="one copy that is not finite",
+        ),
+        pytest.param(
+            seen(replace(NOTHING, shadow_requests=9, shadow_errors=3)),
+            False,
+            "3 of 9 attempts failed",
+            id="copies that fail",
+        ),
+        pytest.param(
             seen(replace(GOOD, latency_counts=(0, 0, 0, 19, 0))),
             True,
             "",
@@ -111,7 +147,7 @@ def test_the_first_objection_wins(evidence: Evidence, passed: bool | None, words
 )
 def test_the_median_of_a_histogram(counts: tuple[int, ...], expected: float) -> None:
     window = replace(NOTHING, latency_counts=counts, latency_bounds_us=BOUNDS_US)
-    assert median_us(window) == pytest.approx(expected)
+    assert quantile_us(window, 0.5) == pytest.approx(expected)
 
 
 windows = st.builds(
