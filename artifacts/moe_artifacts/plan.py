@@ -73,7 +73,7 @@ class Plan:
     @property
     def bytes_to_read(self) -> int:
         trunk = sum(memoryview(raw).nbytes for _, raw, _, _ in self.checkpoint.trunk())
-        return trunk + sum(2 * part.size for part in self.chosen)
+        return 2 * trunk + sum(2 * part.size for part in self.chosen)
 
 
 def make_plan(request: Request) -> Plan:

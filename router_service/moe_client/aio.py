@@ -28,8 +28,10 @@ from moe_client.messages import (
 )
 from moe_client.mixture import Mixture
 from moe_client.pipe import Answered, Event, Pipe
+from moe_client.reporter import Reporter
 from moe_client.retry import Fail, Health, Progress, Refused, Send
 from moe_client.router import ABSENT, PROBE_TIMEOUT_S, Router
+from moe_client.worth import Worth
 from moeops.v1.router_pb2 import RowsResponse
 
 if TYPE_CHECKING:
@@ -78,6 +80,9 @@ class RouterClient:
             name: Router(name, mixture, lambda address: connect(address, credentials))
             for name in names
         }
+        self._reporter = Reporter(
+            lambda address, *rest: self._routers[address].report(*rest), lambda: self.health
+        )
         self._requests: set[_Request] = set()
         self._closed = False
 
@@ -109,11 +114,29 @@ class RouterClient:
         response = await self._ask("Route", encode, rows, timeout_s or self.timeout_s)
         return read_answer(response, rows)
 
+    async def report(self, worth: Worth) -> None:
+        """Take in what a session's answers were worth; it is sent later, within some seconds.
+
+        Does not wait for a router; `reported` and `unreported` count sums taken and dropped.
+        """
+        self._reporter.add(await self._name(), worth)
+
+    @property
+    def reported(self) -> int:
+        """Reports that a router took."""
+        return self._reporter.sent
+
+    @property
+    def unreported(self) -> int:
+        """Reports that no router took, or that were too many."""
+        return self._reporter.dropped
+
     async def close(self) -> None:
         """End all connections; requests in flight fail with Closed."""
         self._closed = True
         for request in self._requests:
             request.fail(Closed("the client was closed"))
+        await self._reporter.close()
         await asyncio.sleep(0)
         for router in self._routers.values():
             await router.close()
