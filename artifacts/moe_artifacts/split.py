@@ -111,6 +111,7 @@ def _place_trunk(plan: Plan, sha256: str, gate: Entry, on_bytes: OnBytes) -> str
     before = base.entry(GATE) if base is not None else None
     now = (sha256, gate.sha256)
     if base and before and base.trunk_uri and (base.trunk_sha256, before.sha256) == now:
+        on_bytes(plan.trunk_bytes)
         return base.trunk_uri
     write_trunk(plan.request.out / FOLDER, plan.checkpoint, on_bytes)
     return f"{plan.request.uri_prefix}/{FOLDER}"
