@@ -24,7 +24,7 @@ venv: python ## have .venv as requirements.lock says
 cluster: venv ## have a Kubernetes cluster: kind, or the one that KUBECONFIG names
 	@$(CLUSTER) up
 
-images: cluster ## build the images of operator, router and worker, and load them into the cluster
+images: cluster ## build the images of all programs, and load them into the cluster
 	@$(CLUSTER) images
 
 install: images ## install the operator and its custom resources into the cluster

@@ -1,4 +1,4 @@
-"""Builds the images of operator, router and worker.
+"""Builds the images of operator, router, worker and evaluator.
 
 An image's tag is a digest of all that goes into it: what did not change is neither built nor
 sent again. Whoever writes manifests asks `references` for the names.
@@ -19,7 +19,7 @@ from cluster.places import Places
 from cluster.progress import Command, Progress, StepFailed
 from cluster.registry import present
 
-PROGRAMS = ("operator", "router", "worker")
+PROGRAMS = ("operator", "router", "worker", "evaluator")
 # What images/Dockerfile copies.
 _FOLDERS = ("artifacts", "core", "expert_worker", "images", "operator", "protos", "router_service")
 _FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.lock")
@@ -41,7 +41,8 @@ def references(places: Places) -> Mapping[str, str]:
 def build(places: Places, prefix: str, progress: Progress, *, torch: bool) -> Mapping[str, str]:
     """Build what changed; return and write down the reference of each program's image.
 
-    `prefix` is what stands before the programs' names, `torch` whether the worker has its own.
+    `prefix` is what stands before the programs' names, `torch` whether worker and evaluator have
+    their own.
     """
     with held(places.cache / "images.lock"):
         base = base_image.ensure(places, progress)

@@ -19,7 +19,7 @@ def ensure(places: Places, progress: Progress, *, torch: bool) -> Path:
     It is named after its content. Digests are checked against requirements.lock.
     """
     python = environment.tools_python(places, progress)
-    lists = [f"{name}.txt" for name in (*_LISTS, *(("worker",) if torch else ()))]
+    lists = [f"{name}.txt" for name in (*_LISTS, *(("worker", "evaluator") if torch else ()))]
     images = places.root / "images"
     pins: Command = [python, images / "pins.py", places.root / "requirements.lock"]
     wanted = progress.run([*pins, *(images / name for name in lists)])

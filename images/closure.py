@@ -2,8 +2,9 @@
 
 `python images/closure.py` reads what is installed in this environment and rewrites the lists
 beside this file; their versions and digests are those of requirements.lock. `common` is in all
-three images, `shared` in operator and router, so that these are layers which they have in common.
-What only the worker needs is torch and its libraries; a local cluster mounts them instead.
+images, `shared` in operator and router, so that these are layers which they have in common. What
+only the worker needs is torch and its libraries, which the evaluator needs too, and transformers
+beside them; a local cluster mounts all that instead.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def lists(project: Path) -> Mapping[str, list[str]]:
         described["project"]["dependencies"],
         described["project"]["optional-dependencies"],
     )
-    worker = closure(base + extras["worker"])
+    worker, evaluator = closure(base + extras["worker"]), closure(base + extras["client"])
     router, operator = closure(base + extras["router"]), closure(base + extras["operator"])
     common = worker & router & operator
     shared = (router & operator) - common
@@ -55,6 +56,7 @@ def lists(project: Path) -> Mapping[str, list[str]]:
         "operator": operator - common - shared,
         "router": router - common - shared,
         "worker": worker - common,
+        "evaluator": evaluator - worker,
         "build": closure(described["build-system"]["requires"]),
     }
     return {name: sorted(names) for name, names in named.items()}

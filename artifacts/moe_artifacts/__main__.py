@@ -1,4 +1,4 @@
-"""`moe`: splits checkpoints into artifacts, inspects and verifies them. Puts the pieces together.
+"""`moe`: makes artifacts, inspects and verifies them. Puts the pieces together.
 
 Exit codes: 0 done, 1 refused or failed (the last line says what and why), 2 a wrong command line;
 130 and 143 where it was interrupted or told to end, leaving no half-written file.
@@ -11,6 +11,7 @@ import json
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,18 +19,21 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from moe_artifacts.arguments import Command, Commands, build_parser
-from moe_artifacts.artifact import read_metadata, sha256_of_file
+from moe_artifacts.artifact import open_artifact, read_metadata, sha256_of_file
 from moe_artifacts.errors import ArtifactError, Refused
+from moe_artifacts.golden import KIND, encode, is_golden, read_golden, sha256_of
+from moe_artifacts.golden_text import Rules, make_golden
 from moe_artifacts.index import Entry, Index, load
-from moe_artifacts.metadata import ID, Metadata
+from moe_artifacts.metadata import ID
 from moe_artifacts.plan import MANIFESTS, Request, make_plan
 from moe_artifacts.progress import Meter, human_bytes
 from moe_artifacts.split import Summary, split
+from moe_artifacts.whole_files import write_whole
 
 
 def main(argv: Sequence[str] | None = None, new_meter: type[Meter] = Meter) -> int:
     """Run one command; return its exit code. `new_meter` makes what is told of the progress."""
-    commands = Commands(partial(_split, new_meter), _inspect, _verify)
+    commands = Commands(partial(_split, new_meter), _golden, _inspect, _verify)
     arguments = build_parser(commands).parse_args(argv)
     run: Command = arguments.run
     before = signal.signal(signal.SIGTERM, _end)
@@ -86,7 +90,7 @@ def _print_summary(request: Request, summary: Summary) -> None:
         fate = summary.fates.get(entry.name, "as in base")
         columns = f"{entry.name:<8} {entry.role or 'Gate':<7} {entry.version:<8}"
         print(f"{columns} {entry.sha256[:10]}  {human_bytes(entry.size):>9}  {fate}")
-    print(f"trunk {summary.index.trunk_sha256}")
+    print(f"trunk {summary.index.trunk_sha256} at {summary.index.trunk_uri}")
     count = len(summary.manifests)
     if count:
         print(f"{count} manifests: kubectl apply -f {request.out / MANIFESTS}")
@@ -94,10 +98,29 @@ def _print_summary(request: Request, summary: Summary) -> None:
         print("no manifests: nothing changed")
 
 
+def _golden(arguments: argparse.Namespace) -> int:
+    rules = Rules(arguments.bytes, arguments.length, arguments.limit, arguments.vocab)
+    golden = make_golden(((path, _read_input(path)) for path in arguments.inputs), rules)
+    content, sha256 = encode(golden), sha256_of(golden)
+    path = arguments.out / f"{KIND}-{sha256[:10]}.safetensors"
+    write_whole(path, [content])
+    counts = Counter(sequence.slice for sequence in golden.sequences)
+    for name in golden.slices:
+        print(f"{name:<16} {counts[name]:>6} sequences")
+    print(f"{path}  {len(golden.sequences)} sequences, {golden.tokens} tokens")
+    print(f"sha256 {sha256}")
+    return 0
+
+
+def _read_input(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from None
+
+
 def _inspect(arguments: argparse.Namespace) -> int:
-    path: Path = arguments.artifact
-    metadata = read_metadata(path)
-    facts = _facts(path, metadata)
+    facts = _facts(arguments.artifact)
     if arguments.output == "json":
         print(json.dumps(facts, indent=2))
         return 0
@@ -109,12 +132,15 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(path: Path, metadata: Metadata) -> dict[str, Any]:
+def _facts(path: Path) -> dict[str, Any]:
+    text, file = open_artifact(path, None)
+    fields = read_golden(path).to_dict() if is_golden(text) else read_metadata(path).to_dict()
+    entries = file.header.entries
     return {
-        **metadata.to_dict(),
+        **fields,
         "sha256": sha256_of_file(path),
         "bytes": path.stat().st_size,
-        "tensors": {name: list(shape) for name, shape in metadata.shapes.items()},
+        "tensors": {name: list(entry.shape) for name, entry in entries.items()},
     }
 
 
@@ -134,11 +160,19 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _checks(path: Path, sha256: str | None) -> Sequence[tuple[Path, Callable[[], object]]]:
     if not path.is_dir():
-        return [(path, lambda: read_metadata(path, sha256))]
+        return [(path, lambda: _check_file(path, sha256))]
     index = load(path)
     if index is None:
         raise Refused(f"{path} has no index.json; name its files one by one")
     return [_check_entry(path, index, entry) for entry in index.entries if entry.file]
+
+
+def _check_file(path: Path, sha256: str | None) -> None:
+    text, _ = open_artifact(path, sha256)
+    if is_golden(text):
+        read_golden(path)
+    else:
+        read_metadata(path)
 
 
 def _check_entry(directory: Path, index: Index, entry: Entry) -> tuple[Path, Callable[[], object]]:

@@ -24,6 +24,7 @@ class Commands(NamedTuple):
     """What each command runs; it returns the exit code."""
 
     split: Command
+    golden: Command
     inspect: Command
     verify: Command
 
@@ -35,6 +36,7 @@ def build_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_split(subparsers, commands.split)
+    _add_golden(subparsers, commands.golden)
     inspect = subparsers.add_parser(
         "inspect", help="say what an artifact is", description="Say what an artifact is."
     )
@@ -54,8 +56,9 @@ def build_parser(commands: Commands) -> argparse.ArgumentParser:
 
 
 _EPILOG = """\
-OUT gets one safetensors file for each expert and for the gate, named by its digest; manifests/,
-ready for kubectl apply; and index.json, which says what is what.
+OUT gets one safetensors file for each expert and for the gate, named by its digest; trunk/, all
+else that a client needs to run the model; manifests/, ready for kubectl apply; and index.json,
+which says what is what.
 
 examples:
   moe split mixtral/ out/ --mixture mixtral --replicas 2
@@ -135,6 +138,65 @@ def _add_split(subparsers: Any, run: Command) -> None:
         "of the same kind and name; those of --base do so too; repeatable",
     )
     split.set_defaults(run=run)
+
+
+_GOLDEN_EPILOG = """\
+OUT gets golden-DIGEST.safetensors, DIGEST being the first ten digits of its sha256; the same
+sequences give the same digest. A Mixture or an Expert names it:
+
+  evaluation:
+    artifact: {uri: file:///moe/artifacts/golden-DIGEST.safetensors, sha256: ...}
+
+An INPUT that ends in .jsonl has one sequence a line: {"slice": "legal", "tokens": [17, 4, ...]}.
+Any other INPUT is text, cut into pieces of --length tokens; its slice is the file's name without
+its ending, and what is left at its end is not used. A set has 8 to 100,000 sequences of 2 tokens
+or more, in at most 16 slices. Take text that neither the model nor a new version was trained on.
+
+examples:
+  moe golden out/ legal.txt code.txt --bytes --limit 64
+  moe golden out/ heldout.jsonl --vocab 32000
+"""
+
+
+def _add_golden(subparsers: Any, run: Command) -> None:
+    golden = subparsers.add_parser(
+        "golden",
+        help="make a golden set, on which new versions are compared with stable",
+        description="Make a golden set: sequences of tokens by slice (kind of text), known by "
+        "their digest, on which a new version's next-token loss is compared with stable's.",
+        epilog=_GOLDEN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = golden.add_argument
+    add("out", type=Path, metavar="OUT", help="directory to write, made if missing")
+    add("inputs", type=Path, nargs="+", metavar="INPUT", help="text files, or .jsonl of tokens")
+    add("--bytes", action="store_true", help="each byte of a text is a token, its value")
+    add(
+        "--length",
+        type=_count,
+        default=256,
+        metavar="N",
+        help="tokens in a sequence of text (default: %(default)s)",
+    )
+    add(
+        "--limit",
+        type=_count,
+        metavar="N",
+        help="at most so many sequences of each INPUT, spread over it evenly (default: all)",
+    )
+    add(
+        "--vocab",
+        type=_count,
+        metavar="N",
+        help="size of the model's vocabulary (default: 256 with --bytes, else as tokens need)",
+    )
+    golden.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be a number from 1 to {1 << 24}")
+    return int(text)
 
 
 def _directory(text: str) -> Path:

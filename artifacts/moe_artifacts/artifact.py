@@ -81,6 +81,20 @@ def read_metadata(path: Path, sha256: str | None = None) -> Metadata:
 
 
 def _read(path: Path, sha256: str | None) -> tuple[Metadata, Container]:
+    text, file = open_artifact(path, sha256)
+    try:
+        metadata = from_text(text)
+        _check_tensors(metadata, file)
+    except BadArtifact as error:
+        raise BadArtifact(f"{path}: {error}") from None
+    return metadata, file
+
+
+def open_artifact(path: Path, sha256: str | None) -> tuple[str, Container]:
+    """Map an artifact of any kind: the text of its metadata, and its checked container.
+
+    Its digest, if one is given, is checked before anything is parsed. Raises as read_expert does.
+    """
     content = map_file(path, private=True)
     if sha256 is not None:
         seen = hashlib.sha256(content).hexdigest()
@@ -88,14 +102,12 @@ def _read(path: Path, sha256: str | None) -> tuple[Metadata, Container]:
             raise WrongDigest(f"{path}: sha256 is {seen}; {sha256} was asked for")
     try:
         file = Container(path, parse(content, MAX_HEADER_BYTES), content)
-        text = file.header.metadata.get(KEY)
-        if text is None:
-            raise BadArtifact(f"metadata {KEY!r} is missing; every artifact has it")
-        metadata = from_text(text)
-        _check_tensors(metadata, file)
     except BadArtifact as error:
         raise BadArtifact(f"{path}: {error}") from None
-    return metadata, file
+    text = file.header.metadata.get(KEY)
+    if text is None:
+        raise BadArtifact(f"{path}: metadata {KEY!r} is missing; every artifact has it")
+    return text, file
 
 
 def _check_tensors(metadata: Metadata, file: Container) -> None:

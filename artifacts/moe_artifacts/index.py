@@ -80,6 +80,7 @@ class Index:
     dtype: str
     trunk_sha256: str
     entries: tuple[Entry, ...]
+    trunk_uri: str = ""  # of its folder; empty in an index from before there were any
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -92,6 +93,7 @@ class Index:
             dtype=reader.text("dtype"),
             trunk_sha256=reader.sha256("trunkSha256"),
             entries=tuple(Entry.read(item) for item in reader.items("artifacts")),
+            trunk_uri=reader.text("trunkUri", default=""),
         )
 
     def to_text(self) -> str:
@@ -102,6 +104,7 @@ class Index:
             "layers": self.layers,
             "dtype": self.dtype,
             "trunkSha256": self.trunk_sha256,
+            **({"trunkUri": self.trunk_uri} if self.trunk_uri else {}),
             "artifacts": [entry.to_dict() for entry in self.entries],
         }
         return json.dumps(fields, indent=2) + "\n"

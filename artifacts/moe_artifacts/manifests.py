@@ -34,7 +34,7 @@ def mixture_manifest(index: Index) -> Manifest:
         "hiddenSize": index.hidden_size,
         "layers": index.layers,
         "dtype": index.dtype,
-        "trunk": {"sha256": index.trunk_sha256},
+        "trunk": {"uri": index.trunk_uri, "sha256": index.trunk_sha256},
     }
     return _manifest("Mixture", index.mixture, spec)
 

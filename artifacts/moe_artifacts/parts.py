@@ -21,7 +21,8 @@ from moe_artifacts.names import PROJECTIONS, Slice, parse_published
 from moe_core.table import Role
 
 GATE = "gate"
-_NUMPY_NAMES = {"bfloat16": "BFloat16", "float16": "Float16", "float32": "Float32"}
+NUMPY_NAMES = {"bfloat16": "BFloat16", "float16": "Float16", "float32": "Float32"}
+"""The project's name of a dtype by numpy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def read_slices(path: Path) -> Mapping[int, Mapping[Slice, Array]]:
 
 
 def _common_dtype(name: str, arrays: Mapping[str, Array]) -> str:
-    dtypes = sorted({_NUMPY_NAMES[array.dtype.name] for array in arrays.values()})
+    dtypes = sorted({NUMPY_NAMES[array.dtype.name] for array in arrays.values()})
     if len(dtypes) > 1:
         both = " and ".join(dtypes)
         raise BadCheckpoint(f"{name} is stored in {both}; choose one for its artifact (--dtype)")

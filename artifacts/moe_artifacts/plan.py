@@ -71,9 +71,13 @@ class Plan:
         return self.parts[0].metadata.dtype
 
     @property
+    def trunk_bytes(self) -> int:
+        return sum(memoryview(raw).nbytes for _, raw, _, _ in self.checkpoint.trunk())
+
+    @property
     def bytes_to_read(self) -> int:
-        trunk = sum(memoryview(raw).nbytes for _, raw, _, _ in self.checkpoint.trunk())
-        return trunk + sum(2 * part.size for part in self.chosen)
+        """Everything is read for its digest, and again for its file."""
+        return 2 * (self.trunk_bytes + sum(part.size for part in self.chosen))
 
 
 def make_plan(request: Request) -> Plan:

@@ -1,7 +1,7 @@
 """Cuts a checkpoint into artifacts and the manifests that serve them, by a plan.
 
-`parts → digests → versions → files → manifests → index`, in this order, so that an index never
-names what is not there. What is there and right already is kept; run again, it does nothing.
+`parts → digests → versions → files → trunk → manifests → index`, in this order, so that an index
+never names what is not there. What is there and right already is kept; run again, it does nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from moe_artifacts.manifests import (
     with_settings,
 )
 from moe_artifacts.metadata import GateMetadata
-from moe_artifacts.parts import Part
+from moe_artifacts.parts import GATE, Part
 from moe_artifacts.plan import MANIFESTS, Plan
 from moe_artifacts.trunk import trunk_sha256
+from moe_artifacts.trunk_folder import FOLDER, write_trunk
 from moe_artifacts.whole_files import write_whole
 
 OnBytes = Callable[[int], None]
@@ -66,6 +67,7 @@ def split(plan: Plan, on_bytes: OnBytes) -> Summary:
         dtype=plan.dtype,
         trunk_sha256=trunk,
         entries=tuple(sorted(entries.values(), key=lambda e: _rank(e.name, order))),
+        trunk_uri=_place_trunk(plan, trunk, entries[GATE], on_bytes),
     )
     fates = {name: fate for name, (_, fate) in placed.items()}
     written = tuple(_write_manifests(plan, index, fates))
@@ -101,6 +103,18 @@ def _place(part: Part, plan: Plan, on_bytes: OnBytes) -> tuple[Entry, Fate]:
         file=file,
     )
     return entry, fate
+
+
+def _place_trunk(plan: Plan, sha256: str, gate: Entry, on_bytes: OnBytes) -> str:
+    """Give the trunk its folder unless the base has it, with the same gate; return its uri."""
+    base = plan.base
+    before = base.entry(GATE) if base is not None else None
+    now = (sha256, gate.sha256)
+    if base and before and base.trunk_uri and (base.trunk_sha256, before.sha256) == now:
+        on_bytes(plan.trunk_bytes)
+        return base.trunk_uri
+    write_trunk(plan.request.out / FOLDER, plan.checkpoint, on_bytes)
+    return f"{plan.request.uri_prefix}/{FOLDER}"
 
 
 def _digest(part: Part, on_bytes: OnBytes) -> str:
@@ -142,7 +156,8 @@ def _write_manifests(plan: Plan, index: Index, fates: Mapping[str, Fate]) -> Ite
 def _manifests(
     plan: Plan, index: Index, fates: Mapping[str, Fate]
 ) -> Iterator[tuple[str, Manifest]]:
-    if plan.base is None or plan.base.trunk_sha256 != index.trunk_sha256:
+    trunk = (index.trunk_sha256, index.trunk_uri)
+    if plan.base is None or (plan.base.trunk_sha256, plan.base.trunk_uri) != trunk:
         yield "mixture", mixture_manifest(index)
     for part in plan.chosen:
         entry = index.entry(part.name)

@@ -3,7 +3,8 @@
     python -m examples.tiny.publish .moe/artifacts        # artifacts, where nodes can read them
     python -m examples.tiny.publish .moe/artifacts --write  # and the manifests kept beside this
 
-The artifacts are made where they are needed, as they follow from what is stored. The manifests
+The artifacts are made where they are needed, as they follow from what is stored: experts, gate,
+trunk, and a golden set of the held-out text, on which versions are compared. The manifests
 are stored too, so that they can be read and applied as they are: `serve/` is the whole mixture,
 `rollouts/` has one new version of an expert a file. Without `--write` they are only compared.
 """
@@ -18,13 +19,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from examples.tiny.domains import HERE
+from examples.tiny.domains import DOMAINS, HERE
 
 MIXTURE = "tiny"
 MOUNTED_AT = "file:///moe/artifacts"
 SERVE = HERE / "serve"
 ROLLOUTS = HERE / "rollouts"
 SETTINGS = HERE / "settings.yaml"
+GOLDEN_PER_DOMAIN = 12
+"""Sequences of 256 bytes: enough to tell versions apart, few enough for a minute of one core."""
 
 # Expert and version: where the tensors are. The broken ones are made on the spot.
 VERSIONS: Mapping[tuple[str, str], Path | None] = {
@@ -50,6 +53,8 @@ def publish(out: Path, say: Callable[[str], None] = print) -> Mapping[Path, str]
     say("v1 of everything")
     _split(base, "--mixture", MIXTURE, "--dense", f"dense={dense}")
     made = {SERVE / file.name: file.read_text() for file in _manifests(base)}
+    say("the golden set")
+    _make_golden(base)
     for (expert, version), source in VERSIONS.items():
         folder = base / f"{expert}-{version}"
         say(f"{version} of {expert}")
@@ -92,6 +97,13 @@ def _split(out: Path, *options: str) -> None:
     command = [sys.executable, "-m", "moe_artifacts", "split", str(HERE / "checkpoint"), str(out)]
     settings = ("--manifests", str(SETTINGS))
     subprocess.run([*command, *options, *prefix, *settings], check=True, stdout=subprocess.DEVNULL)
+
+
+def _make_golden(out: Path) -> None:
+    texts = [str(HERE / "heldout" / f"{domain}.txt") for domain in DOMAINS]
+    options = ("--bytes", "--limit", str(GOLDEN_PER_DOMAIN))
+    command = [sys.executable, "-m", "moe_artifacts", "golden", str(out), *texts, *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def _broken(expert: str, folder: Path) -> Path:

@@ -1,7 +1,8 @@
 """Lets a model run its experts through the routers of a mixture.
 
-`RouterClient` speaks numpy and needs neither torch nor transformers; `attach`, `use_local` and
-`load_trunk` bring a transformers model to it, and load torch only when they are asked for.
+`RouterClient` speaks numpy and needs neither torch nor transformers; `attach`, `generate`,
+`use_local` and `load_trunk` bring a transformers model to it, and load torch only when they are
+asked for.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from moe_client.errors import (
     MoeError,
     NotFound,
     Overloaded,
+    Repinned,
     Unavailable,
 )
 from moe_client.messages import Answer, Choice, Outcome, Rows, Sequence
 from moe_client.mixture import Gate, Mixture
+from moe_client.repin import OnRepin
+from moe_client.worth import Worth
 
 if TYPE_CHECKING:
     from moe_client.attachment import Attachment, attach
+    from moe_client.generation import Generated, generate
     from moe_client.local import use_local
     from moe_client.trunk import load_trunk
 
@@ -35,26 +40,33 @@ __all__ = [
     "Closed",
     "DeadlineExceeded",
     "Gate",
+    "Generated",
     "InvalidRequest",
     "MalformedAnswer",
     "Mismatch",
     "Mixture",
     "MoeError",
     "NotFound",
+    "OnRepin",
     "Outcome",
     "Overloaded",
+    "Repinned",
     "RouterClient",
     "Rows",
     "Sequence",
     "Unavailable",
+    "Worth",
     "attach",
+    "generate",
     "load_trunk",
     "use_local",
 ]
 
 _WITH_TORCH = {
     "Attachment": "attachment",
+    "Generated": "generation",
     "attach": "attachment",
+    "generate": "generation",
     "load_trunk": "trunk",
     "use_local": "local",
 }

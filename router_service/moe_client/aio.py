@@ -1,7 +1,7 @@
 """The client of a mixture's routers: hidden states in, hidden states out, in numpy.
 
-It carries out what `retry` decides: sends, waits, sends again elsewhere, until the answer or the
-deadline. Free of torch and transformers, so that load generators and other runtimes can use it.
+Holds the connections, and the requests on their way (`asking`) over them. Free of torch and
+transformers, so that load generators and other runtimes can use it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from moe_client import retry
+from moe_client.asking import Request
 from moe_client.channel import MAX_MESSAGE_BYTES, connect
-from moe_client.errors import Closed, InvalidRequest, MoeError, from_code, from_number
+from moe_client.errors import Closed, InvalidRequest, from_code
 from moe_client.messages import (
     Answer,
     Choice,
@@ -27,9 +28,10 @@ from moe_client.messages import (
     read_answer,
 )
 from moe_client.mixture import Mixture
-from moe_client.pipe import Answered, Event, Pipe
-from moe_client.retry import Fail, Health, Progress, Refused, Send
+from moe_client.reporter import Reporter
+from moe_client.retry import Health
 from moe_client.router import ABSENT, PROBE_TIMEOUT_S, Router
+from moe_client.worth import Worth
 from moeops.v1.router_pb2 import RowsResponse
 
 if TYPE_CHECKING:
@@ -78,7 +80,10 @@ class RouterClient:
             name: Router(name, mixture, lambda address: connect(address, credentials))
             for name in names
         }
-        self._requests: set[_Request] = set()
+        self._reporter = Reporter(
+            lambda address, *rest: self._routers[address].report(*rest), lambda: self.health
+        )
+        self._requests: set[Request] = set()
         self._closed = False
 
     @property
@@ -109,11 +114,29 @@ class RouterClient:
         response = await self._ask("Route", encode, rows, timeout_s or self.timeout_s)
         return read_answer(response, rows)
 
+    async def report(self, worth: Worth) -> None:
+        """Take in what a session's answers were worth; it is sent later, within some seconds.
+
+        Does not wait for a router; `reported` and `unreported` count sums taken and dropped.
+        """
+        self._reporter.add(await self._name(), worth)
+
+    @property
+    def reported(self) -> int:
+        """Reports that a router took."""
+        return self._reporter.sent
+
+    @property
+    def unreported(self) -> int:
+        """Reports that no router took, or that were too many."""
+        return self._reporter.dropped
+
     async def close(self) -> None:
         """End all connections; requests in flight fail with Closed."""
         self._closed = True
         for request in self._requests:
             request.fail(Closed("the client was closed"))
+        await self._reporter.close()
         await asyncio.sleep(0)
         for router in self._routers.values():
             await router.close()
@@ -157,7 +180,7 @@ class RouterClient:
                 f"a message holds at most {MAX_MESSAGE_BYTES - _MARGIN_BYTES}"
             )
         session = rows.sequences[0].session if rows.sequences else ""
-        request = _Request(self._routers, rpc, encode, session, timeout_s)
+        request = Request(self._routers, rpc, encode, session, timeout_s)
         self._requests.add(request)
         try:
             return await request.run()
@@ -165,86 +188,3 @@ class RouterClient:
             self._requests.discard(request)
             self.retries += max(request.progress.sent - 1, 0)
             request.end()
-
-
-class _Request:
-    """One request from its first message to its answer."""
-
-    def __init__(
-        self,
-        routers: dict[str, Router],
-        rpc: str,
-        encode: Encode,
-        session: str,
-        timeout_s: float,
-    ) -> None:
-        self.progress = Progress(session)
-        self._routers = routers
-        self._rpc = rpc
-        self._encode = encode
-        self._loop = asyncio.get_running_loop()
-        self._timeout_s = timeout_s
-        self._deadline = self._loop.time() + timeout_s
-        self._events: asyncio.Queue[tuple[int, Event] | MoeError] = asyncio.Queue()
-        self._timers = [self._loop.call_at(self._deadline, self._expire)]
-        self._attempts: list[tuple[Pipe, int]] = []
-
-    async def run(self) -> RowsResponse:
-        """Return the first good answer. Raises MoeError."""
-        self.progress, send = retry.first(self.progress, self._health())
-        self._send(send.address)
-        left: set[int] = set()  # attempts that were given up, though they may still be answered
-        while not isinstance(told := await self._events.get(), MoeError):
-            attempt, event = told
-            if isinstance(event, Answered) and not event.response.HasField("failure"):
-                return event.response
-            if attempt in left:
-                continue
-            left.add(attempt)
-            setback = _refusal(event) if isinstance(event, Answered) else event
-            self.progress, step = retry.after(
-                self.progress, setback, self._health(), random.random()
-            )
-            if isinstance(step, Fail):
-                raise step.error
-            self._schedule(step)
-        raise told
-
-    def fail(self, error: MoeError) -> None:
-        """Give up, whatever is under way."""
-        self._events.put_nowait(error)
-
-    def end(self) -> None:
-        """Whatever still comes is of no interest."""
-        for timer in self._timers:
-            timer.cancel()
-        for pipe, request_id in self._attempts:
-            pipe.forget(request_id)
-
-    def _health(self) -> dict[str, Health]:
-        return {address: router.health for address, router in self._routers.items()}
-
-    def _expire(self) -> None:
-        self.fail(retry.expired(self.progress, self._timeout_s))
-
-    def _schedule(self, step: Send) -> None:
-        if step.delay_s == 0:
-            self._send(step.address)
-        else:
-            self._timers.append(self._loop.call_later(step.delay_s, self._send, step.address))
-
-    def _send(self, address: str) -> None:
-        left_ms = max(int((self._deadline - self._loop.time()) * 1000), 1)
-        pipe = self._routers[address].pipe(self._rpc)
-        attempt = len(self._attempts)
-
-        def tell(event: Event) -> None:
-            self._events.put_nowait((attempt, event))
-
-        self._attempts.append((pipe, pipe.send(self._encode, left_ms, tell)))
-
-
-def _refusal(event: Answered) -> Refused:
-    failure = event.response.failure
-    error = from_number(failure.code, failure.message, event.response.epoch)
-    return Refused(event.address, error, failure.retry_after_ms / 1000)

@@ -8,10 +8,9 @@ combined. Sessions, checks and transport are decided elsewhere; this module puts
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,33 +20,20 @@ import torch
 from moe_client.agreement import check_digests, check_shape
 from moe_client.aio import DEFAULT_TIMEOUT_S
 from moe_client.alignment import align
-from moe_client.calls import Caches, Call, fresh, make_call, named, shape_of
+from moe_client.calls import Caches, Call, fresh, holds_rows, make_call, named, shape_of
 from moe_client.client import RouterClient
+from moe_client.counters import Counters
 from moe_client.errors import InvalidRequest, MoeError
-from moe_client.messages import Choice, Rows
+from moe_client.losses import LossWatch
+from moe_client.messages import Answer, Choice, Rows
 from moe_client.mixture import Mixture
 from moe_client.remote import REMOTE, place, remove
+from moe_client.repin import OnRepin, objection
+from moe_client.scope import Names, Note, Scope
 from moe_client.sessions import SessionBook, SessionState
 from moe_client.site import find_sites
 from moe_client.tensors import to_numpy, to_torch
-
-Names = str | Sequence[str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """What an attachment has done. A request is one message of one layer."""
-
-    requests: int = 0
-    rows: int = 0
-    failed: int = 0
-    retries: int = 0
-    degraded_requests: int = 0
-    repins: int = 0
-
-    def plus(self, more: Counters) -> Counters:
-        """Return the sums."""
-        return Counters(*(sum(pair) for pair in zip(astuple(self), astuple(more), strict=True)))
+from moe_client.worth import Worth
 
 
 def attach(
@@ -59,12 +45,18 @@ def attach(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     credentials: grpc.ChannelCredentials | None = None,
     digests: bool = True,
+    forced: Mapping[str, str] | None = None,
+    on_repin: OnRepin = OnRepin.REPREFILL,
+    report_outcomes: bool = False,
 ) -> Attachment:
     """Run the experts of `model` at these routers, until the attachment is detached.
 
     `mixture` may be left out where the routers serve one only. `session` names the sequences of
     every batch (see `Attachment.sessions`). Each layer's request ends within `timeout_s`.
     `digests=False` skips the comparison of trunk and gate, which reads all of the trunk.
+    `forced` are versions by expert (see `Attachment.forced`), `on_repin` says what follows when a
+    session loses a version (see `OnRepin`). With `report_outcomes` the routers are told, beside
+    all requests, the loss of the tokens that sessions read: evidence for rollouts.
     Raises Mismatch where the model is not the mixture's, naming both values; InvalidRequest where
     it has no experts to attach; Unavailable where no router answers.
     """
@@ -74,6 +66,7 @@ def attach(
     client = RouterClient(
         addresses, mixture=mixture or "", timeout_s=timeout_s, credentials=credentials
     )
+    scope = Scope(session, forced)
     try:
         served = client.describe()
         check_shape(model, sites, served)
@@ -83,7 +76,7 @@ def attach(
         client.close()
         raise
     align(model)
-    return Attachment(model, client, served, session)
+    return Attachment(model, client, served, scope, OnRepin(on_repin), reporting=report_outcomes)
 
 
 class Attachment:
@@ -98,16 +91,20 @@ class Attachment:
         model: Any,
         client: RouterClient,
         mixture: Mixture,
-        session: Names,
+        scope: Scope,
+        on_repin: OnRepin,
+        *,
+        reporting: bool,
     ) -> None:
         self.mixture = mixture
+        self.on_repin = on_repin
+        self.reporting = reporting
         self._model = model
         self._client = client
         self._book = SessionBook()
         self._caches = Caches()
-        self._names: ContextVar[str | Sequence[str] | None] = ContextVar(
-            "sessions", default=session
-        )
+        self._scope = scope
+        self._losses = LossWatch()
         self._thread = threading.local()
         self._lock = threading.Lock()
         self._counters = Counters()
@@ -119,21 +116,28 @@ class Attachment:
             base.register_forward_pre_hook(self._begin, with_kwargs=True),
             base.register_forward_hook(self._end, with_kwargs=True, always_call=True),
         ]
+        if reporting:
+            self._hooks.append(model.register_forward_hook(self._measure, with_kwargs=True))
         self._before = model.get_experts_implementation()
         model.set_experts_implementation(REMOTE)
 
-    @contextmanager
-    def sessions(self, names: str | Sequence[str]) -> Iterator[None]:
+    def sessions(self, names: str | Sequence[str]) -> AbstractContextManager[None]:
         """Name the sequences of the batches that are computed inside, in this context.
 
         A session named again goes on where it was: with the versions that it began with. Without
         names a session is new with each KV cache, and lasts as long as that.
         """
-        token = self._names.set(names)
-        try:
-            yield
-        finally:
-            self._names.reset(token)
+        return self._scope.sessions(names)
+
+    def forced(self, versions: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Have the rows of calls inside computed by these versions (sha256 by expert), in this
+        context, whatever their sessions' pins say: to compare versions. The routing table must
+        name each for its expert; else routers refuse the call."""
+        return self._scope.forced(versions)
+
+    def choices(self, note: Note) -> AbstractContextManager[None]:
+        """Tell `note` of each layer's choice of experts in the calls inside, in this context."""
+        return self._scope.choices(note)
 
     def session(self, name: str) -> SessionState:
         """Return what has happened to a session so far."""
@@ -142,6 +146,19 @@ class Attachment:
     def forget(self, name: str) -> None:
         """End a session: its name begins a new one from now on."""
         self._book.forget(name)
+
+    def report(
+        self, name: str, *, tokens: int = 0, loss_bits: float = 0.0, score: float | None = None
+    ) -> None:
+        """Tell the routers, later and beside all requests, what a session's answers were worth.
+
+        `loss_bits` is next-token loss summed over `tokens`; a `score` is any number, higher being
+        better. Call it as often as there is news. Raises InvalidRequest where no router has
+        answered the session, or for numbers that are not finite.
+        """
+        scores, total = (0, 0.0) if score is None else (1, score)
+        token = self._book.state(name).start_token
+        self._client.report(Worth(name, token, tokens, loss_bits, scores, total))
 
     @property
     def last(self) -> tuple[SessionState, ...]:
@@ -153,7 +170,12 @@ class Attachment:
     def counters(self) -> Counters:
         """What was done since the model was attached."""
         with self._lock:
-            return replace(self._counters, retries=self._client.retries)
+            return replace(
+                self._counters,
+                retries=self._client.retries,
+                reported=self._client.reported,
+                unreported=self._client.unreported,
+            )
 
     def detach(self) -> None:
         """Give the model its own experts back and end the connections. Once more does nothing."""
@@ -186,6 +208,7 @@ class Attachment:
         Raises MoeError.
         """
         call = getattr(self._thread, "call", None) or Call(fresh(1), len(hidden), (len(hidden),))
+        self._scope.tell(layer, index)
         if len(hidden) != call.rows:
             raise InvalidRequest(
                 f"layer {layer} was given {len(hidden)} rows; the call has {call.rows}"
@@ -209,7 +232,8 @@ class Attachment:
         gate = self.mixture.gate_of(layer)
         assert gate is not None  # checked when the model was attached
         parts = zip(call.sessions, call.counts, strict=True)
-        sequences = tuple(self._book.ask(name, count) for name, count in parts if count)
+        forced = self._scope.versions
+        sequences = tuple(self._book.ask(name, count, forced) for name, count in parts if count)
         rows = Rows(layer, to_numpy(hidden), sequences)
         choice = Choice(gate.sha256, to_numpy(index.to(torch.int32)), to_numpy(weights))
         try:
@@ -218,11 +242,17 @@ class Attachment:
             self._count(Counters(requests=1, failed=1))
             raise
         self._book.record(rows, answer)
+        self._count_answer(rows, answer)
+        began_before = call.cached or layer != self._sites[0].layer
+        if error := objection(self.on_repin, rows, answer, began_before=began_before):
+            raise error
+        return to_torch(answer.hidden, hidden)
+
+    def _count_answer(self, rows: Rows, answer: Answer) -> None:
         degraded = any(outcome.degraded_ppm for outcome in answer.outcomes)
         repins = sum(len(outcome.repinned_experts) for outcome in answer.outcomes)
         done = Counters(1, len(rows.hidden), degraded_requests=int(degraded), repins=repins)
         self._count(done)
-        return to_torch(answer.hidden, hidden)
 
     def _count(self, more: Counters) -> None:
         with self._lock:
@@ -233,17 +263,28 @@ class Attachment:
         if shape is None:
             return
         batch, length = shape
-        names = self._names.get()
-        if names is None:
-            sessions = self._caches.sessions(kwargs.get("past_key_values"), batch)
-        else:
-            sessions = named(names, batch)
-        self._thread.call = make_call(sessions, length, kwargs.get("attention_mask"))
+        cache, names = kwargs.get("past_key_values"), self._scope.names
+        sessions = self._caches.sessions(cache, batch) if names is None else named(names, batch)
+        mask, cached = kwargs.get("attention_mask"), holds_rows(cache)
+        self._thread.call = make_call(sessions, length, mask, cached=cached)
 
     def _end(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         call: Call | None = getattr(self._thread, "call", None)
         if call is None:
             return
         self._thread.call, self._thread.last = None, call
-        if self._names.get() is None:
+        if self._scope.names is None:
             self._caches.remember(getattr(out, "past_key_values", None), call.sessions)
+
+    def _measure(
+        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> None:
+        """Report the loss of what was read, but not where it is of several versions or of none."""
+        call: Call | None = getattr(self._thread, "last", None)
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if call is None:
+            return
+        for name, loss in self._losses.losses(call, ids, getattr(out, "logits", None)):
+            state = self._book.state(name)
+            if not state.degraded and not state.repinned_experts and state.start_token:
+                self.report(name, tokens=loss.tokens, loss_bits=loss.bits)

@@ -23,13 +23,15 @@ from moe_client.errors import InvalidRequest
 class Call:
     """One forward call: `counts` are the rows of each session that are not padding.
 
-    `kept` (rows,) says which rows those are; None where all are.
+    `kept` (rows,) says which rows those are; None where all are. `cached` says whether a KV cache
+    holds what was computed before.
     """
 
     sessions: tuple[str, ...]
     rows: int
     counts: tuple[int, ...]
     kept: torch.Tensor | None = None
+    cached: bool = False
 
 
 def shape_of(kwargs: Mapping[str, Any], args: Sequence[Any]) -> tuple[int, int] | None:
@@ -42,7 +44,12 @@ def shape_of(kwargs: Mapping[str, Any], args: Sequence[Any]) -> tuple[int, int] 
     return None if given is None else (int(given.shape[0]), int(given.shape[1]))
 
 
-def make_call(sessions: Sequence[str], length: int, mask: Any) -> Call:
+def holds_rows(cache: Any) -> bool:
+    """Say whether a KV cache has anything in it; None has not."""
+    return cache is not None and int(cache.get_seq_length()) > 0
+
+
+def make_call(sessions: Sequence[str], length: int, mask: Any, *, cached: bool = False) -> Call:
     """Return the call of a batch. `mask` (batch, past + length) holds 0 for padding, or is None.
 
     A mask of any other form (one that transformers has already expanded) hides no rows.
@@ -50,12 +57,12 @@ def make_call(sessions: Sequence[str], length: int, mask: Any) -> Call:
     batch = len(sessions)
     rows = batch * length
     if not isinstance(mask, torch.Tensor) or mask.ndim != 2 or mask.shape[1] < length:
-        return Call(tuple(sessions), rows, (length,) * batch)
+        return Call(tuple(sessions), rows, (length,) * batch, cached=cached)
     real = mask[:, -length:].bool().cpu()  # (batch, length)
     if bool(real.all()):
-        return Call(tuple(sessions), rows, (length,) * batch)
+        return Call(tuple(sessions), rows, (length,) * batch, cached=cached)
     counts = tuple(int(count) for count in real.sum(dim=1))
-    return Call(tuple(sessions), rows, counts, real.flatten())
+    return Call(tuple(sessions), rows, counts, real.flatten(), cached)
 
 
 def fresh(count: int) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from moe_client import aio
 from moe_client.messages import Answer, Choice, Rows
 from moe_client.mixture import Mixture
 from moe_client.retry import Health
+from moe_client.worth import Worth
 
 T = TypeVar("T")
 
@@ -76,6 +77,16 @@ class RouterClient:
         """Messages sent again, since the client was made."""
         return self._client.retries
 
+    @property
+    def reported(self) -> int:
+        """Reports that a router took."""
+        return self._client.reported
+
+    @property
+    def unreported(self) -> int:
+        """Reports that no router took, or that were too many."""
+        return self._client.unreported
+
     def describe(self, *, timeout_s: float | None = None) -> Mixture:
         """Return what the routers serve. Raises MoeError."""
         return self._thread.submit(self._client.describe(timeout_s=timeout_s)).result()
@@ -93,6 +104,10 @@ class RouterClient:
         """Return the answer to rows whose experts the router is to choose. Raises MoeError."""
         work = self._client.route(rows, trunk_sha256=trunk_sha256, timeout_s=timeout_s)
         return self._thread.submit(work).result()
+
+    def report(self, worth: Worth) -> None:
+        """Take in what a session's answers were worth; waits for nothing, raises nothing."""
+        self._thread.submit(self._client.report(worth))
 
     def close(self) -> None:
         """End all connections; requests in flight fail with Closed. Once more does nothing."""

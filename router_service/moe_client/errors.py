@@ -5,6 +5,7 @@ Codes are gRPC's canonical ones. Nothing here decides whether to try again; `ret
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -69,6 +70,19 @@ class MalformedAnswer(MoeError):
     """A router answered with something that does not fit the question."""
 
     code = grpc.StatusCode.DATA_LOSS
+
+
+class Repinned(MoeError):
+    """Sessions of the call lost versions of experts; what their KV caches hold is of those.
+
+    `experts` are, by session, the experts whose version is gone. The sessions themselves go on.
+    """
+
+    code = grpc.StatusCode.ABORTED
+
+    def __init__(self, message: str, experts: Mapping[str, Sequence[str]], epoch: int = 0) -> None:
+        super().__init__(message, epoch=epoch)
+        self.experts = experts
 
 
 class Closed(MoeError):

@@ -27,11 +27,15 @@ MAX_SESSION_BYTES = 128
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """The rows of one session within a question. `start_token` is what its first answer gave."""
+    """The rows of one session within a question. `start_token` is what its first answer gave.
+
+    `forced` are (expert, sha256): versions that must compute the rows, whatever the pins say.
+    """
 
     session: str
     rows: int
     start_token: bytes = b""
+    forced: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,12 @@ def read_answer(response: RowsResponse, rows: Rows) -> Answer:
 
 def _sequences(rows: Rows) -> list[router_pb2.SequenceRows]:
     return [
-        router_pb2.SequenceRows(session=s.session, start_token=s.start_token, rows=s.rows)
+        router_pb2.SequenceRows(
+            session=s.session,
+            start_token=s.start_token,
+            rows=s.rows,
+            forced=[router_pb2.ForcedVersion(expert_id=e, sha256=d) for e, d in s.forced],
+        )
         for s in rows.sequences
     ]
 

@@ -15,7 +15,12 @@ import grpc
 from moe_client.errors import Closed
 from moe_client.pipe import Pipe
 from moe_client.retry import Health
-from moeops.v1.router_pb2 import DescribeMixtureRequest, DescribeMixtureResponse
+from moeops.v1.router_pb2 import (
+    DescribeMixtureRequest,
+    DescribeMixtureResponse,
+    ReportOutcomeRequest,
+    ReportOutcomeResponse,
+)
 
 FIRST_PROBE_S = 0.25
 LONGEST_PROBE_S = 4.0
@@ -69,6 +74,16 @@ class Router:
                 DescribeMixtureRequest(mixture=self._mixture), timeout=timeout_s
             )
             return answer
+
+    async def report(self, message: ReportOutcomeRequest, timeout_s: float) -> None:
+        """Tell what answers were worth. Raises grpc.aio.AioRpcError."""
+        async with self._connect(self.address) as channel:
+            tell = channel.unary_unary(
+                _SERVICE + "ReportOutcome",
+                request_serializer=ReportOutcomeRequest.SerializeToString,
+                response_deserializer=ReportOutcomeResponse.FromString,
+            )
+            await tell(message, timeout=timeout_s)
 
     def heard(self) -> None:
         """Something came from the router."""

@@ -16,6 +16,9 @@ from moe_client.messages import Answer, Outcome, Rows, Sequence
 
 DEFAULT_LIMIT = 65_536
 
+Forced = tuple[tuple[str, str], ...]
+"""(expert, sha256) of versions that are wanted whatever the pins say."""
+
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
@@ -62,9 +65,9 @@ class SessionBook:
         self._states: OrderedDict[str, SessionState] = OrderedDict()
         self._lock = threading.Lock()
 
-    def ask(self, session: str, rows: int) -> Sequence:
+    def ask(self, session: str, rows: int, forced: Forced = ()) -> Sequence:
         """Return this session's part of a question, with the token that it has by now."""
-        return Sequence(session, rows, self.state(session).start_token)
+        return Sequence(session, rows, self.state(session).start_token, forced)
 
     def record(self, rows: Rows, answer: Answer) -> None:
         """Take in what an answer says of the sessions that were asked about."""

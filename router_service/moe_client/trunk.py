@@ -1,6 +1,7 @@
 """Loads a model without its experts: all that a client of a mixture needs to have in memory.
 
-Experts stay on the meta device, as shapes; nothing of them is read from disk.
+Experts stay on the meta device, as shapes; nothing of them is read from disk, where they need
+not be: the trunk's folder that `moe split` writes does as well as the whole checkpoint.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ _GENERATION = "generation_config.json"
 def load_trunk(checkpoint: str | Path, *, dtype: torch.dtype | None = None) -> Any:
     """Return the model of a Mixtral checkpoint in eval mode, its experts on the meta device.
 
-    `dtype` is that of the checkpoint's gates unless given. Raises BadCheckpoint where the
-    directory holds no such checkpoint, or where it lacks a tensor of the trunk.
+    `checkpoint` is a whole one, or a folder with its trunk alone. `dtype` is that of the gates
+    unless given. Raises BadCheckpoint where the directory holds no such checkpoint, or where it
+    lacks a tensor of the trunk.
     """
     directory = Path(checkpoint)
     opened = open_checkpoint(directory)

@@ -17,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from transformers import MixtralForCausalLM
 
 from moe_artifacts.artifact import read_expert, read_metadata, sha256_of_file
+from moe_artifacts.checkpoint import open_checkpoint
 from moe_artifacts.errors import BadCheckpoint, Refused
 from moe_artifacts.index import Index
 from moe_artifacts.plan import Replacement, Request, make_plan
 from moe_artifacts.split import Fate, Summary, split
+from moe_artifacts.trunk import trunk_sha256
 from tests.artifacts.models import (
     EXPERTS,
     assemble,
@@ -30,6 +32,7 @@ from tests.artifacts.models import (
     make_model,
     save_expert,
     slices_of,
+    to_torch,
     trunk_of,
 )
 
@@ -142,7 +145,7 @@ def test_the_manifests_say_what_the_cluster_needs(
             "hiddenSize": 16,
             "layers": 2,
             "dtype": "BFloat16",
-            "trunk": {"sha256": trunk_of(model)},
+            "trunk": {"uri": "https://host/a/trunk", "sha256": trunk_of(model)},
         },
     }
     sha256 = digests(index)
@@ -174,6 +177,51 @@ def test_the_manifests_say_what_the_cluster_needs(
         "experts": [{"id": "e0"}, {"id": "e1"}, {"id": "e2"}, {"id": "e3"}],
         "policy": {"type": "TopK", "topK": 2},
     }
+
+
+def test_the_trunk_has_a_folder_that_is_a_checkpoint_without_experts(
+    model: MixtralForCausalLM, request_: Request
+) -> None:
+    index = run(request_).index
+    folder = request_.out / "trunk"
+    opened = open_checkpoint(folder)
+    assert trunk_sha256(opened.trunk()) == index.trunk_sha256 == trunk_of(model)
+    assert index.trunk_uri == f"{request_.uri_prefix}/trunk"
+    config = (request_.checkpoint / "config.json").read_bytes()
+    assert (folder / "config.json").read_bytes() == config
+    assert not [name for name in opened.files if ".experts." in name]
+    for layer, block in enumerate(model.model.layers):
+        assert torch.equal(to_torch(opened.gate(layer).copy()), block.mlp.gate.weight)
+    with pytest.raises(BadCheckpoint, match="has no tensor"):
+        opened.expert(0)
+
+
+def test_a_damaged_trunk_is_written_again_and_a_whole_one_is_kept(request_: Request) -> None:
+    run(request_)
+    weights = request_.out / "trunk" / "model.safetensors"
+    before, written = weights.read_bytes(), weights.stat().st_mtime_ns
+    run(request_)
+    assert weights.stat().st_mtime_ns == written
+    weights.write_bytes(before[:-1])
+    run(request_)
+    assert weights.read_bytes() == before
+
+
+def test_a_trunk_that_did_not_change_stays_where_it_is(request_: Request, tmp_path: Path) -> None:
+    base = run(request_).index
+    there = "file:///elsewhere"
+    second = replace(request_, out=tmp_path / "2", base=request_.out, uri_prefix=there)
+    index = run(second).index
+    assert index.trunk_uri == base.trunk_uri
+    assert set(tree(second.out)) == {"index.json"}
+    model = make_model()
+    with torch.no_grad():
+        model.model.layers[0].mlp.gate.weight.mul_(2)
+    model.save_pretrained(tmp_path / "in3")
+    third = replace(second, checkpoint=tmp_path / "in3", out=tmp_path / "3", base=second.out)
+    index = run(third).index
+    assert (index.trunk_sha256, index.trunk_uri) == (base.trunk_sha256, f"{there}/trunk")
+    assert manifest(third.out, "mixture")["spec"]["trunk"]["uri"] == f"{there}/trunk"
 
 
 def test_the_index_comes_back_as_it_was_written(request_: Request) -> None:

@@ -154,6 +154,8 @@ def test_verify_finds_a_file_that_is_not_the_one_listed(
         pytest.param("split . x --uri-prefix /a", "it must be file:///path, http", id="prefix"),
         pytest.param("split . x --replace E1=f", "--replace: it is 'E1'", id="replaced id"),
         pytest.param("split . x --only e0,,e1", "--only: it is ''", id="empty id"),
+        pytest.param("golden x", "required: INPUT", id="no text"),
+        pytest.param("golden x y --length 0", "--length: it is '0'", id="no length"),
         pytest.param("inspect x -o yaml", "invalid choice: 'yaml'", id="output"),
         pytest.param("verify x --sha256 abc", "it is 'abc'; it must be 64", id="digest"),
     ],
@@ -184,7 +186,7 @@ def test_a_failure_is_one_sentence(
     assert complaints.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", [[], ["split"], ["inspect"], ["verify"]], ids=str)
+@pytest.mark.parametrize("command", [[], ["split"], ["golden"], ["inspect"], ["verify"]], ids=str)
 def test_help_is_there(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0

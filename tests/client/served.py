@@ -9,13 +9,15 @@ are spread over the workers, with one replica each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moe_artifacts.artifact import encode, read_expert
 from moe_artifacts.index import Index
 from moe_artifacts.plan import Request, make_plan
 from moe_artifacts.split import split
@@ -37,6 +39,7 @@ class Served:
     table: TableFile
     workers: list[WorkerProcess] = field(default_factory=list)
     routers: list[RouterProcess] = field(default_factory=list)
+    seconds: dict[str, Version] = field(default_factory=dict)
 
     @property
     def addresses(self) -> list[str]:
@@ -57,15 +60,25 @@ def serve(
     workers: int = 2,
     routers: int = 1,
     spread: bool = False,
+    tried: Mapping[str, float] | None = None,
 ) -> Iterator[Served]:
-    """Split, start everything, wait until all is routable."""
+    """Split, start everything, wait until all is routable.
+
+    `tried` has experts whose down projections, times a factor, are a second version of them that
+    workers hold too; `Served.seconds` names those.
+    """
     index = split_into(checkpoint, directory / "artifacts", dtype)
     table = TableFile(directory / "table.yaml", table_of(index, top_k_of(checkpoint)))
     served = Served(index, table)
+    for expert_id, factor in (tried or {}).items():
+        served.seconds[expert_id] = scale(index, directory / "artifacts", expert_id, factor)
+    held = assignment(index) + [
+        assigned(expert_id, version, index.layers) for expert_id, version in served.seconds.items()
+    ]
     with ExitStack() as stack:
         starting = [
-            worker_process.spawn(assigned, index.hidden_size, dtype=dtype)
-            for assigned in _share(assignment(index), workers, spread)
+            worker_process.spawn(part, index.hidden_size, dtype=dtype)
+            for part in _share(held, workers, spread)
         ]
         with ThreadPoolExecutor(workers) as pool:
             served.workers.extend(pool.map(stack.enter_context, starting))
@@ -75,7 +88,7 @@ def serve(
                 mixture=MIXTURE, table_file=str(table.path), workers=links
             )
             served.routers.append(stack.enter_context(listening))
-        digests = [entry.sha256 for entry in index.entries if entry.role is not None]
+        digests = [part["sha256"] for part in held]
         for router in served.routers:
             router.wait_until_routable(digests, workers=1 if spread else workers)
         yield served
@@ -91,8 +104,36 @@ def split_into(checkpoint: Path, out: Path, dtype: str) -> Index:
     return split(make_plan(request), lambda count: None).index
 
 
+def scale(index: Index, artifacts: Path, expert_id: str, factor: float) -> Version:
+    """Write a version of an expert whose down projections are larger by a power of two."""
+    entry = index.entry(expert_id)
+    assert entry is not None
+    assert entry.file is not None
+    expert = read_expert(artifacts / entry.file)
+
+    def look_up(name: str) -> Any:
+        _, layer, projection = name.split(".")
+        tensor = getattr(expert.layers[int(layer)], projection)
+        return tensor * tensor.dtype.type(factor) if projection == "down_proj" else tensor
+
+    content = b"".join(bytes(piece) for piece in encode(expert.metadata, look_up))
+    path = artifacts / f"{expert_id}-tried.safetensors"
+    path.write_bytes(content)
+    return Version("tried", hashlib.sha256(content).hexdigest(), path.resolve().as_uri())
+
+
 def top_k_of(checkpoint: Path) -> int:
     return make_plan(Request(checkpoint, checkpoint, MIXTURE)).checkpoint.architecture.top_k
+
+
+def assigned(expert_id: str, version: Version, layers: int) -> dict[str, Any]:
+    return {
+        "expertId": expert_id,
+        "version": version.version,
+        "uri": version.uri,
+        "sha256": version.sha256,
+        "layers": list(range(layers)),
+    }
 
 
 def assignment(index: Index) -> list[dict[str, Any]]:

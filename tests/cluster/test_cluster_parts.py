@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster import daemon, environment, golang, install, kind, node_image
+from cluster import images as cluster_images
 from cluster.places import Places
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +102,7 @@ def test_the_node_image_is_known_by_its_sources(tmp_path: Path) -> None:
     assert len({before, renamed, node_image.sources_digest(tmp_path)}) == 3
 
 
-IMAGES = {name: f"moeops/{name}:0123" for name in ("operator", "router", "worker")}
+IMAGES = {name: f"moeops/{name}:0123" for name in cluster_images.PROGRAMS}
 
 
 def test_the_operators_manifests_name_all_images() -> None:

@@ -1,0 +1,80 @@
+"""What a caller wishes for the calls inside a block: names of sessions, versions, who listens.
+
+Held in context variables, so that threads and tasks do not see each other's wishes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+from moe_client.errors import InvalidRequest
+from moe_client.sessions import Forced
+
+Names = str | Sequence[str] | None
+Note = Callable[[int, torch.Tensor], None]
+"""Told of a layer and which experts its gate chose, (T, k) rows of the gate's list."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Scope:
+    """The wishes of one attachment; those given here hold where nothing else is said."""
+
+    def __init__(self, session: Names, forced: Mapping[str, str] | None) -> None:
+        self._names: ContextVar[Names] = ContextVar("sessions", default=session)
+        versions = to_forced(forced or {})
+        self._forced: ContextVar[Forced] = ContextVar("forced", default=versions)
+        self._note: ContextVar[Note | None] = ContextVar("note", default=None)
+
+    @property
+    def names(self) -> Names:
+        return self._names.get()
+
+    @property
+    def versions(self) -> Forced:
+        return self._forced.get()
+
+    def tell(self, layer: int, index: torch.Tensor) -> None:
+        """Tell whoever listens of a layer's choices."""
+        if (note := self._note.get()) is not None:
+            note(layer, index)
+
+    @contextmanager
+    def sessions(self, names: str | Sequence[str]) -> Iterator[None]:
+        token = self._names.set(names)
+        try:
+            yield
+        finally:
+            self._names.reset(token)
+
+    @contextmanager
+    def forced(self, versions: Mapping[str, str]) -> Iterator[None]:
+        token = self._forced.set(to_forced(versions))
+        try:
+            yield
+        finally:
+            self._forced.reset(token)
+
+    @contextmanager
+    def choices(self, note: Note) -> Iterator[None]:
+        token = self._note.set(note)
+        try:
+            yield
+        finally:
+            self._note.reset(token)
+
+
+def to_forced(versions: Mapping[str, str]) -> Forced:
+    """Return versions by expert as a request has them. Raises InvalidRequest."""
+    for expert, sha256 in versions.items():
+        if not expert or not _SHA256.fullmatch(sha256):
+            raise InvalidRequest(
+                f"forced[{expert!r}] is {sha256!r:.80}; it must be the version's sha256, "
+                "64 lower-case hexadecimal digits"
+            )
+    return tuple(sorted(versions.items()))
