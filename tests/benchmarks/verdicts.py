@@ -15,11 +15,15 @@ import numpy as np
 
 from tests.operator.statistics.recording import TOKENS, record
 from tests.operator.statistics.rollouts import (
+    FEW,
+    OFTEN,
     Canary,
     End,
     Ended,
     Traffic,
+    ever_better,
     median_of,
+    once_only,
     percent,
     repeat,
     roll_out,
@@ -62,6 +66,11 @@ def _cases(traffic: dict[str, Traffic]) -> Iterator[Case]:
     yield "identical: golden set of 512", partial(_golden, identical, 512)
     yield "identical: outcomes, margin 1%", partial(run_canary, identical, narrow)
     yield "identical: outcomes, margin 5%", partial(run_canary, identical, wide)
+    once = partial(run_canary, identical, OFTEN, judge=once_only)
+    yield "identical: each look as if the only one", once
+    for least in (10, 30):
+        sharp = partial(run_canary, identical, FEW, judge=ever_better(least))
+        yield f"identical: gain at 0.025, {least} sessions", sharp
     at = traffic["at the margin of 5%"]
     yield "at the margin of 5%: outcomes", partial(run_canary, at, wide)
     for size in GOLDEN_SIZES:

@@ -53,7 +53,7 @@ class Recording:
     def harmed(self, increase: float) -> Floats:
         """Return losses on the way from stable's to the worse version's, up by `increase`."""
         harm = self.bits["worse"] - self.bits["stable"]
-        return self.bits["stable"] + increase / harm.mean() * harm
+        return np.asarray(self.bits["stable"] + increase / harm.mean() * harm)
 
 
 def record() -> Recording:
@@ -120,7 +120,7 @@ def _kept(model: MixtralForCausalLM, rows: list[list[Tensor]]) -> Iterator[None]
 
 @torch.inference_mode()
 def _drift(stable: Tensors, version: Tensors, inputs: list[Tensor]) -> float:
-    found = []
+    found: list[float] = []
     for layer, rows in enumerate(inputs):
         before, after = _answer(stable, layer, rows), _answer(version, layer, rows)
         found.append(((after - before).norm(dim=-1) / before.norm(dim=-1)).mean().item())

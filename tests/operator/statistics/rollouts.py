@@ -6,14 +6,15 @@ verdicts are those of `moe_operator.quality`, at every look.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from statistics import median
+from statistics import NormalDist, median
 
 import numpy as np
 
-from moe_operator import quality
+from moe_operator import quality, sequential
 from moe_operator.paired import Paired
 from moe_operator.quality import Compared, GoldenResult
 from moe_operator.sequential import Arm, Stratum
@@ -57,6 +58,10 @@ class Canary:
     step_sessions: int = 2_000
     look: int = 200
     most: int = 40_000
+
+
+OFTEN = Canary(margin_percent=0.0, step_sessions=2_000, look=50, most=6_000)
+FEW = Canary(step_sessions=1_200, look=20, most=3_600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,27 @@ def evaluate(
     found = Paired(sequences, float(apart.mean()), float(apart.std(ddof=1)))
     compared = Compared(found, float(stable.mean()), float(candidate.mean()))
     return quality.golden(GoldenResult(compared, {}, 0.0), margin_percent)
+
+
+def once_only(strata: Sequence[Stratum], _margin_percent: float) -> Verdict:
+    """Object at the level of one look, whichever look it is: what the boundary is there to mend."""
+    found = sequential.difference(strata)
+    z = NormalDist().inv_cdf(1 - quality.OBJECTION_ALPHA)
+    if found is not None and found.mean > z * math.sqrt(found.variance):
+        return Verdict(False, "significant, says one look")
+    return Verdict(None, "")
+
+
+def ever_better(least: int = sequential.MIN_SESSIONS) -> Judge:
+    """Return a judge that objects to any gain, by bounds that are tightest with few sessions."""
+
+    def judge(strata: Sequence[Stratum], _margin_percent: float) -> Verdict:
+        found = sequential.difference(strata, least)
+        if found is not None and sequential.bounds(found, quality.PASS_ALPHA, 0.1)[1] < 0:
+            return Verdict(False, "surely better")
+        return Verdict(None, "")
+
+    return judge
 
 
 def run_canary(
