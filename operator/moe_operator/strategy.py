@@ -48,14 +48,14 @@ class Limits:
 class OutcomeLimits:
     """How much worse what clients report may be than of stable, and of how many sessions each."""
 
-    max_loss_increase_percent: float = 1.0
+    max_loss_increase_percent: float = 5.0
     min_sessions: int = 30
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         return cls(
-            percent(reader, "maxLossIncrease", "1%"),
-            reader.integer("minSessions", low=2, default=30),
+            percent(reader, "maxLossIncrease", "5%"),
+            reader.integer("minSessions", low=30, default=30),
         )
 
 

@@ -94,7 +94,7 @@ def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("expert", "spec.rollout.shadowPercent", 101, "a whole number from 0 to 100"),
         ("expert", "spec.rollout.evidenceDeadlineSeconds", 0, "it must be 1 or more"),
         ("expert", "spec.rollout.analysis.maxTailLatencyIncreasePercent", -1, "is -1"),
-        ("expert", "spec.rollout.analysis.outcomes.minSessions", 1, "it must be 2 or more"),
+        ("expert", "spec.rollout.analysis.outcomes.minSessions", 29, "it must be 30 or more"),
         (
             "expert",
             "spec.rollout.analysis.prometheus",
