@@ -146,7 +146,7 @@ def test_evidence_is_as_the_custom_resource_says_where_it_is_not_set() -> None:
     strategy = bare.rollout
     assert (strategy.evidence_deadline_s, strategy.shadow_percent) == (3600, 0)
     assert strategy.limits.max_tail_latency_increase_percent == 400
-    assert (strategy.outcomes, strategy.queries) == (OutcomeLimits(1.0, 30), ())
+    assert (strategy.outcomes, strategy.queries) == (OutcomeLimits(5.0, 30), ())
     read = MixtureSpec.from_body(mixture(evaluation=GOLDEN))
     assert read.evaluation == Evaluation("file:///golden", "7" * 64, 1.0, {})
     assert (read.trunk_uri, read.prometheus, bare.evaluation) == ("", "", None)
