@@ -17,8 +17,10 @@ from typing import Final
 from moe_operator.strategy import Limits
 from moe_operator.world import Window
 
-# Percentages mean nothing of a few: so many errors at least before their share counts.
+# Percentages mean nothing of a few: so many errors at least before their share counts, and the share
+# is taken at its lower bound, one in two thousand, because it is looked at every second.
 _MIN_ERRORS: Final = 3
+_ERRORS_Z: Final = 3.29
 # So many attempts of both versions before medians are compared, and before 99th percentiles are:
 # five beyond them at least.
 _MIN_ATTEMPTS: Final = 20
@@ -91,9 +93,9 @@ def answers_not_finite(seen: Evidence) -> Verdict:
 def too_many_errors(seen: Evidence) -> Verdict:
     errors, limit = errors_seen(seen.candidate), seen.limits.max_error_percent
     candidate, stable = error_percent(seen.candidate), error_percent(seen.stable)
-    few = errors < _MIN_ERRORS or candidate - stable <= limit
+    surely = lowest_percent(errors, attempts_seen(seen.candidate))
     return Verdict(
-        few,
+        errors < _MIN_ERRORS or surely - stable <= limit,
         f"{errors} of {attempts_seen(seen.candidate)} attempts failed, {candidate:.1f}% against "
         f"{stable:.1f}% of stable; maxErrorPercent is {limit}",
     )
@@ -193,6 +195,19 @@ def error_percent(window: Window) -> float:
     """Return the attempts that failed of all, in percent."""
     attempts = attempts_seen(window)
     return min(100 * errors_seen(window) / attempts, 100.0) if attempts else 0.0
+
+
+def lowest_percent(errors: int, attempts: int) -> float:
+    """Return what the share of errors, in percent, surely is at least.
+
+    The lower end of the score interval of a proportion (Wilson 1927, JASA 22).
+    """
+    if not attempts:
+        return 0.0
+    share, z2 = min(errors / attempts, 1.0), _ERRORS_Z**2
+    spread = math.sqrt(share * (1 - share) / attempts + z2 / (4 * attempts**2))
+    low = (share + z2 / (2 * attempts) - _ERRORS_Z * spread) / (1 + z2 / attempts)
+    return 100 * max(low, 0.0)
 
 
 def mean_norm(window: Window) -> float:
