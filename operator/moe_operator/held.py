@@ -71,7 +71,7 @@ def _served_at_once(row: ExpertRow, case: Case) -> Rollout:
         step=0,
         step_began=written(case.now),
         outcome=Outcome.PROMOTED,
-        reason="",
+        reason=str(Why(Reason.PROMOTED, f"{case.wanted.version} is served, with its gate")),
         salt=case.salt(row),
         weights=(*before, WeightSince(case.epoch, 100)),
     )

@@ -130,11 +130,10 @@ def _turn(
     seen: Seen,
     around: _Around,
     settings: Settings,
-    restored: Restored,
 ) -> Turn:
     """Take one expert one step further, as if it were alone."""
-    restored = around.restored.experts.get(expert.meta.name, ())
-    decided = decide(expert, row, seen.revisions, seen.overrides, around.accepted, restored)
+    brought_back = around.restored.experts.get(expert.meta.name, ())
+    decided = decide(expert, row, seen.revisions, seen.overrides, around.accepted, brought_back)
     retried = decided.once is not None and decided.once.action is Action.RETRY
     again = (retried and decided.serve is None) or lifted(row, decided)
     render = partial(worker_template, mixture, expert, expert.version, settings)

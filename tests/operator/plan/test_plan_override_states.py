@@ -85,7 +85,7 @@ def held() -> Simulation:
         (on_trial, "Retry", (2, None), "Lapsed", "revision 2 has not failed: it is Progressing"),
         (promoted, "Retry", (2, None), "Lapsed", "revision 2 has not failed: it is Promoted"),
         (failed, "Retry", (1, None), "Lapsed", "revision 1 is over; revision 2 is newer"),
-        (held, "Retry", (2, None), "Pending", "another Override decides what is served"),
+        (held, "Retry", (2, None), "Pending", "another Override or rollout has to end first"),
     ],
 )
 def test_what_becomes_of_an_override(

@@ -112,6 +112,57 @@ def test_a_gate_comes_back_whole_in_the_same_epoch_as_its_experts() -> None:
     assert table(sim).gates[0].stable.version == "g2"
 
 
+def choosy(version: str, e0: str) -> dict[str, Any]:
+    """Return a Gate that accepts one version of e0 only."""
+    body = gate(["e0", "e1"], version)
+    body["spec"]["experts"][0]["versions"] = [e0]
+    return body
+
+
+def test_a_gate_and_the_only_version_that_it_accepts_come_back_together() -> None:
+    sim = started()
+    sim.put("Gate", choosy("g1", "v1"))
+    sim.run(3)
+    epoch = max(kept.epoch for kept in sim.snapshots.values())
+    sim.put("Gate", choosy("g2", "v2"))
+    promote(sim, "v2", "e0")
+    sim.run(2)
+    served, before = table(sim).gates[0].stable.version, table(sim).epoch
+    assert (served, decide(sim, restore(epoch, e0="v2", gate="g2"))) == ("g2", 0)
+    while table(sim).epoch == before:
+        sim.tick()
+    assert (stable(sim), table(sim).gates[0].stable.version) == ("v1", "g1")
+    assert state(sim) == ("Active", f"what epoch {epoch} served is served")
+    assert condition(sim, "Expert", "e0", "Progressing")[1] == "Overridden"
+    sim.remove("Override", "back")
+    sim.run(30)
+    assert (stable(sim), table(sim).gates[0].stable.version) == ("v2", "g2")
+
+
+def test_an_expert_whose_version_no_gate_accepts_is_held_and_said_to_wait() -> None:
+    sim = started()
+    epoch = first_epoch(sim)
+    promote(sim, "v2", "e0")
+    sim.put("Gate", choosy("g2", "v2"))
+    sim.run(12)
+    decide(sim, restore(epoch, e0="v2"))
+    sim.run(10)
+    assert stable(sim) == "v2"
+    assert state(sim) == ("Pending", f"0 of 1 serve their version of epoch {epoch}; e0 waits")
+    assert condition(sim, "Expert", "e0", "Progressing")[1] == "Held"
+
+
+def test_a_gate_that_is_brought_back_waits_for_no_rollout() -> None:
+    sim = started()
+    epoch = first_epoch(sim)
+    sim.put("Gate", gate(["e1", "e0"], "g2"))
+    sim.run(3)
+    sim.want("e1", "v2")
+    sim.run(4)
+    assert decide(sim, restore(epoch, gate="g2")) == 1
+    assert table(sim).gates[0].stable.version == "g1"
+
+
 def test_a_gate_whose_expert_is_gone_waits_and_says_so() -> None:
     sim = started()
     epoch = first_epoch(sim)
