@@ -50,16 +50,20 @@ def _await_policies(server: KubeServer) -> None:
     }
     forged = {**body, "spec": {**spec, "requestedBy": "nobody"}}
     until = time.monotonic() + 30
-    while time.monotonic() < until:
-        with contextlib.suppress(HTTPError):
-            named = server.request("POST", f"{path}?dryRun=All", body)["spec"].get("requestedBy")
-            try:
-                server.request("POST", f"{path}?dryRun=All", forged)
-            except HTTPError:
-                if named:
-                    return
+    while not (_taken(server, path, body) and not _taken(server, path, forged)):
+        if time.monotonic() > until:
+            raise TimeoutError("the admission policies for Overrides do not act after 30 s")
         time.sleep(0.05)
-    raise TimeoutError("the admission policies for Overrides do not act after 30 s")
+
+
+def _taken(server: KubeServer, path: str, body: Body) -> bool:
+    """Return whether an object could be created, and says who asked."""
+    try:
+        made = server.request("POST", f"{path}?dryRun=All", body)
+    except HTTPError as error:
+        error.close()
+        return False
+    return "requestedBy" in made["spec"]
 
 
 def _collection(body: Body) -> str:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import time
+import subprocess
+import sys
 
-from kubectl_moe.session import Session
-
-from kubectl_moe import follow
-from kubectl_moe.arguments import parser
-from kubectl_moe.cluster import ApiCluster
 from kubectl_moe.health import Exit
-from kubectl_moe.verbs import VERBS
 from moe_operator.kinds import CONTROLLER_REVISION, EXPERT, OVERRIDE, ROUTING_TABLE, metadata
 from tests.operator.engine.bodies import expert, gate, mixture, sha
 from tests.operator.kube.stage import Stage
@@ -24,18 +18,15 @@ QUICK = {
 }
 
 
-def run(stage: Stage, line: str) -> tuple[Exit, str]:
+def run(stage: Stage, line: str) -> tuple[int, str]:
     """Run `kubectl moe` as the administrator; return its exit code and all that it says."""
-    said = io.StringIO()
     config = str(stage.server.kubeconfig(stage.namespace))
-    cluster = ApiCluster(config, None, stage.namespace, 10)
-    clock = follow.Clock(time.monotonic, time.sleep)
-    args = parser().parse_args(line.split())
-    code = VERBS[args.verb](args, Session(cluster, said, said, clock, colour=False))
-    return code, said.getvalue()
+    command = [sys.executable, "-m", "kubectl_moe", "--kubeconfig", config, *line.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
 
 
-async def kubectl_moe(stage: Stage, line: str) -> tuple[Exit, str]:
+async def kubectl_moe(stage: Stage, line: str) -> tuple[int, str]:
     return await asyncio.to_thread(run, stage, line)
 
 
@@ -71,7 +62,7 @@ async def test_an_epoch_comes_back_and_history_says_what_was(stage: Stage) -> No
 
     code, said = await kubectl_moe(stage, "history mixture/tiny")
     epochs = [line.split()[0] for line in said.splitlines()[1:]]
-    assert code is Exit.HEALTHY
+    assert code == Exit.HEALTHY
     assert "tiny-e0 v1 → v2" in said
     mark = stage.server.audit.position()
     code, said = await kubectl_moe(
@@ -88,8 +79,8 @@ async def test_an_epoch_comes_back_and_history_says_what_was(stage: Stage) -> No
     code, said = await kubectl_moe(stage, "history tiny-e0")
     assert "RolledBack" in said
     assert f"{metadata(made)['name']} by admin: odd" in said
-    assert (await kubectl_moe(stage, "diff tiny-e0"))[0] is Exit.DIFFERENT
-    assert (await kubectl_moe(stage, "resume mixture/tiny"))[0] is Exit.HEALTHY
+    assert (await kubectl_moe(stage, "diff tiny-e0"))[0] == Exit.DIFFERENT
+    assert (await kubectl_moe(stage, "resume mixture/tiny"))[0] == Exit.HEALTHY
     await stage.until(EXPERT, "tiny-e0", lambda e: e["status"].get("candidate") == "v2")
 
 

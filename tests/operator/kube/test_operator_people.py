@@ -72,8 +72,9 @@ def refusal(
 ) -> tuple[int, str]:
     with pytest.raises(HTTPError) as refused:
         server.request(method, where, body, user)
-    message: str = json.loads(refused.value.read())["message"]
-    return refused.value.code, message
+    with refused.value as answer:
+        message: str = json.loads(answer.read())["message"]
+        return refused.value.code, message
 
 
 def pause(name: str, **spec: Any) -> dict[str, Any]:
