@@ -60,12 +60,38 @@ def install(places: Places, kubectl: Kubectl, progress: Progress) -> None:
     with progress.step("installing the operator"):
         kubectl.apply(json.dumps(restricted_namespace(SYSTEM_NAMESPACE)), SYSTEM_NAMESPACE)
         files = sorted((places.root / "operator" / "manifests").glob("*.yaml"))
-        manifests = "\n---\n".join(file.read_text() for file in files)
+        manifests, skipped = known(
+            "\n---\n".join(file.read_text() for file in files), admission_kinds(kubectl)
+        )
         kubectl.apply(with_images(manifests, images.references(places)), SYSTEM_NAMESPACE)
         deployment = ("deployment/moeops-operator", "--namespace", SYSTEM_NAMESPACE)
         if not kubectl.succeeds("rollout", "status", *deployment, "--timeout=120s"):
             said = kubectl.run("logs", *deployment, "--tail=20", "--all-pods")
             raise StepFailed(f"the operator does not become ready; it says:\n{said}")
+
+    for kind in skipped:
+        progress.say(
+            f"left out: this API server does not know {kind}; whoever creates an Override must "
+            "give spec.requestedBy, as `kubectl moe` does"
+        )
+
+
+def admission_kinds(kubectl: Kubectl) -> frozenset[str]:
+    """Return the kinds of admission policies that the API server knows."""
+    served = json.loads(kubectl.run("get", "--raw", "/apis/admissionregistration.k8s.io/v1"))
+    return frozenset(str(resource["kind"]) for resource in served["resources"])
+
+
+def known(manifests: str, kinds: frozenset[str]) -> tuple[str, list[str]]:
+    """Leave out the admission policies that an API server does not know. Returns their kinds."""
+    kept, skipped = [], []
+    for document in manifests.split("\n---\n"):
+        kind = re.search(r"^kind: (\w+)$", document, re.MULTILINE)
+        if kind and kind[1].startswith("MutatingAdmissionPolicy") and kind[1] not in kinds:
+            skipped.append(kind[1])
+        else:
+            kept.append(document)
+    return "\n---\n".join(kept), skipped
 
 
 def namespace(places: Places, name: str, kubectl: Kubectl, progress: Progress) -> None:

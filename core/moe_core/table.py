@@ -83,6 +83,7 @@ class Rollout:
     tried again. `weights` are in rising order of epoch; `step` counts from 0, the dark step.
     Routers copy `shadow_percent` of what stable answers to the candidate, only to count it.
     `evaluated` is what the golden set found, once the candidate passed it.
+    `by` is the person who decided that it began or ended as it did; empty where nobody did.
     """
 
     revision: int
@@ -95,6 +96,7 @@ class Rollout:
     weights: tuple[WeightSince, ...] = ()
     shadow_percent: int = 0
     evaluated: str = ""
+    by: str = ""
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -113,6 +115,7 @@ class Rollout:
             weights=weights,
             shadow_percent=reader.integer("shadowPercent", low=0, high=100, default=0),
             evaluated=reader.text("evaluated", default=""),
+            by=reader.text("by", default=""),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,6 +133,8 @@ class Rollout:
             rollout["shadowPercent"] = self.shadow_percent
         if self.evaluated:
             rollout["evaluated"] = self.evaluated
+        if self.by:
+            rollout["by"] = self.by
         return rollout
 
     @property

@@ -12,7 +12,9 @@ from kubectl_moe.cluster import ApiCluster, ClusterError
 from kubectl_moe.decide import Refused
 from kubectl_moe.health import Exit
 from kubectl_moe.names import UsageError
-from kubectl_moe.verbs import VERBS, Session
+from kubectl_moe.past import Unknown
+from kubectl_moe.session import Session
+from kubectl_moe.verbs import VERBS
 
 
 def main() -> int:
@@ -27,7 +29,7 @@ def main() -> int:
             sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
         )
         return VERBS[args.verb](args, session)
-    except (ClusterError, Refused, UsageError) as error:
+    except (ClusterError, Refused, Unknown, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return Exit.ERROR
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from kubectl_moe.health import Exit
 EPILOG = """exit codes:
   0  healthy, or done        1  error
   2  degraded or rolled back 3  timed out
-  4  paused
+  4  paused                  5  diff: they differ
 """
 
 
@@ -66,22 +66,37 @@ def parser() -> argparse.ArgumentParser:
     _wait(status)
     _output(status)
 
-    past = verb("history", "list the versions that an expert had")
-    past.add_argument("target", help="expert: NAME")
+    past = verb("history", "list the revisions of an expert, or the epochs of a mixture")
+    past.add_argument("target", help="expert: NAME; mixture: mixture/NAME")
+    past.add_argument("--revision", metavar="N", help="show this revision or epoch whole")
     _output(past)
 
-    rollback = verb("rollback", "serve an earlier version at once, whatever the spec says")
-    rollback.add_argument("--to", metavar="VERSION", help="this one (default: the one before)")
+    diff = verb("diff", "show what differs between two revisions; ends with 5 if anything does")
+    diff.add_argument("target", help="expert: NAME; mixture: mixture/NAME")
+    diff.add_argument("a", nargs="?", help="revision, version or epoch (default: one before B)")
+    diff.add_argument("b", nargs="?", help="the other one (default: the newest)")
+    _output(diff)
+
+    rollback = verb("rollback", "serve an earlier version or epoch, whatever the spec says")
+    rollback.add_argument(
+        "--to",
+        metavar="WHICH",
+        help="version or revision of an expert, epoch of a mixture (default: the one before)",
+    )
+    resume = verb("resume", "follow the spec again: remove Pause and Serve overrides")
     decisions: tuple[argparse.ArgumentParser, ...] = (
         rollback,
         verb("promote", "make the candidate stable now"),
         verb("abort", "take the candidate back"),
         verb("retry", "try a rollout that was taken back again"),
         verb("pause", "hold a rollout where it is"),
-        verb("resume", "follow the spec again: remove Pause and Serve overrides"),
+        resume,
     )
     for decision in decisions:
-        decision.add_argument("target", help="expert: NAME")
+        whole = decision in (rollback, resume)
+        decision.add_argument(
+            "target", help="expert: NAME; mixture: mixture/NAME" if whole else "expert: NAME"
+        )
         decision.add_argument("--reason", default="", help="why, for those who read it later")
         _wait(decision)
         _output(decision)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_moe.names import API_VERSION
+from kubectl_moe.past import Past, find, readable
 
 Body = Mapping[str, Any]
 
@@ -25,48 +26,24 @@ class Skip:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
-    """One version of an expert's history, newest last."""
-
-    revision: int
-    version: str
-    sha256: str
-    created: str
-
-
-def history(revisions: Sequence[Body]) -> tuple[Past, ...]:
-    """Return what ControllerRevisions say, in order of their number."""
-    past = [
-        Past(
-            int(body["revision"]),
-            body["data"]["version"]["version"],
-            body["data"]["version"]["sha256"],
-            body["metadata"].get("creationTimestamp", ""),
-        )
-        for body in revisions
-    ]
-    return tuple(sorted(past, key=lambda p: p.revision))
-
-
 def rollback(
     expert: Body, past: Sequence[Past], overrides: Sequence[Body], to: str | None, reason: str
 ) -> dict[str, Any] | Skip:
     """Serve an earlier version instead of the one in the spec.
 
-    Without `to`: the stable version while a candidate is on trial, else the newest other version
-    that was accepted before the one that is served. Raises Refused where there is none.
+    `to` is a version's name or a revision's number. Without it: the stable version while a
+    candidate is on trial, else the newest other version that was accepted before the one that is
+    served. Raises Refused where there is none, and Unknown.
     """
     wanted = expert["spec"]["version"]
     served = expert.get("status", {}).get("version")
     on_trial = expert.get("status", {}).get("candidate")
-    version = to or (served if on_trial else _before(past, served))
     name = expert["metadata"]["name"]
+    version = served if on_trial else _before(readable(past), served)
+    if to is not None:
+        version = find(past, to, name).version
     if version is None:
         raise Refused(f"expert {name!r} has no earlier version to go back to")
-    if version not in {p.version for p in past}:
-        known = ", ".join(p.version for p in past) or "none"
-        raise Refused(f"expert {name!r} never had a version {version!r}; it had {known}")
     if served == version and not on_trial:
         return Skip(f"expert {name!r} already serves {version}")
     if version == wanted:
@@ -75,13 +52,13 @@ def rollback(
             f"`kubectl moe resume {name}` removes the Overrides that keep it from being served"
         )
     spec = {"action": "Serve", "version": version, "insteadOf": wanted}
-    return _override(expert, spec, overrides, reason)
+    return override_of(expert, spec, overrides, reason)
 
 
 def pause(expert: Body, overrides: Sequence[Body], reason: str) -> dict[str, Any] | Skip:
     """Hold the rollout where it is, for as long as the Override exists."""
     spec = {"action": "Pause", "insteadOf": expert["spec"]["version"]}
-    return _override(expert, spec, overrides, reason)
+    return override_of(expert, spec, overrides, reason)
 
 
 def once(
@@ -95,15 +72,17 @@ def once(
         raise Refused(f"expert {name!r} has no failed rollout to retry ({outcome or 'none yet'})")
     if action != "Retry" and not in_progress:
         raise Refused(f"expert {name!r} has no rollout in progress ({outcome or 'none yet'})")
-    return _override(expert, {"action": action, "revision": rollout["revision"]}, overrides, reason)
+    return override_of(
+        expert, {"action": action, "revision": rollout["revision"]}, overrides, reason
+    )
 
 
-def holding(expert: Body, overrides: Sequence[Body]) -> tuple[str, ...]:
-    """Return the names of the Overrides that `resume` removes: Pause and Serve of this expert."""
+def holding(target: Body, overrides: Sequence[Body]) -> tuple[str, ...]:
+    """Return the names of the Overrides that `resume` removes: Pause and Serve of this object."""
     return tuple(
         body["metadata"]["name"]
         for body in overrides
-        if _targets(body, expert)
+        if targets(body, target)
         and body["spec"]["action"] in ("Pause", "Serve")
         and body.get("status", {}).get("state") != "Lapsed"
     )
@@ -115,21 +94,27 @@ def _before(past: Sequence[Past], served: str | None) -> str | None:
     return next((version for version in reversed(earlier) if version != served), None)
 
 
-def _targets(override: Body, expert: Body) -> bool:
+def targets(override: Body, body: Body) -> bool:
+    """Return whether an Override decides about this object."""
     ref = override["spec"]["targetRef"]
-    return bool(ref["kind"] == "Expert" and ref["name"] == expert["metadata"]["name"])
+    return bool((ref["kind"], ref["name"]) == (body["kind"], body["metadata"]["name"]))
 
 
-def _override(
-    expert: Body, decision: Mapping[str, Any], overrides: Sequence[Body], reason: str
+def alive(override: Body) -> bool:
+    """Return whether an Override holds, or is still to act."""
+    return override.get("status", {}).get("state", "Pending") in ("Pending", "Active")
+
+
+def override_of(
+    target: Body, decision: Mapping[str, Any], overrides: Sequence[Body], reason: str
 ) -> dict[str, Any] | Skip:
-    name = expert["metadata"]["name"]
+    """Return the Override of an Expert or a Mixture, unless there is one that says the same."""
+    kind, name = target["kind"], target["metadata"]["name"]
     for body in overrides:
         same = all(body["spec"].get(key) == value for key, value in decision.items())
-        alive = body.get("status", {}).get("state", "Pending") in ("Pending", "Active")
-        if same and alive and _targets(body, expert):
+        if same and alive(body) and targets(body, target):
             return Skip(f"Override {body['metadata']['name']} already asks for that")
-    spec = {"targetRef": {"kind": "Expert", "name": name}, **decision}
+    spec = {"targetRef": {"kind": kind, "name": name}, **decision}
     if reason:
         spec["reason"] = reason
     return {

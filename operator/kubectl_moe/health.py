@@ -29,6 +29,7 @@ class Exit(IntEnum):
     DEGRADED = 2
     TIMEOUT = 3
     PAUSED = 4
+    DIFFERENT = 5
 
 
 EXITS: Mapping[Health, Exit] = {

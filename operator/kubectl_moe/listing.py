@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from kubectl_moe.decide import Past
 from kubectl_moe.draw import age
 from kubectl_moe.health import diagnose
+from kubectl_moe.past import Epoch, Past, changes, readable
 
 Body = Mapping[str, Any]
 Column = tuple[str, Callable[[Body], str]]
+Table = tuple[list[str], list[list[str]]]  # headers, rows
 
 
 def _status(key: str) -> Callable[[Body], str]:
@@ -45,6 +46,12 @@ def _step(body: Body) -> str:
     return f"{rollout['step']}/{rollout['steps']}" if rollout.get("steps") else "-"
 
 
+def _asked(override: Body) -> str:
+    """Return the version that an Override asks for, or the epoch."""
+    spec = override["spec"]
+    return f"epoch {spec['epoch']}" if "epoch" in spec else str(spec.get("version") or "-")
+
+
 COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "Mixture": (
         ("EXPERTS", _status("experts")),
@@ -73,14 +80,15 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "Override": (
         ("TARGET", _spec("targetRef", "name")),
         ("ACTION", _spec("action")),
-        ("VERSION", _spec("version")),
+        ("VERSION", _asked),
         ("STATE", _status("state")),
         ("BY", _spec("requestedBy")),
+        ("MESSAGE", _status("message")),
     ),
 }
 
 
-def rows(kind: str, bodies: Sequence[Body], now: datetime) -> tuple[list[str], list[list[str]]]:
+def rows(kind: str, bodies: Sequence[Body], now: datetime) -> Table:
     """Return headers and rows for objects of one kind."""
     columns = COLUMNS[kind]
     cells = [
@@ -89,24 +97,63 @@ def rows(kind: str, bodies: Sequence[Body], now: datetime) -> tuple[list[str], l
     return ["NAME", *(title for title, _ in columns), "AGE"], cells
 
 
-def history_rows(
-    past: Sequence[Past], expert: Body, now: datetime
-) -> tuple[list[str], list[list[str]]]:
-    """Return the revisions of an expert, newest first, and what each is now."""
+def history_rows(past: Sequence[Past], expert: Body, now: datetime) -> Table:
+    """Return the revisions of an expert, newest first."""
+    cells = []
+    for each in reversed(past):
+        entry = past_entry(each, expert)
+        when = age(each.at or each.created, now)
+        why = f"unreadable: {each.unreadable}" if each.unreadable else entry["why"]
+        shown = (each.version, each.sha256[:10], entry["outcome"], entry["now"], when, each.by, why)
+        cells.append([str(each.revision), *(cell or "-" for cell in shown)])
+    return ["REVISION", "VERSION", "SHA256", "OUTCOME", "NOW", "WHEN", "BY", "WHY"], cells
+
+
+def past_entry(past: Past, expert: Body) -> dict[str, Any]:
+    """Return what is told of a revision, and what it is now; without its template."""
     status = expert.get("status", {})
     rollout = status.get("rollout", {})
+    current = past.revision == rollout.get("revision")
+    now = ""
+    if past.sha256 and past.sha256 == status.get("sha256"):
+        now = "stable"
+    elif past.version and past.version == status.get("candidate"):
+        now = f"candidate at {status.get('weight', '0%')}"
+    entry = {name: getattr(past, name) for name in _TOLD}
+    entry["outcome"] = past.outcome or (rollout.get("outcome", "") if current else "")
+    entry["why"] = past.why or (rollout.get("message", "") if current else "")
+    return {**entry, "now": now}
 
-    def state(entry: Past) -> str:
-        if entry.sha256 == status.get("sha256"):
-            return "stable"
-        if entry.version == status.get("candidate"):
-            return f"candidate at {status.get('weight', '0%')}"
-        if entry.sha256 == rollout.get("sha256"):
-            return str(rollout.get("outcome", ""))
-        return ""
 
+_TOLD = (
+    *("revision", "version", "sha256", "uri", "created"),
+    *("outcome", "at", "why", "by", "unreadable"),
+)
+
+
+def epoch_rows(past: Sequence[Epoch], now: datetime) -> Table:
+    """Return the epochs of a mixture that are kept, newest first, and what each changed."""
+    cells, before = [], None
+    known = readable(past)
+    for each in past:
+        said = f"unreadable: {each.unreadable}"
+        if not each.unreadable:
+            said, before = "; ".join(changes(before, each)), each
+        served = "served" if known and each is known[-1] else "-"
+        cells.append([str(each.epoch), served, age(each.created, now), said])
+    return ["EPOCH", "NOW", "WHEN", "CHANGES"], cells[::-1]
+
+
+def epoch_objects(epoch: Epoch) -> Table:
+    """Return the versions that an epoch served."""
     cells = [
-        [str(p.revision), p.version, p.sha256[:10], state(p), age(p.created, now)]
-        for p in reversed(past)
+        *(
+            ["Gate", name, row.stable.version, row.stable.sha256[:10], row.stable.uri]
+            for name, row in epoch.gates.items()
+        ),
+        *(
+            ["Expert", name, version.version, version.sha256[:10], version.uri]
+            for name, version in epoch.experts.items()
+        ),
     ]
-    return ["REVISION", "VERSION", "SHA256", "STATE", "AGE"], cells
+    return ["KIND", "NAME", "VERSION", "SHA256", "URI"], cells

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_moe.decide import targets
 from kubectl_moe.health import Diagnosis, Health, condition, diagnose
 
 Body = Mapping[str, Any]
@@ -41,6 +42,7 @@ class Objects:
     experts: Sequence[Body]
     deployments: Sequence[Body]
     pods: Sequence[Body]
+    overrides: Sequence[Body] = ()
 
 
 def labels(body: Body) -> Mapping[str, str]:
@@ -69,7 +71,8 @@ def mixture_node(mixture: Body, objects: Objects) -> Node:
         health=_ready_health(status.get("routers", "")),
         children=tuple(routers),
     )
-    return _node(mixture, diagnosis, info, (router_node, *gates, *experts))
+    decided = _override_nodes(mixture, objects)
+    return _node(mixture, diagnosis, info, (*decided, router_node, *gates, *experts))
 
 
 def gate_node(gate: Body) -> Node:
@@ -90,7 +93,40 @@ def expert_node(expert: Body, objects: Objects) -> Node:
     info = f"ready {status.get('ready', '-')}"
     if status.get("candidate"):
         info = f"{info}; {status['candidate']} at {status.get('weight', '0%')}"
-    return _node(expert, diagnose(expert), info, tuple(versions))
+    decided = _override_nodes(expert, objects)
+    return _node(expert, diagnose(expert), info, (*decided, *versions))
+
+
+def _override_nodes(target: Body, objects: Objects) -> tuple[Node, ...]:
+    """Return what people decided about an object; what is done with is left out."""
+    return tuple(
+        _override_node(body)
+        for body in objects.overrides
+        if targets(body, target) and body.get("status", {}).get("state") != "Done"
+    )
+
+
+def _override_node(override: Body) -> Node:
+    spec, status = override["spec"], override.get("status", {})
+    asked = f"epoch {spec['epoch']}" if "epoch" in spec else spec.get("version", "")
+    by = f"by {spec['requestedBy']}" if spec.get("requestedBy") else ""
+    said = " ".join(part for part in (spec["action"], asked, by) if part)
+    state = status.get("state", "Pending")
+    return Node(
+        override["metadata"]["name"],
+        "Override",
+        state,
+        override["metadata"].get("creationTimestamp", ""),
+        "; ".join(part for part in (said, status.get("message", "")) if part),
+        _OVERRIDE_HEALTH.get(state, Health.PROGRESSING),
+    )
+
+
+_OVERRIDE_HEALTH = {
+    "Active": Health.HEALTHY,
+    "Lapsed": Health.ROLLED_BACK,
+    "Refused": Health.DEGRADED,
+}
 
 
 def _version_node(deployment: Body, expert: Body, objects: Objects) -> Node:

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
-from kubectl_moe import decide, draw, follow, listing
+from kubectl_moe import chronicle, decide, draw, follow, listing, restore
 from kubectl_moe.cluster import Body, Cluster, NotFound
 from kubectl_moe.health import EXITS, Diagnosis, Exit, Health, diagnose, worst
 from kubectl_moe.names import Target, UsageError, parse_kind
+from kubectl_moe.session import Session, find
 from kubectl_moe.tree import MIXTURE_LABEL, Node, Objects, expert_node, members, mixture_node
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One run of the plugin: where to look, where to print, what time it is."""
-
-    cluster: Cluster
-    out: TextIO
-    progress: TextIO
-    clock: follow.Clock
-    colour: bool
-
-    def style(self) -> draw.Style:
-        return draw.Style(self.colour, datetime.now(UTC))
-
-    def print_json(self, value: Any) -> None:
-        print(json.dumps(value, indent=2), file=self.out)
 
 
 def get(args: Namespace, session: Session) -> Exit:
@@ -69,45 +51,34 @@ def status(args: Namespace, session: Session) -> Exit:
     return EXITS[_show(target, args.output, session).health]
 
 
-def history(args: Namespace, session: Session) -> Exit:
-    """List the versions of an expert."""
-    expert = _expert(args.target, session.cluster)
-    past = _past(expert, session.cluster)
-    if args.output == "json":
-        items = [{"revision": p.revision, "version": p.version, "sha256": p.sha256} for p in past]
-        session.print_json({"expert": expert["metadata"]["name"], "revisions": items})
-    else:
-        headers, cells = listing.history_rows(past, expert, datetime.now(UTC))
-        print(draw.table(headers, cells), file=session.out)
-    return Exit.HEALTHY
-
-
 def override(args: Namespace, session: Session) -> Exit:
     """Create the Override that a verb stands for, or remove those that hold."""
     cluster = session.cluster
-    expert = _expert(args.target, cluster)
-    name, overrides = expert["metadata"]["name"], cluster.list("Override")
+    kinds = ("Expert", "Mixture") if args.verb in ("rollback", "resume") else ("Expert",)
+    target = find(args.target, cluster, *kinds)
+    what = f"{target['kind'].lower()} {target['metadata']['name']!r}"
+    overrides = cluster.list("Override")
     created: Body | None = None
     if args.verb == "resume":
-        _resume(expert, overrides, session)
+        _resume(target, overrides, session)
     else:
-        decision = _DECISIONS[args.verb](expert, overrides, args, session)
+        decision = _DECISIONS[args.verb](target, overrides, args, session)
         if isinstance(decision, decide.Skip):
-            print(f"skipped {args.verb}: {decision.why}", file=session.progress)
+            session.say(f"skipped {args.verb}: {decision.why}")
         else:
             decision["spec"]["requestedBy"] = cluster.user()
             created = cluster.create(decision)
-            print(f"expert {name!r} {_PAST_TENSE[args.verb]}", file=session.progress)
+            session.say(f"{what} {_PAST_TENSE[args.verb]}")
     if args.output == "json":
         session.print_json(created or {})
     if not args.wait:
         return Exit.HEALTHY
-    return _wait_for(args, created, expert, session)
+    return _wait_for(args, created, target, session)
 
 
-def _wait_for(args: Namespace, created: Body | None, expert: Body, session: Session) -> Exit:
-    """Wait until the Override was taken note of, then until the expert has settled."""
-    cluster, name = session.cluster, expert["metadata"]["name"]
+def _wait_for(args: Namespace, created: Body | None, target: Body, session: Session) -> Exit:
+    """Wait until the Override was taken note of, then until the object has settled."""
+    cluster, name = session.cluster, target["metadata"]["name"]
     wanted = (created or {}).get("spec", {}).get("version")
 
     def look() -> Diagnosis:
@@ -119,6 +90,10 @@ def _wait_for(args: Namespace, created: Body | None, expert: Body, session: Sess
                 return Diagnosis(Health.DEGRADED, f"Override {state}: {message}")
             if state == "Pending":
                 return Diagnosis(Health.PROGRESSING, message or "the operator has not seen it yet")
+            if target["kind"] == "Mixture":
+                return Diagnosis(Health.HEALTHY, message)
+        if target["kind"] == "Mixture":
+            return _look(Target("Mixture", name), session)[1]
         body = cluster.get("Expert", name)
         if wanted and body.get("status", {}).get("version") == wanted:
             return Diagnosis(Health.HEALTHY, f"{name} serves {wanted}")
@@ -127,23 +102,38 @@ def _wait_for(args: Namespace, created: Body | None, expert: Body, session: Sess
     return follow.wait(look, session.clock, args.timeout, session.progress, interval_s=0.1)
 
 
-def _resume(expert: Body, overrides: list[Body], session: Session) -> None:
-    name = expert["metadata"]["name"]
-    names = decide.holding(expert, overrides)
+def _resume(target: Body, overrides: list[Body], session: Session) -> None:
+    names = decide.holding(target, overrides)
     for held in names:
         session.cluster.delete("Override", held)
-        print(f"removed Override {held}", file=session.progress)
+        session.say(f"removed Override {held}")
     if not names:
-        why = diagnose(expert)
+        what = f"{target['kind'].lower()} {target['metadata']['name']!r}"
+        why = diagnose(target)
         waits = f"; {why.why}" if why.health is Health.PAUSED else ""
-        print(f"skipped resume: nothing holds expert {name!r}{waits}", file=session.progress)
+        session.say(f"skipped resume: nothing holds {what}{waits}")
 
 
 def _rollback(
-    expert: Body, overrides: list[Body], args: Namespace, session: Session
+    target: Body, overrides: list[Body], args: Namespace, session: Session
 ) -> dict[str, Any] | decide.Skip:
-    past = _past(expert, session.cluster)
-    return decide.rollback(expert, past, overrides, args.to, args.reason)
+    cluster = session.cluster
+    if target["kind"] == "Expert":
+        past = chronicle.past_of(target, cluster)
+        return decide.rollback(target, past, overrides, args.to, args.reason)
+    kept = chronicle.epochs_of(target, cluster)
+    objects = [
+        body
+        for kind in ("Expert", "Gate")
+        for body in cluster.list(kind)
+        if body["spec"]["mixtureRef"]["name"] == target["metadata"]["name"]
+    ]
+    decision = restore.restore(target, kept, objects, overrides, args.to, args.reason)
+    if isinstance(decision, dict):
+        epoch = next(each for each in kept if each.epoch == decision["spec"]["epoch"])
+        for name in restore.gone(epoch, objects):
+            session.say(f"{name} of epoch {epoch.epoch} is gone: it stays so")
+    return decision
 
 
 def _pause(
@@ -176,16 +166,10 @@ _PAST_TENSE = {
 VERBS: Mapping[str, Callable[[Namespace, Session], Exit]] = {
     "get": get,
     "status": status,
-    "history": history,
+    "history": chronicle.history,
+    "diff": chronicle.diff,
     **dict.fromkeys((*_DECISIONS, "resume"), override),
 }
-
-
-def _expert(text: str, cluster: Cluster) -> Body:
-    target = Target.parse(text)
-    if target.kind not in (None, "Expert"):
-        raise UsageError(f"{text!r} is a {target.kind}; this verb takes an expert")
-    return {**cluster.get("Expert", target.name), "kind": "Expert"}
 
 
 def _resolve(target: Target, cluster: Cluster) -> Target:
@@ -204,11 +188,6 @@ def _resolve(target: Target, cluster: Cluster) -> Target:
     raise NotFound(f"there is no mixture and no expert {target.name!r} in {where}")
 
 
-def _past(expert: Body, cluster: Cluster) -> tuple[decide.Past, ...]:
-    selector = f"moeops.dev/expert={expert['metadata']['name']}"
-    return decide.history(cluster.list("ControllerRevision", selector))
-
-
 def _read(cluster: Cluster) -> Objects:
     return Objects(
         cluster.list("Mixture"),
@@ -216,6 +195,7 @@ def _read(cluster: Cluster) -> Objects:
         cluster.list("Expert"),
         cluster.list("Deployment", MIXTURE_LABEL),
         cluster.list("Pod", MIXTURE_LABEL),
+        cluster.list("Override"),
     )
 
 

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from moe_core.table import Table
-from moe_operator import revisions
+from moe_operator import revisions, snapshots
 from moe_operator.cache import Cache, Key, uid
 from moe_operator.cluster import Conflict, Exists, NotFound, Refused, Writer
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
@@ -27,6 +27,7 @@ from moe_operator.kinds import (
     DEPLOYMENT,
     EXPERT,
     KINDS,
+    MIXTURE,
     MIXTURE_LABEL,
     POD,
     ROUTING_TABLE,
@@ -38,7 +39,7 @@ from moe_operator.kinds import (
 from moe_operator.labels import short
 from moe_operator.notes import Notes
 from moe_operator.observe import APPLIED_HASH, STAMPED_EPOCH
-from moe_operator.world import DeploymentSeen, Revision, World
+from moe_operator.world import DeploymentSeen, Revision, Snapshot, World
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Apply:
         A child that is refused keeps nothing else from being done; it is raised in the end.
         """
         await _all(partial(self._create_revision, key, revision) for revision in plan.revisions)
+        await _all(partial(self._keep, key, snapshot) for snapshot in plan.snapshots)
         await _all(partial(self._lock, key, lock) for lock in plan.locks)
         if plan.table is not None:
             await self._stamp(key, world, plan.table)
@@ -91,8 +93,15 @@ class Apply:
         owner = self.cache.get(EXPERT, key.namespace, revision.expert)
         if owner is None:
             raise Conflict(f"Expert {revision.expert} is gone")
-        body = revisions.to_body(revision, key, owner)
-        name = revisions.name_of(revision)
+        await self._remember(key, revisions.to_body(revision, key, owner))
+
+    async def _keep(self, key: Key, snapshot: Snapshot) -> None:
+        owner = self._seen(MIXTURE.name, key, key.mixture)
+        await self._remember(key, snapshots.to_body(snapshot, key, owner))
+
+    async def _remember(self, key: Key, body: Body) -> None:
+        """Create a ControllerRevision, unless there is one of that name; it would be the same."""
+        name = metadata(body)["name"]
         if self.cache.get(CONTROLLER_REVISION, key.namespace, name) is not None:
             return
         try:

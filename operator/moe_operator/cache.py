@@ -21,6 +21,7 @@ from moe_operator.kinds import (
     mixture_of,
     spec_of,
     status_of,
+    target_of,
 )
 
 _REMEMBERED_DELETIONS: Final = 20_000
@@ -124,12 +125,12 @@ class Cache:
 
     def _join(self, place: Place, body: Body) -> frozenset[Key]:
         if place[0] == OVERRIDE:
-            self._overrides[place[1], _target(body)].add(place)
+            self._overrides[place[1], _expert(body)].add(place)
         return self._settle(place) | self._rehome(place)
 
     def _leave(self, place: Place) -> frozenset[Key]:
         if place[0] == OVERRIDE:
-            self._overrides[place[1], _target(self._bodies[place])].discard(place)
+            self._overrides[place[1], _expert(self._bodies[place])].discard(place)
         return self._unsettle(place)
 
     def _settle(self, place: Place) -> frozenset[Key]:
@@ -162,11 +163,10 @@ class Cache:
     def _key_of(self, place: Place) -> Key | None:
         kind, namespace, _ = place
         owner = self._bodies.get(place)
-        if kind == OVERRIDE and owner is not None:
-            target = _target(owner)
+        if kind == OVERRIDE and owner is not None and (target := _expert(owner)):
             kind, owner = EXPERT, self._bodies.get((EXPERT, namespace, target))
             if owner is None:  # it is told so, by whoever looks at what has the target's name
-                return Key(namespace, target) if target else None
+                return Key(namespace, target)
         mixture = "" if owner is None else mixture_of(kind, owner)
         return Key(namespace, mixture) if mixture else None
 
@@ -192,6 +192,7 @@ def _essence(body: Body) -> tuple[object, ...]:
     return spec_of(body), labels_of(body), told
 
 
-def _target(body: Body) -> str:
-    reference = spec_of(body).get("targetRef")
-    return str(reference.get("name", "")) if isinstance(reference, dict) else ""
+def _expert(override: Body) -> str:
+    """Return the name of the Expert that an Override decides about; empty for other targets."""
+    kind, name = target_of(override)
+    return name if kind == EXPERT.name else ""

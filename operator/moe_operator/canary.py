@@ -30,12 +30,13 @@ def step(row: ExpertRow, rollout: Rollout, case: Case) -> Decision:
     once, target = case.decided.once, rollout.target
     if once is not None and once.action is Action.ABORT:
         why = Why(Reason.ABORTED, f"{target.version} was taken back: {because(once)}")
-        return take_back(row, rollout, Outcome.ABORTED, why, case)
+        return take_back(row, rollout, Outcome.ABORTED, why, case, once.requested_by)
     objection = _objection(rollout, case)
     if objection is not None:
         return take_back(row, rollout, Outcome.ROLLED_BACK, objection, case)
     if once is not None and once.action is Action.PROMOTE and row.candidate is not None:
-        return promote(row, rollout, f"{target.version} is served: {because(once)}", case)
+        sentence = f"{target.version} is served: {because(once)}"
+        return promote(row, rollout, sentence, case, once.requested_by)
     if (case.decided.pause is not None) != (rollout.outcome is Outcome.PAUSED):
         return _hold_or_resume(row, rollout, case)
     if row.candidate is None:

@@ -11,7 +11,7 @@ from moe_operator.evaluators import unwanted
 from moe_operator.intent import Delete, Plan, Status
 from moe_operator.overrides import waiting_status
 from moe_operator.reason import Reason, Why
-from moe_operator.spec import Meta
+from moe_operator.spec import Meta, TargetKind
 from moe_operator.status import refused_status
 from moe_operator.world import World
 
@@ -41,7 +41,8 @@ def plan_departure(world: World, now: datetime) -> Plan:
 def _overrides(world: World, why: Why) -> Iterator[Status]:
     experts = {expert.meta.name for expert in world.experts}
     for override in world.overrides:
-        status = waiting_status(override, why if override.target in experts else None)
+        expert = override.kind is TargetKind.EXPERT and override.target in experts
+        status = waiting_status(override, why if expert else None)
         if not override.meta.deleting and status != override.meta.status:
             yield Status("Override", override.meta.name, status)
 

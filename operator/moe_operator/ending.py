@@ -19,7 +19,8 @@ def give_way(row: ExpertRow, rollout: Rollout, stays: Version, case: Case) -> De
     serve, target = case.decided.serve, rollout.target.version
     if serve is not None:
         sentence = f"{stays.version} is served instead of {target}: {because(serve)}"
-        return take_back(row, rollout, Outcome.ROLLED_BACK, Why(Reason.OVERRIDDEN, sentence), case)
+        why = Why(Reason.OVERRIDDEN, sentence)
+        return take_back(row, rollout, Outcome.ROLLED_BACK, why, case, serve.requested_by)
     if case.wanted.sha256 == stays.sha256:
         sentence = f"spec.version was set back to {case.wanted.version}"
     else:
@@ -27,10 +28,15 @@ def give_way(row: ExpertRow, rollout: Rollout, stays: Version, case: Case) -> De
     return take_back(row, rollout, Outcome.ABORTED, Why(Reason.ABORTED, sentence), case)
 
 
-def take_back(row: ExpertRow, rollout: Rollout, outcome: Outcome, why: Why, case: Case) -> Decision:
-    """Return the candidate's weight to nothing, in one epoch, waiting for nobody."""
+def take_back(
+    row: ExpertRow, rollout: Rollout, outcome: Outcome, why: Why, case: Case, by: str = ""
+) -> Decision:
+    """Return the candidate's weight to nothing, in one epoch, waiting for nobody.
+
+    `by` is the person who asked for it, if one did.
+    """
     revoked = row.revoked if row.candidate is None else _revoke(row, row.candidate)
-    over = weighing(ended(rollout, outcome, str(why), case), 0, case)
+    over = weighing(ended(rollout, outcome, str(why), case, by), 0, case)
     new = replace(row, candidate=None, revoked=revoked, rollout=over)
     return Decision(new, why, told=why, again_at=cold_at(new, case))
 
@@ -51,15 +57,16 @@ def _revoke(row: ExpertRow, version: Version) -> tuple[str, ...]:
     return (*others[-7:], version.sha256)
 
 
-def ended(rollout: Rollout, outcome: Outcome, reason: str, case: Case) -> Rollout:
-    return replace(rollout, outcome=outcome, reason=reason, step_began=written(case.now))
+def ended(rollout: Rollout, outcome: Outcome, reason: str, case: Case, by: str = "") -> Rollout:
+    return replace(rollout, outcome=outcome, reason=reason, step_began=written(case.now), by=by)
 
 
-def promote(row: ExpertRow, rollout: Rollout, sentence: str, case: Case) -> Decision:
+def promote(row: ExpertRow, rollout: Rollout, sentence: str, case: Case, by: str = "") -> Decision:
     """Make the candidate stable; the old one is kept for the sessions that use it."""
     # Also after no step at all a promotion is told from a first version, which takes from nobody.
     weights = (*(rollout.weights or (WeightSince(0, 0),)), WeightSince(case.epoch, 100))
-    over = replace(ended(rollout, Outcome.PROMOTED, "", case), weights=weights)
+    said = str(Why(Reason.PROMOTED, sentence))
+    over = replace(ended(rollout, Outcome.PROMOTED, said, case, by), weights=weights)
     new = replace(
         row,
         stable=rollout.target,
@@ -85,7 +92,8 @@ def swap(row: ExpertRow, stable: Version, case: Case) -> Decision:
     if rollout is not None:
         served = rollout.target.sha256 == wanted.sha256
         outcome = Outcome.PROMOTED if served else Outcome.ROLLED_BACK
-        rollout = weighing(ended(rollout, outcome, str(why), case), 100 if served else 0, case)
+        by = "" if serve is None else serve.requested_by
+        rollout = weighing(ended(rollout, outcome, str(why), case, by), 100 if served else 0, case)
     new = replace(
         row, stable=wanted, candidate=None, previous=None, revoked=revoked, rollout=rollout
     )

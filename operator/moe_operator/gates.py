@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from moe_core.table import ExpertRow, GateRow, Role, Table
 from moe_operator.admission import beyond, refused_specs
+from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why
-from moe_operator.spec import GateSpec, MixtureSpec
+from moe_operator.spec import GateSpec, MixtureSpec, OverrideSpec
 from moe_operator.world import World
 
 
@@ -34,12 +35,15 @@ def rows_by_name(table: Table | None) -> dict[str, GateRow]:
 
 
 def coming(
-    world: World, mixture: MixtureSpec, table: Table | None
+    world: World,
+    mixture: MixtureSpec,
+    table: Table | None,
+    restored: Mapping[str, tuple[OverrideSpec, GateRow]],
 ) -> Mapping[str, tuple[GateRow, ...]]:
     """Return the gates that are asked for and not in service, by the experts that they list."""
     before, found = rows_by_name(table), defaultdict[str, tuple[GateRow, ...]](tuple)
     for gate in world.gates:
-        row = _row(gate, mixture)
+        _, row = restored.get(gate.meta.name, (None, _row(gate, mixture)))
         if not gate.meta.deleting and row != before.get(row.name):
             for expert_id in row.experts:
                 found[expert_id] += (row,)
@@ -52,10 +56,12 @@ def plan_gates(
     before: Mapping[str, GateRow],
     experts: Mapping[str, ExpertRow],
     stay: Mapping[str, Why],
+    restored: Mapping[str, tuple[OverrideSpec, GateRow]],
 ) -> Gates:
     """Return the gates to serve, given the rows of the experts as they are to be.
 
     `before` are those in service; those in `stay` do not change now, for the reason given.
+    `restored` are gates of an earlier epoch that a person asks for, by name.
     """
     whys = refused_specs(world, "Gate")
     rows = {name: before[name] for name in whys if name in before}
@@ -63,20 +69,29 @@ def plan_gates(
     for gate in sorted(world.gates, key=lambda g: g.meta.age_key):
         if gate.meta.deleting:
             continue
-        name, wanted = gate.meta.name, _row(gate, mixture)
-        why = beyond(gate.layers, mixture) or _conflict(wanted, owners)
+        name = gate.meta.name
+        override, wanted = restored.get(name, (None, _row(gate, mixture)))
+        why = beyond(wanted.layers, mixture) or _conflict(wanted, owners)
         why = why or _missing(wanted, experts) or stay.get(name)
         row = before.get(name) if why else wanted
         if row is not None and _conflict(row, owners) is None:
             rows[name] = row
             owners |= dict.fromkeys(row.layers, name)
-        whys[name] = why or Why(Reason.COMPLETE, f"{gate.version.version} is served")
+        whys[name] = why or _served(gate, wanted, override)
     return Gates(tuple(sorted(rows.values(), key=lambda row: row.name)), whys)
 
 
 def _row(gate: GateSpec, mixture: MixtureSpec) -> GateRow:
     layers = gate.layers or tuple(range(mixture.layers))
     return GateRow(gate.meta.name, layers, gate.version, gate.experts, gate.top_k, gate.accepts)
+
+
+def _served(gate: GateSpec, row: GateRow, override: OverrideSpec | None) -> Why:
+    version, wanted = row.stable.version, gate.version.version
+    if override is None or version == wanted:
+        return Why(Reason.COMPLETE, f"{version} is served")
+    message = f"{version} is served instead of {wanted}: {because(override)}"
+    return Why(Reason.OVERRIDDEN, message)
 
 
 def _conflict(row: GateRow, owners: Mapping[int, str]) -> Why | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from moe_core.table import ExpertRow, Outcome, Rollout, WeightSince
 from moe_operator.case import Case, Decision
-from moe_operator.ending import cool_down
+from moe_operator.ending import cool_down, swap
 from moe_operator.reason import Reason, Why, written
 
 
@@ -37,13 +37,20 @@ def hold(row: ExpertRow, case: Case) -> Decision:
 def joined(row: ExpertRow, decision: Decision, case: Case) -> ExpertRow | None:
     """Return the row as it is beside a gate that accepts what is held; None where it cannot be."""
     wanted, rollout = case.wanted, row.rollout
-    if not decision.held or decision.row.previous is not None or case.decided.pause is not None:
+    if not decision.held:
+        return None
+    waits = decision.row.previous is not None or case.decided.pause is not None
+    if waits and case.decided.serve is None:
         return None
     if row.stable is not None and row.stable.sha256 == wanted.sha256:
         return replace(decision.row, stable=wanted)
     failed = rollout is not None and rollout.revision == case.revision and rollout.outcome.ended
     enough = case.reach.workers(wanted.sha256) >= max(1, case.expert.replicas)
-    if failed or not enough or wanted.sha256 in case.refused:
+    if not enough or wanted.sha256 in case.refused:
+        return None
+    if case.decided.serve is not None and row.stable is not None:
+        return swap(row, row.stable, case).row
+    if failed:
         return None
     return replace(
         decision.row,
@@ -64,7 +71,7 @@ def _served_at_once(row: ExpertRow, case: Case) -> Rollout:
         step=0,
         step_began=written(case.now),
         outcome=Outcome.PROMOTED,
-        reason="",
+        reason=str(Why(Reason.PROMOTED, f"{case.wanted.version} is served, with its gate")),
         salt=case.salt(row),
         weights=(*before, WeightSince(case.epoch, 100)),
     )

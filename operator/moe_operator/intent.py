@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from moe_core.table import Table
-from moe_operator.world import Revision
+from moe_operator.world import Revision, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,10 @@ class Note:
 class Plan:
     """One pass over a mixture.
 
-    1. `revisions` are created, so that what the table names can be made again.
-    2. `locks`: status.inUse of objects that the table is about to name.
+    1. `revisions` are created, so that what the table names can be made again; so are `snapshots`
+       of what the stored table serves, before another one takes its place.
+    2. `locks`: status.inUse of objects that the table is about to name, and status.history of
+       what it is about to forget.
     3. `table` is written by compare-and-swap; on a conflict the rest waits for the next plan.
     4. `manifests` are applied, 5. `deletes` carried out, 6. `statuses` written, 7. `notes` told.
     8. `pods` are created, last: where one is refused, nothing else waits for it.
@@ -66,6 +68,7 @@ class Plan:
     """
 
     revisions: tuple[Revision, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
     locks: tuple[Status, ...] = ()
     table: Table | None = None
     manifests: tuple[Manifest, ...] = ()

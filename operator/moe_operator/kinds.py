@@ -108,13 +108,23 @@ def status_of(body: Body) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def target_of(body: Body) -> tuple[str, str]:
+    """Return kind and name of what an Override decides about; empty where it does not say."""
+    reference = spec_of(body).get("targetRef")
+    found = reference if isinstance(reference, Mapping) else {}
+    return str(found.get("kind", "")), str(found.get("name", ""))
+
+
 def mixture_of(kind: Kind, body: Body) -> str:
     """Return the name of the mixture that an object belongs to; empty where it names none.
 
-    An Override names an Expert, whose mixture only the cache knows: empty too.
+    An Override may name an Expert, whose mixture only the cache knows: empty too.
     """
     if kind in (MIXTURE, ROUTING_TABLE):
         return str(metadata(body).get("name", ""))
+    if kind == OVERRIDE:
+        target_kind, name = target_of(body)
+        return name if target_kind == MIXTURE.name else ""
     if kind in (EXPERT, GATE):
         reference = spec_of(body).get("mixtureRef")
         return str(reference.get("name", "")) if isinstance(reference, Mapping) else ""

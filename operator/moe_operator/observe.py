@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from moe_core.document import InvalidDocument
 from moe_core.table import Table
-from moe_operator import labels, revisions
+from moe_operator import labels, revisions, snapshots
 from moe_operator.cache import Cache, Key, uid
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
@@ -46,6 +46,7 @@ from moe_operator.world import (
     Question,
     Revision,
     RouterReport,
+    Snapshot,
     StoredTable,
     WorkerReport,
     World,
@@ -96,6 +97,7 @@ def observe(
         routers=tuple(sorted(routers, key=lambda report: report.pod)),
         workers=tuple(sorted(workers, key=lambda report: (report.pod, report.sha256))),
         invalid=tuple(invalid),
+        snapshots=_snapshots(cache.of(key, CONTROLLER_REVISION)),
         nodes=tuple(map(node_seen, cache.of_cluster(NODE))),
         applied={
             (kind.name, str(metadata(body)["name"])): annotations_of(body).get(APPLIED_HASH, "")
@@ -132,8 +134,15 @@ def _table(body: Body | None) -> StoredTable | None:
 
 def _revisions(bodies: Iterable[Body]) -> tuple[Revision, ...]:
     """Read what can be read: a broken old revision holds up nothing."""
-    found = _readable("ControllerRevision", bodies, revisions.from_body, [])
+    own = [body for body in bodies if not snapshots.is_snapshot(body)]
+    found = _readable("ControllerRevision", own, revisions.from_body, [])
     return tuple(sorted(found, key=lambda revision: (revision.expert, revision.number)))
+
+
+def _snapshots(bodies: Iterable[Body]) -> tuple[Snapshot, ...]:
+    own = [body for body in bodies if snapshots.is_snapshot(body)]
+    found = _readable("ControllerRevision", own, snapshots.from_body, [])
+    return tuple(sorted(found, key=lambda snapshot: snapshot.epoch))
 
 
 def deployment_seen(body: Body) -> DeploymentSeen:

@@ -52,10 +52,12 @@ def decide(
     revisions: Iterable[Revision],
     overrides: Iterable[OverrideSpec],
     accepted: Accepted,
+    restored: Iterable[tuple[OverrideSpec, Version]] = (),
 ) -> Decided:
     """Return what holds and what is to act; of several that hold, the newest.
 
     `revisions` and `overrides` are the expert's own; `accepted` is what gates in service accept.
+    `restored` is what Overrides of its mixture ask of it, which may bring the gate that fits.
     """
     own = sorted(
         (o for o in overrides if not o.meta.deleting),
@@ -65,11 +67,12 @@ def decide(
     known = known_versions(row, revisions)
     misfits = {o.version: accepted.refusal(expert.expert_id, o.version) for o in holding}
     fitting = [o for o in holding if not misfits[o.version]]
-    serve = next((o for o in reversed(fitting) if _can_serve(o, known)), None)
+    serves = [*((o, known[o.version]) for o in fitting if _can_serve(o, known)), *restored]
+    serve, served = max(serves, key=lambda s: s[0].meta.age_key, default=(None, None))
     rollout = row.rollout
     return Decided(
         serve=serve,
-        served=None if serve is None else known[serve.version],
+        served=served,
         pause=next((o for o in reversed(holding) if o.action is Action.PAUSE), None),
         once=next((o for o in own if rollout is not None and _acts(o, expert, rollout)), None),
         misfits=misfits,
@@ -144,7 +147,7 @@ def waiting_status(override: OverrideSpec, why: Why | None) -> dict[str, Any]:
     """Return the status of an Override whose target does not count, or is not there."""
     if override.action not in _HOLDING and override.meta.status.get("state") in _OVER:
         return dict(override.meta.status)
-    message = f"there is no Expert {override.target}"
+    message = f"there is no {override.kind.value} {override.target}"
     if why is not None:
         message = f"Expert {override.target} does not count: {why.message}"
     return {

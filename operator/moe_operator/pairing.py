@@ -15,6 +15,7 @@ from moe_core.table import ExpertRow, GateRow, Table
 from moe_operator.fit import Accepted, may_serve, misfits, refusal
 from moe_operator.gates import Gates, plan_gates, rows_by_name
 from moe_operator.reason import Reason, Why, listed
+from moe_operator.restore import Restored
 from moe_operator.spec import MixtureSpec
 from moe_operator.world import World
 
@@ -40,12 +41,21 @@ class Experts:
     trials: Sequence[str]
 
 
-def pair(world: World, mixture: MixtureSpec, table: Table | None, experts: Experts) -> Pairs:
-    """Return which gates change, and which held experts with them."""
+def pair(
+    world: World, mixture: MixtureSpec, table: Table | None, experts: Experts, restored: Restored
+) -> Pairs:
+    """Return which gates change, and which held experts with them.
+
+    A gate that a person brings back waits for no rollout.
+    """
     before = rows_by_name(table)
-    search = _Search(world, mixture, before, experts)
+    search = _Search(world, mixture, before, experts, restored)
     found = search.run({})
-    changed = [row for row in found.gates.rows if _confounds(row, before, found.joined)]
+    changed = [
+        row
+        for row in found.gates.rows
+        if row.name not in restored.gates and _confounds(row, before, found.joined)
+    ]
     if not changed or not experts.trials:
         return found
     names = listed(experts.trials)
@@ -77,13 +87,16 @@ class _Search:
     mixture: MixtureSpec
     before: Mapping[str, GateRow]
     experts: Experts
+    restored: Restored
 
     def run(self, waits: Mapping[str, Why]) -> Pairs:
         """Take back what does not fit, until all does; `waits` are gates that stay, by name."""
         stay, joined = dict(waits), dict(self.experts.joinable)
         while True:
             rows = {**self.experts.rows, **joined}
-            gates = plan_gates(self.world, self.mixture, self.before, rows, stay)
+            gates = plan_gates(
+                self.world, self.mixture, self.before, rows, stay, self.restored.gates
+            )
             back, kept = set(self._unneeded(gates, joined)), len(stay)
             for gate, expert_id, version in _wrong(gates, rows):
                 old = self.before.get(gate.name)

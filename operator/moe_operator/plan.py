@@ -7,7 +7,7 @@ asks for what is left, and for nothing once all is as it should be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -17,6 +17,7 @@ from moe_operator.admission import admit, closing_rows, opening_rows
 from moe_operator.case import Case, Decision
 from moe_operator.children import expert_children, leaving, unapplied
 from moe_operator.departure import plan_departure
+from moe_operator.epochs import forgotten, unkept
 from moe_operator.evaluators import evaluate, unwanted, wanted
 from moe_operator.findings import Sources, judge
 from moe_operator.fit import Accepted, on_trial
@@ -24,19 +25,21 @@ from moe_operator.gates import coming
 from moe_operator.held import joined
 from moe_operator.intent import Delete, Plan, Status
 from moe_operator.lineage import trace
+from moe_operator.memory import remember
 from moe_operator.order import begin_in_order
-from moe_operator.overrides import decide, lifted
+from moe_operator.overrides import because, decide, lifted
 from moe_operator.pairing import Experts, Pairs, pair
 from moe_operator.pruning import outdated
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why
 from moe_operator.render import mixture_children
 from moe_operator.report import Outlook, Turn, report
+from moe_operator.restore import Restored, restore
 from moe_operator.rollout import advance
 from moe_operator.seen import Seen, by_expert
 from moe_operator.spec import Action, ExpertSpec, MixtureSpec
 from moe_operator.spread import Move, spread
-from moe_operator.telling import changes, steps
+from moe_operator.telling import changes, lapses, steps
 from moe_operator.template import Settings, worker_template
 from moe_operator.world import Window, World
 
@@ -54,9 +57,11 @@ def plan_mixture(
     if mixture is None or mixture.meta.deleting:
         return plan_departure(world, now)
     reach, admission, seen = Reach.of(world, now), admit(world, mixture), by_expert(world)
+    restored = restore(world)
     ids = frozenset(expert.expert_id for expert in admission.experts)
     rows_before = opening_rows(admission.experts, stored, ids)
-    asked, accepted = coming(world, mixture, stored), Accepted.by(stored.gates if stored else ())
+    asked = coming(world, mixture, stored, restored.gates)
+    accepted = Accepted.by(stored.gates if stored else ())
     alone = tuple(
         _turn(
             world,
@@ -64,17 +69,17 @@ def plan_mixture(
             expert,
             row,
             seen[expert.meta.name],
-            _Around(reach, windows, accepted, asked.get(expert.expert_id, ())),
+            _Around(reach, windows, accepted, asked.get(expert.expert_id, ()), restored),
             settings,
         )
         for expert, row in zip(admission.experts, rows_before, strict=True)
     )
-    pairs = pair(world, mixture, stored, _experts(alone))
+    pairs = pair(world, mixture, stored, _experts(alone), restored)
     gates = pairs.gates
     turns = begin_in_order(_together(alone, pairs), mixture.max_concurrent, gates)
     rows = {turn.row.expert_id: turn.row for turn in turns}
     experts = closing_rows(rows, stored, gates.rows, admission.refused)
-    table = _table(mixture, stored, gates.rows, experts)
+    table = _table(mixture, stored, reach.next_epoch, gates.rows, experts)
     children = [expert_children(t.case, t.decision, t.lineage, mixture, settings) for t in turns]
     manifests = [*mixture_children(mixture, settings), *(m for c in children for m in c.manifests)]
     named = [*table.experts, *(stored.experts if stored else ())]
@@ -83,16 +88,19 @@ def plan_mixture(
     gone = leaving(world, kept, named, reach.released(stored.epoch if stored else 0))
     settled = table is stored and not changed and not gone
     move = spread(world, table, reach) if settled else Move()
-    statuses = report(Outlook(world, mixture, table, turns, admission, gates, reach))
-    times = (move.again_at, *(at for turn in turns for at in turn.times))
+    statuses = report(Outlook(world, mixture, table, turns, admission, gates, reach, restored))
+    # What a table says is put down as soon as it is stored.
+    written = None if table is stored else now
+    times = (written, move.again_at, *(at for turn in turns for at in turn.times))
     return Plan(
         revisions=tuple(t.lineage.made for t in turns if t.lineage.made is not None),
-        locks=_locks(world, table),
+        snapshots=unkept(stored, world.snapshots),
+        locks=(*_locks(world, table), *(() if table is stored else _memories(turns))),
         table=None if table is stored else table,
         manifests=changed,
-        deletes=(*gone, *move.deletes, *(d for turn in turns for d in _pruned(turn, mixture))),
+        deletes=(*gone, *move.deletes, *_pruned(world, mixture, turns)),
         statuses=statuses,
-        notes=(*steps(turns), *changes(turns, statuses), *move.notes),
+        notes=(*steps(turns), *changes(turns, statuses), *lapses(world, statuses), *move.notes),
         pods=tuple(turn.evaluator for turn in turns if turn.evaluator is not None),
         again_at=min((at for at in times if at is not None), default=None),
     )
@@ -106,6 +114,7 @@ class _Around:
     windows: Mapping[str, Window]
     accepted: Accepted
     gates: tuple[GateRow, ...]
+    restored: Restored
 
     def awaits(self, expert_id: str, version: Version) -> bool:
         """Return whether a gate that is to come accepts a version."""
@@ -123,7 +132,8 @@ def _turn(
     settings: Settings,
 ) -> Turn:
     """Take one expert one step further, as if it were alone."""
-    decided = decide(expert, row, seen.revisions, seen.overrides, around.accepted)
+    brought_back = around.restored.experts.get(expert.meta.name, ())
+    decided = decide(expert, row, seen.revisions, seen.overrides, around.accepted, brought_back)
     retried = decided.once is not None and decided.once.action is Action.RETRY
     again = (retried and decided.serve is None) or lifted(row, decided)
     render = partial(worker_template, mixture, expert, expert.version, settings)
@@ -137,7 +147,7 @@ def _turn(
         refused=seen.refused,
         problems=seen.problems,
         replicas=seen.replicas,
-        epoch=around.reach.epoch + 1,
+        epoch=around.reach.next_epoch,
         accepted=around.accepted,
         awaited=around.awaits(expert.expert_id, decided.served or expert.version),
         placed=seen.placed,
@@ -166,36 +176,43 @@ def _together(turns: tuple[Turn, ...], pairs: Pairs) -> tuple[Turn, ...]:
         row = pairs.joined.get(turn.row.expert_id)
         if row is None:
             return turn
-        why = Why(Reason.COMPLETE, f"{turn.case.wanted.version} is served, with its gate")
+        serve, sentence = turn.case.decided.serve, f"{turn.case.wanted.version} is served"
+        why = Why(Reason.COMPLETE, f"{sentence}, with its gate")
         told = Why(Reason.PROMOTED, why.message)
+        if serve is not None:
+            why = told = Why(Reason.OVERRIDDEN, f"{sentence}, with its gate: {because(serve)}")
         return replace(turn, decision=Decision(row, why, told=told, again_at=turn.case.now))
 
     return tuple(map(served, turns))
 
 
-def _pruned(turn: Turn, mixture: MixtureSpec) -> tuple[Delete, ...]:
-    """Return what an expert no longer needs: old revisions, and evaluators that have had their say.
+def _pruned(world: World, mixture: MixtureSpec, turns: tuple[Turn, ...]) -> Iterator[Delete]:
+    """Give what is no longer needed: old revisions and epochs, and evaluators that had their say.
 
     An evaluator stays until the table says what became of it.
     """
-    kept = ""
-    if turn.evaluated is not None and wanted(turn.row, turn.case, mixture) is not None:
-        kept = turn.evaluated.kept
-    revisions = outdated(turn.seen.revisions, (turn.before, turn.row), turn.seen.overrides)
-    return (*revisions, *unwanted(turn.seen.evaluators, kept))
+    for turn in turns:
+        rows, limit = (turn.before, turn.row), turn.case.expert.history_limit
+        yield from outdated(turn.seen.revisions, rows, turn.seen.overrides, limit)
+        kept = ""
+        if turn.evaluated is not None and wanted(turn.row, turn.case, mixture) is not None:
+            kept = turn.evaluated.kept
+        yield from unwanted(turn.seen.evaluators, kept)
+    yield from forgotten(world.snapshots, mixture.history_limit, world.overrides)
 
 
 def _table(
     mixture: MixtureSpec,
     stored: Table | None,
+    epoch: int,
     gates: tuple[GateRow, ...],
     experts: tuple[ExpertRow, ...],
 ) -> Table:
-    """Return the stored table itself where nothing changes, else the next epoch."""
+    """Return the stored table itself where nothing changes, else one of the next epoch."""
     table = Table(
         mixture=mixture.meta.name,
         uid=stored.uid if stored else "",
-        epoch=stored.epoch if stored else 1,
+        epoch=stored.epoch if stored else epoch,
         hidden_size=mixture.hidden_size,
         layers=mixture.layers,
         dtype=mixture.dtype.value,
@@ -206,7 +223,16 @@ def _table(
     )
     if stored is None:
         return table
-    return stored if table == stored else replace(table, epoch=stored.epoch + 1)
+    return stored if table == stored else replace(table, epoch=epoch)
+
+
+def _memories(turns: tuple[Turn, ...]) -> Iterator[Status]:
+    """Give what status.history lacks of the rollouts that the next table may forget."""
+    for turn in turns:
+        meta, limit = turn.case.expert.meta, turn.case.expert.history_limit
+        history = remember(meta, (turn.before.rollout,), limit)
+        if history != meta.status.get("history", []):
+            yield Status("Expert", meta.name, {"history": history})
 
 
 def _locks(world: World, table: Table) -> tuple[Status, ...]:

@@ -6,20 +6,20 @@ What the table names, or an Override, can always be made again as it was.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from moe_core.table import ExpertRow
 from moe_operator.intent import Delete
 from moe_operator.spec import OverrideSpec
 from moe_operator.world import Revision
 
-KEPT: Final = 10
-
 
 def outdated(
-    revisions: Iterable[Revision], rows: Iterable[ExpertRow], overrides: Iterable[OverrideSpec]
+    revisions: Iterable[Revision],
+    rows: Iterable[ExpertRow],
+    overrides: Iterable[OverrideSpec],
+    limit: int,
 ) -> tuple[Delete, ...]:
-    """Return the revisions of one expert that may go.
+    """Return the revisions of one expert that may go, all but the newest `limit`.
 
     `rows` are its row of the stored table and that of the new one; `overrides` are its own. Of
     several revisions of what is named the newest is kept: it is the one that is looked at.
@@ -33,7 +33,7 @@ def outdated(
         needed = version.sha256 in artifacts or version.version in versions
         artifacts.discard(version.sha256)
         versions.discard(version.version)
-        if place >= KEPT and not needed:
+        if place >= limit and not needed:
             gone.append(revision)
     return tuple(
         Delete("ControllerRevision", revision.name, revision.uid, revision.resource_version)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from moe_operator import labels
+from moe_operator.epochs import next_epoch
 from moe_operator.world import RouterReport, World
 
 # A report that is older says nothing about links any more; its epoch still holds.
@@ -32,6 +33,7 @@ class Reach:
     table_uid: str
     epoch: int  # of the stored table; 0 before there is one
     now: datetime
+    next_epoch: int = 1  # of the table that takes its place
 
     @classmethod
     def of(cls, world: World, now: datetime) -> Self:
@@ -44,6 +46,7 @@ class Reach:
             table_uid=world.table.table.uid if world.table else "",
             epoch=world.table.table.epoch if world.table else 0,
             now=now,
+            next_epoch=next_epoch(world.table.table if world.table else None, world.snapshots),
         )
 
     def behind(self, epoch: int) -> tuple[str, ...]:

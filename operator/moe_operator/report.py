@@ -16,12 +16,14 @@ from moe_operator.evaluators import Evaluated
 from moe_operator.gates import Gates
 from moe_operator.intent import Manifest, Status
 from moe_operator.lineage import Lineage
+from moe_operator.memory import remember
 from moe_operator.overrides import known_versions, waiting_status
 from moe_operator.overrides import status_of as override_status
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason
+from moe_operator.restore import Restored, Restoring
 from moe_operator.seen import Seen
-from moe_operator.spec import Meta, MixtureSpec
+from moe_operator.spec import Meta, MixtureSpec, OverrideSpec, TargetKind
 from moe_operator.standing import Counts, mixture_status
 from moe_operator.status import expert_status, gate_status, refused_status
 from moe_operator.template import reserved_env
@@ -71,6 +73,7 @@ class Outlook:
     admission: Admission
     gates: Gates
     reach: Reach
+    restored: Restored
 
     @property
     def now(self) -> datetime:
@@ -104,7 +107,9 @@ def _experts(outlook: Outlook) -> Iterator[Entry]:
         meta, row = turn.case.expert.meta, turn.row
         in_use = row.expert_id in outlook.listed
         status = expert_status(turn.case, row, turn.decision.why, turn.seen, in_use)
-        yield "Expert", meta, status
+        limit = turn.case.expert.history_limit
+        history = remember(meta, (turn.before.rollout, row.rollout), limit)
+        yield "Expert", meta, {**status, "history": history}
 
 
 def _refused(outlook: Outlook) -> Iterator[Entry]:
@@ -135,17 +140,22 @@ def _gates(outlook: Outlook) -> Iterator[Entry]:
 def _overrides(outlook: Outlook) -> Iterator[Entry]:
     turns = {turn.case.expert.meta.name: turn for turn in outlook.turns}
     for override in outlook.world.overrides:
-        turn = turns.get(override.target)
-        if override.meta.deleting:
-            continue
-        if turn is None:
-            why = outlook.admission.refused.get(override.target)
-            yield "Override", override.meta, waiting_status(override, why)
-        else:
-            expert, decided = turn.case.expert, turn.case.decided
-            known = known_versions(turn.before, turn.lineage.revisions)
-            status = override_status(override, expert, decided, turn.row, known)
-            yield "Override", override.meta, status
+        if override.kind is TargetKind.EXPERT and not override.meta.deleting:
+            turn = turns.get(override.target)
+            yield "Override", override.meta, _override(override, turn, outlook)
+    decided = {name: turn.case.decided.serve for name, turn in turns.items()}
+    restoring = Restoring(outlook.world, outlook.table, outlook.restored, decided)
+    for override, status in restoring.statuses():
+        yield "Override", override.meta, status
+
+
+def _override(override: OverrideSpec, turn: Turn | None, outlook: Outlook) -> Mapping[str, Any]:
+    """Return the status of an Override of an Expert, also of one that does not count."""
+    if turn is not None:
+        expert, decided = turn.case.expert, turn.case.decided
+        known = known_versions(turn.before, turn.lineage.revisions)
+        return override_status(override, expert, decided, turn.row, known)
+    return waiting_status(override, outlook.admission.refused.get(override.target))
 
 
 def _mixture(outlook: Outlook, experts: list[Entry]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from moe_core.table import ExpertRow, Outcome, Rollout, Version, WeightSince
 from moe_operator.canary import step
 from moe_operator.case import Case, Decision
-from moe_operator.ending import cool_down, ended, give_way, swap
+from moe_operator.ending import cool_down, ended, give_way, promote, swap
 from moe_operator.held import hold
 from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why, moment, written
@@ -44,9 +44,9 @@ def _first(row: ExpertRow, case: Case) -> Decision:
     ):
         return begin(row, case)
     if case.reach.workers(wanted.sha256):
-        over = ended(rollout, Outcome.PROMOTED, "", case)
-        over = replace(over, weights=(WeightSince(case.epoch, 100),))
         told = Why(Reason.SERVING, f"{wanted.version} is served")
+        over = ended(rollout, Outcome.PROMOTED, str(told), case)
+        over = replace(over, weights=(WeightSince(case.epoch, 100),))
         new = replace(row, stable=wanted, rollout=over, layers=case.expert.layers)
         return Decision(new, Why(Reason.COMPLETE, told.message), told=told)
     if wanted.sha256 in case.refused:
@@ -82,7 +82,7 @@ def _settle(row: ExpertRow, stable: Version, case: Case) -> Decision:
 
 def _rest(case: Case) -> Why:
     serve = case.decided.serve
-    if serve is None:
+    if serve is None or case.wanted.sha256 == case.expert.version.sha256:
         return Why(Reason.COMPLETE, f"{case.wanted.version} is served")
     wanted = case.expert.version.version
     message = f"{case.wanted.version} is served instead of {wanted}: {because(serve)}"
@@ -91,10 +91,18 @@ def _rest(case: Case) -> Why:
 
 def _serve_instead(row: ExpertRow, stable: Version, case: Case) -> Decision:
     """An Override wants a version that is not warm: start it, then swap, without steps."""
-    rollout, wanted = row.rollout, case.wanted
+    rollout, wanted, serve = row.rollout, case.wanted, case.decided.serve
+    reached = case.reach.workers(wanted.sha256)
     if rollout is not None and not rollout.outcome.ended:
-        return replace(give_way(row, rollout, stable, case), room=case.expert.replicas)
-    if case.reach.workers(wanted.sha256):
+        on_trial = rollout.target.sha256 == wanted.sha256
+        if serve is not None and on_trial and reached and not case.misfit:
+            sentence = f"{wanted.version} is served: {because(serve)}"
+            return promote(row, rollout, sentence, case, serve.requested_by)
+        if not on_trial or row.candidate is not None or case.misfit:
+            return replace(give_way(row, rollout, stable, case), room=case.expert.replicas)
+    elif case.misfit:
+        return hold(row, case)
+    elif reached:
         return swap(row, stable, case)
     if wanted.sha256 in case.refused:
         message = f"{wanted.version}: {case.refused[wanted.sha256]}"
@@ -146,6 +154,7 @@ def begin(row: ExpertRow, case: Case) -> Decision:
         outcome=Outcome.PROGRESSING,
         reason=because(once) if once is not None and retry else "",
         salt=case.salt(row),
+        by=once.requested_by if once is not None and retry else "",
     )
     revoked = tuple(sha256 for sha256 in row.revoked if sha256 != wanted.sha256)
     why = case.waits_for_pods(wanted.sha256, f"{wanted.version} is being started")

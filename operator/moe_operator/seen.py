@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from moe_operator import labels
-from moe_operator.spec import OverrideSpec
+from moe_operator.spec import OverrideSpec, TargetKind
 from moe_operator.world import DeploymentSeen, PodSeen, Revision, World
 
 _REFUSED = "Refused"
@@ -71,7 +71,8 @@ def by_expert(world: World) -> Mapping[str, Seen]:
     for revision in world.revisions:
         seen[revision.expert].revisions.append(revision)
     for override in world.overrides:
-        seen[override.target].overrides.append(override)
+        if override.kind is TargetKind.EXPERT:
+            seen[override.target].overrides.append(override)
     for deployment in world.deployments:
         if deployment.component == labels.WORKER:
             seen[deployment.expert].deployments.append(deployment)

@@ -47,6 +47,23 @@ class Action(StrEnum):
     RETRY = "Retry"
 
 
+class TargetKind(StrEnum):
+    """What an Override decides about."""
+
+    EXPERT = "Expert"
+    MIXTURE = "Mixture"
+
+
+class ReplacedKind(StrEnum):
+    """What serves its version of an epoch that is brought back."""
+
+    EXPERT = "Expert"
+    GATE = "Gate"
+
+
+HISTORY_LIMIT = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Meta:
     """Who an object is; `created` is RFC 3339 and orders objects by age."""
@@ -96,6 +113,7 @@ class MixtureSpec:
     evaluators: PodSettings = field(default_factory=PodSettings)
     evaluation: Evaluation | None = None
     prometheus: str = ""  # address
+    history_limit: int = HISTORY_LIMIT
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -120,6 +138,7 @@ class MixtureSpec:
             evaluators=PodSettings() if evaluators is None else PodSettings.read(evaluators),
             evaluation=_evaluation(spec),
             prometheus="" if prometheus is None else prometheus.text("address"),
+            history_limit=_history_limit(spec),
         )
 
 
@@ -149,6 +168,7 @@ class ExpertSpec:
     backup: str = ""
     rollout: Strategy = field(default_factory=Strategy)
     evaluation: Evaluation | None = None  # where there is none, that of the Mixture counts
+    history_limit: int = HISTORY_LIMIT
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -166,6 +186,7 @@ class ExpertSpec:
             backup=spec.text("backupExpertId", default=""),
             rollout=Strategy() if rollout is None else Strategy.read(rollout),
             evaluation=_evaluation(spec),
+            history_limit=_history_limit(spec),
         )
 
 
@@ -210,9 +231,17 @@ def _version(spec: Reader) -> Version:
     return Version(spec.text("version"), artifact.sha256("sha256"), artifact.text("uri"))
 
 
+def _history_limit(spec: Reader) -> int:
+    return spec.integer("revisionHistoryLimit", low=1, high=100, default=HISTORY_LIMIT)
+
+
 @dataclass(frozen=True, slots=True)
 class OverrideSpec:
-    """What a person decided about one Expert; `step` None means any."""
+    """What a person decided about one Expert, or about a Mixture; `step` None means any.
+
+    Of a Mixture there is only Serve: `replaces` holds, by kind and name of the objects that serve
+    their version of `epoch`, the spec.version that this is about.
+    """
 
     meta: Meta
     target: str
@@ -223,16 +252,22 @@ class OverrideSpec:
     step: int | None = None
     reason: str = ""
     requested_by: str = ""
+    kind: TargetKind = TargetKind.EXPERT
+    epoch: int = 0
+    replaces: Mapping[tuple[ReplacedKind, str], str] = field(default_factory=dict)
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
         """Read an Override object. Raises InvalidDocument."""
         spec = Reader(body.get("spec"), "spec")
-        action = spec.enum("action", Action)
+        target, action = spec.child("targetRef"), spec.enum("action", Action)
+        kind = target.enum("kind", TargetKind, default=TargetKind.EXPERT)
+        if kind is TargetKind.MIXTURE:
+            return cls._of_mixture(body, spec)
         holds = action in (Action.SERVE, Action.PAUSE)
         return cls(
             meta=Meta.from_body(body),
-            target=spec.child("targetRef").text("name"),
+            target=target.text("name"),
             action=action,
             version=spec.text("version", default=None if action is Action.SERVE else ""),
             instead_of=spec.text("insteadOf", default=None if holds else ""),
@@ -240,4 +275,24 @@ class OverrideSpec:
             step=spec.integer("step") if "step" in spec.value else None,
             reason=spec.text("reason", default=""),
             requested_by=spec.text("requestedBy", default=""),
+        )
+
+    @classmethod
+    def _of_mixture(cls, body: Body, spec: Reader) -> Self:
+        action = spec.enum("action", Action)
+        if action is not Action.SERVE:
+            message = f"spec.action is {action.value!r}; of a Mixture there is only Serve"
+            raise InvalidDocument(message)
+        return cls(
+            meta=Meta.from_body(body),
+            target=spec.child("targetRef").text("name"),
+            action=action,
+            reason=spec.text("reason", default=""),
+            requested_by=spec.text("requestedBy", default=""),
+            kind=TargetKind.MIXTURE,
+            epoch=spec.integer("epoch", low=1),
+            replaces={
+                (item.enum("kind", ReplacedKind), item.text("name")): item.text("insteadOf")
+                for item in spec.items("replaces")
+            },
         )

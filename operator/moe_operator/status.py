@@ -146,7 +146,7 @@ def refused_status(meta: Meta, why: Why, now: datetime, in_use: bool | None) -> 
 
     `in_use` is None for kinds that are never locked.
     """
-    kept = {key: meta.status[key] for key in ("version", "sha256") if key in meta.status}
+    kept = {key: meta.status[key] for key in ("version", "sha256", "history") if key in meta.status}
     return {
         "observedGeneration": meta.generation,
         "phase": why.reason.value,
@@ -162,6 +162,8 @@ def gate_status(gate: GateSpec, row: GateRow | None, why: Why, now: datetime) ->
     served = None if row is None else row.stable
     serving = why if served is None else Why(Reason.SERVING, f"{served.version} is served")
     phase = "Pending" if served is None else "Serving" if complete else "Waiting"
+    if served is not None and why.reason is Reason.OVERRIDDEN:
+        phase = why.reason.value
     status: dict[str, Any] = {
         "observedGeneration": gate.meta.generation,
         "phase": phase,

@@ -10,8 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from moe_operator.intent import Note, Status
+from moe_operator.overrides import State
 from moe_operator.reason import Reason
 from moe_operator.report import Turn
+from moe_operator.restore import LAPSED_FOR
+from moe_operator.world import World
 
 # Conditions whose change is worth an Event, and the status that is well.
 _WELL: Final = {"Ready": "True", "Degraded": "False"}
@@ -39,6 +42,25 @@ def changes(turns: Iterable[Turn], statuses: Iterable[Status]) -> Iterator[Note]
                 well = _WELL.get(kind, "True") == condition["status"]
                 reason, message = condition["reason"], condition["message"]
                 yield Note("Expert", status.name, not well, reason, message)
+
+
+def lapses(world: World, statuses: Iterable[Status]) -> Iterator[Note]:
+    """Tell of Overrides that count no more, or not for all that they list, and why."""
+    metas = [*(o.meta for o in world.overrides), *(i.meta for i in world.invalid)]
+    before = {meta.name: meta.status for meta in metas}
+    for status in statuses:
+        if status.kind == "Override":
+            reason, message = _lapse(status.status)
+            if message and (reason, message) != _lapse(before[status.name]):
+                yield Note("Override", status.name, True, reason, message)
+
+
+def _lapse(status: Mapping[str, Any]) -> tuple[str, str]:
+    state, message = str(status.get("state", "")), str(status.get("message", ""))
+    if state in (State.LAPSED, State.REFUSED):
+        return state, message
+    _, said, lapsed = message.partition(LAPSED_FOR)
+    return State.LAPSED.value, f"{said}{lapsed}"
 
 
 def _worth_telling(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

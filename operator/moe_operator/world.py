@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from moe_core.table import Table, Version
+from moe_core.table import GateRow, Table, Version
 from moe_operator.sequential import Arm
 from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, OverrideSpec
 
@@ -39,6 +39,24 @@ class Revision:
     uid: str = ""
     resource_version: str = ""
     created: str = ""  # RFC 3339; empty where it is only about to be made
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A ControllerRevision of a Mixture: the stable versions of an epoch that was served.
+
+    `experts` are by the names of their objects.
+    """
+
+    epoch: int
+    experts: Mapping[str, Version]
+    gates: tuple[GateRow, ...]
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+
+    def gate(self, name: str) -> GateRow | None:
+        return next((row for row in self.gates if row.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +223,8 @@ class World:
     routers: tuple[RouterReport, ...]
     workers: tuple[WorkerReport, ...]
     invalid: tuple[Invalid, ...] = ()
+    # In order of their epochs.
+    snapshots: tuple[Snapshot, ...] = ()
     # Of the whole cluster; empty where they may not be read.
     nodes: tuple[NodeSeen, ...] = ()
     # Hash of the manifest applied last, by (kind, name) of every child object that exists.

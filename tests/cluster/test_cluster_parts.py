@@ -113,6 +113,17 @@ def test_the_operators_manifests_name_all_images() -> None:
     assert install.with_images(before, {k: f"moeops/{k}" for k in IMAGES}) == before
 
 
+def test_what_an_older_api_server_does_not_know_is_left_out_and_named() -> None:
+    text = (ROOT / "operator" / "manifests" / "requested_by.yaml").read_text()
+    mutating = ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"]
+    validating = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    kept, skipped = install.known(text, frozenset(validating))
+    assert skipped == mutating
+    assert "kind: Mutating" not in kept
+    assert all(f"kind: {kind}\n" in kept for kind in validating)
+    assert install.known(text, frozenset({*mutating, *validating})) == (text, [])
+
+
 def test_only_whole_names_are_replaced() -> None:
     unlike = ["d: moeops/operator-x", "see moeops/operator"]
     lines = ["a: moeops/operator", "b: {c: moeops/operator}", *unlike]

@@ -88,12 +88,12 @@ class KubeServer:
         )
         return path
 
-    def request(self, method: str, path: str, body: object = None) -> Any:
-        """Ask the server as administrator and return the JSON that it answers.
+    def request(self, method: str, path: str, body: object = None, user: str = "") -> Any:
+        """Ask the server as administrator, or as another user, and return the JSON of its answer.
 
         Raises urllib.error.HTTPError when it refuses.
         """
-        return json.loads(self._ask(method, path, body))
+        return json.loads(self._ask(method, path, body, user))
 
     def install_crds(self, manifests: Iterable[Mapping[str, Any]]) -> None:
         """Create custom resource definitions and wait until they are served."""
@@ -110,8 +110,10 @@ class KubeServer:
         """Create a namespace in which pods need no service account."""
         self.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
-    def _ask(self, method: str, path: str, body: object = None) -> bytes:
+    def _ask(self, method: str, path: str, body: object = None, user: str = "") -> bytes:
         headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"}
+        if user:
+            headers["Impersonate-User"] = user
         data = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(self.url + path, data, headers, method=method)
         context = ssl.create_default_context(cafile=self.certificate)

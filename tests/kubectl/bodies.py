@@ -55,16 +55,50 @@ def rollout(outcome: str, version: str = "v2", revision: int = 2, **more: Any) -
     }
 
 
+def gate(version: str = "g1", **status: Any) -> Body:
+    return {
+        "kind": "Gate",
+        "metadata": {"name": "tiny-gate", "generation": 1, "creationTimestamp": CREATED},
+        "spec": {"mixtureRef": {"name": "tiny"}, "version": version, "policy": {"type": "TopK"}},
+        "status": {"observedGeneration": 1, "version": version, **status},
+    }
+
+
+def named(version: str) -> Body:
+    return {"version": version, "sha256": sha(version), "uri": f"file:///{version}"}
+
+
+def epoch(number: int, gate_version: str = "g1", **experts: str) -> Body:
+    """Return a kept epoch; experts are named without the mixture's name."""
+    row = {"name": "tiny-gate", "layers": [0], "stable": named(gate_version), "topK": 1}
+    return {
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": f"tiny.{number}",
+            "creationTimestamp": CREATED,
+            "labels": {"moeops.dev/mixture": "tiny"},
+        },
+        "revision": number,
+        "data": {
+            "experts": {f"tiny-{name}": named(version) for name, version in experts.items()},
+            "gates": [{**row, "experts": list(experts)}],
+        },
+    }
+
+
 def revision(number: int, version: str, name: str = "tiny-e3") -> Body:
     return {
         "kind": "ControllerRevision",
         "metadata": {
             "name": f"{name}-{number}",
             "creationTimestamp": CREATED,
-            "labels": {"moeops.dev/expert": name},
+            "labels": {"moeops.dev/mixture": "tiny", "moeops.dev/expert": name},
         },
         "revision": number,
-        "data": {"version": {"version": version, "sha256": sha(version), "uri": "file:///x"}},
+        "data": {
+            "version": {"version": version, "sha256": sha(version), "uri": "file:///x"},
+            "template": {"spec": {"containers": [{"image": f"worker:{version}"}]}},
+        },
     }
 
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from kubectl_moe import decide
+from kubectl_moe import decide, past
 from kubectl_moe.decide import Refused, Skip
+from kubectl_moe.past import Unknown
 from tests.kubectl import bodies
 
-PAST = decide.history(
-    [bodies.revision(2, "v2"), bodies.revision(1, "v1"), bodies.revision(3, "v3")]
-)
+PAST = past.history([bodies.revision(2, "v2"), bodies.revision(1, "v1"), bodies.revision(3, "v3")])
 
 
 def spec_of(decision: dict[str, Any] | Skip) -> dict[str, Any]:
@@ -45,8 +44,15 @@ def test_rollback_to_what_is_served_is_skipped_with_the_reason() -> None:
 
 
 def test_rollback_to_a_version_that_never_was_names_those_that_were() -> None:
-    with pytest.raises(Refused, match=r"never had a version 'v9'; it had v1, v2, v3"):
+    known = r"never had a version or revision 'v9'; it had 1 \(v1\), 2 \(v2\), 3 \(v3\)"
+    with pytest.raises(Unknown, match=known):
         decide.rollback(bodies.expert(), PAST, [], "v9", "")
+
+
+def test_rollback_takes_the_number_of_a_revision_too() -> None:
+    expert = bodies.expert(version="v3")
+    expert["status"]["version"] = "v3"
+    assert spec_of(decide.rollback(expert, PAST, [], "1", ""))["version"] == "v1"
 
 
 def test_rollback_of_the_first_version_has_nowhere_to_go() -> None:

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
 import pytest
 
-from kubectl_moe import follow
 from kubectl_moe.arguments import parser
 from kubectl_moe.cluster import NotFound
 from kubectl_moe.decide import Refused
 from kubectl_moe.health import Exit
 from kubectl_moe.names import UsageError
-from kubectl_moe.verbs import VERBS, Session
 from tests.kubectl import bodies
 from tests.kubectl.fake_cluster import FakeCluster
-
-
-class Terminal:
-    """Runs command lines against one cluster; its clock jumps on by what is slept."""
-
-    def __init__(self, *there: dict[str, Any]) -> None:
-        self.cluster = FakeCluster(there)
-        self.out, self.progress = io.StringIO(), io.StringIO()
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def run(self, line: str) -> Exit:
-        args = parser().parse_args(line.split())
-        clock = follow.Clock(lambda: self.now, self.sleep)
-        session = Session(self.cluster, self.out, self.progress, clock, colour=False)
-        return VERBS[args.verb](args, session)
+from tests.kubectl.terminal import Terminal
 
 
 def history() -> list[dict[str, Any]]:
@@ -136,7 +116,7 @@ def test_history_says_what_each_version_is_now() -> None:
     terminal = Terminal(bodies.expert(candidate="v2", weight="5%"), *history())
     terminal.run("history tiny-e3")
     rows = [line.split() for line in terminal.out.getvalue().splitlines()[1:]]
-    assert [(row[0], row[1], row[3]) for row in rows] == [
+    assert [(row[0], row[1], row[4]) for row in rows] == [
         ("2", "v2", "candidate"),
         ("1", "v1", "stable"),
     ]
@@ -191,7 +171,8 @@ def test_resume_removes_and_says_what_it_removed() -> None:
         ("status pod/x", UsageError, "'pod' is no kind of moeops; kinds are"),
         ("status gt/x", UsageError, "not a Gate"),
         ("status mx/", UsageError, "names no object"),
-        ("history mx/tiny", UsageError, "takes an expert"),
+        ("promote mx/tiny", UsageError, "this verb takes an expert"),
+        ("history gt/tiny", UsageError, "'gt/tiny' is a Gate; this verb takes an expert or a mix"),
         ("get pods", UsageError, "'pods' is no kind"),
         ("get experts nosuch", NotFound, "no Expert nosuch"),
         ("promote tiny-e3", Refused, "no rollout in progress"),

@@ -74,6 +74,16 @@ def test_an_override_belongs_to_the_mixture_of_its_expert_whichever_comes_first(
     assert cache.of(TINY, OVERRIDE) == []
 
 
+def test_an_override_of_a_mixture_belongs_to_it_and_to_no_expert_of_that_name() -> None:
+    body = override("back", "tiny", "Serve", epoch=3, replaces=[])
+    body["spec"]["targetRef"]["kind"] = "Mixture"
+    cache = Cache()
+    assert cache.put(OVERRIDE, at(body, 3, "o")) == {TINY}
+    assert cache.put(EXPERT, at(expert("e0"), 4, "e")) == {TINY}
+    assert len(cache.of(TINY, OVERRIDE)) == 1
+    assert cache.remove(OVERRIDE, at(body, 5, "o")) == {TINY}
+
+
 def test_an_object_that_moves_to_another_mixture_concerns_both() -> None:
     cache = Cache()
     cache.put(POD, at(labelled("Pod", "p", "tiny"), 1))

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import Version
-from moe_operator import revisions
+from moe_core.table import GateRow, Version
+from moe_operator import revisions, snapshots
 from moe_operator.cache import Cache, Key
 from moe_operator.kinds import KINDS
 from moe_operator.observe import BrokenTable, deployment_seen, node_seen, observe, pod_seen
-from moe_operator.world import Revision
+from moe_operator.world import Revision, Snapshot
 from tests.operator.engine.bodies import expert, gate, labelled, mixture, override, own, sha
 
 TINY = Key("default", "tiny")
@@ -93,6 +93,19 @@ def test_a_revision_is_read_as_it_was_written_and_a_broken_one_is_passed_over() 
     assert (found.expert, found.number, found.version) == ("tiny-e0", 3, revision.version)
     assert found.template == {"spec": {"x": 1}}
     assert (found.name, found.uid) == ("tiny-e0-3", "u2")
+
+
+def test_an_epoch_is_read_as_it_was_written_and_is_no_revision_of_an_expert() -> None:
+    version = Version("v2", sha("b"), "file:///b")
+    gates = (GateRow("tiny-gate", (0, 1), version, ("e0",), 1),)
+    snapshot = Snapshot(7, {"tiny-e0": version}, gates, "tiny.7")
+    body = snapshots.to_body(snapshot, TINY, {"metadata": {"uid": "owner"}})
+    broken = labelled("ControllerRevision", "tiny.6", api="apps/v1", revision=6, data={})
+    world = observe(cache_of(broken, body), TINY, (), ())
+    assert world is not None
+    (found,) = world.snapshots
+    assert (found.epoch, found.experts, found.gates) == (7, {"tiny-e0": version}, gates)
+    assert (found.name, found.uid, world.revisions) == ("tiny.7", "u2", ())
 
 
 def test_children_carry_the_hash_that_was_applied() -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import kopf
 import yaml
@@ -34,6 +35,35 @@ def install(server: KubeServer) -> None:
         for body in yaml.safe_load_all(path.read_text()):
             if body["kind"] != "Deployment":
                 server.request("POST", _collection(body), body)
+    _await_policies(server)
+
+
+def _await_policies(server: KubeServer) -> None:
+    """Wait until Overrides get the name of who asks: policies act a moment after they are made."""
+    path = f"/apis/moeops.dev/v1alpha1/namespaces/{SYSTEM}/overrides"
+    spec = {"targetRef": {"kind": "Expert", "name": "e"}, "action": "Pause", "insteadOf": "v1"}
+    body = {
+        "apiVersion": "moeops.dev/v1alpha1",
+        "kind": "Override",
+        "metadata": {"name": "try"},
+        "spec": spec,
+    }
+    forged = {**body, "spec": {**spec, "requestedBy": "nobody"}}
+    until = time.monotonic() + 30
+    while not (_taken(server, path, body) and not _taken(server, path, forged)):
+        if time.monotonic() > until:
+            raise TimeoutError("the admission policies for Overrides do not act after 30 s")
+        time.sleep(0.05)
+
+
+def _taken(server: KubeServer, path: str, body: Body) -> bool:
+    """Return whether an object could be created, and says who asked."""
+    try:
+        made = server.request("POST", f"{path}?dryRun=All", body)
+    except HTTPError as error:
+        error.close()
+        return False
+    return "requestedBy" in made["spec"]
 
 
 def _collection(body: Body) -> str:

@@ -91,3 +91,14 @@ def override(name: str, target: str, action: str, **spec: Any) -> dict[str, Any]
         **spec,
     }
     return {"metadata": meta(name), "spec": dict(fields)}
+
+
+def restore(epoch: int, **instead_of: str) -> dict[str, Any]:
+    """Return ann's Override of the Mixture; `gate` is the Gate, all other names are Experts."""
+    replaces = [
+        {"kind": "Gate" if name == "gate" else "Expert", "name": name, "insteadOf": version}
+        for name, version in instead_of.items()
+    ]
+    reference = {"kind": "Mixture", "name": MIXTURE}
+    spec = {"targetRef": reference, "epoch": epoch, "replaces": replaces, "requestedBy": "ann"}
+    return override("back", "", "Serve", **spec)

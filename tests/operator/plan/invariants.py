@@ -53,7 +53,10 @@ def _one_evaluator_of_a_dark_candidate(plan: Plan, world: World) -> None:
 
 
 def _legal_table(before: Table | None, table: Table, world: World) -> None:
-    assert table.epoch == (before.epoch if before else 0) + 1, "the epoch rises by one"
+    if before is None:
+        assert all(table.epoch > kept.epoch for kept in world.snapshots), "no epoch comes twice"
+    else:
+        assert table.epoch == before.epoch + 1, "the epoch rises by one"
     assert before is None or table.uid == before.uid
     rows = {row.expert_id: row for row in table.experts}
     assert len(rows) == len(table.experts), "one row for each id"
@@ -158,7 +161,7 @@ def _evaluated_where_asked_for(old: ExpertRow, new: ExpertRow, world: World) -> 
 def _locked_before_named(world: World, plan: Plan) -> None:
     assert plan.table is not None
     listed = {expert_id for gate in plan.table.gates for expert_id in gate.experts}
-    locked = {status.name for status in plan.locks}
+    locked = {status.name for status in plan.locks if status.status.get("inUse")}
     for expert in world.experts:
         row = plan.table.expert(expert.expert_id)
         if expert.expert_id in listed and row is not None and row.name == expert.meta.name:

@@ -32,6 +32,7 @@ from moe_operator.world import (
     Question,
     Revision,
     RouterReport,
+    Snapshot,
     StoredTable,
     WorkerReport,
     World,
@@ -141,6 +142,7 @@ class Simulation:
     now: datetime = START
     stored: StoredTable | None = None
     revisions: dict[str, Revision] = field(default_factory=dict)
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
     children: dict[tuple[str, str], str] = field(default_factory=dict)
     deployments: dict[str, Deployment] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
@@ -267,6 +269,7 @@ class Simulation:
             ),
             routers=tuple(self._report(name) for name in sorted(self.routers)),
             workers=tuple(self._worker_reports()),
+            snapshots=tuple(sorted(self.snapshots.values(), key=lambda kept: kept.epoch)),
             nodes=tuple(self.nodes[name] for name in sorted(self.nodes)),
             applied=dict(self.children),
         )
@@ -514,8 +517,10 @@ class Simulation:
     def _writes(self, plan: Plan) -> Iterator[tuple[str, Callable[[], None]]]:
         for revision in plan.revisions:
             yield f"revision {revision.name}", partial(self._create_revision, revision)
+        for snapshot in plan.snapshots:
+            yield f"revision {snapshot.name}", partial(self._keep, snapshot)
         for lock in plan.locks:
-            yield f"lock {lock.name}", partial(self._set_status, lock)
+            yield f"lock {lock.name}", partial(self._merge_status, lock)
         if plan.table is not None:
             yield "table", partial(self._write_table, plan.table)
         for manifest in plan.manifests:
@@ -537,6 +542,14 @@ class Simulation:
         name = manifest.body["metadata"]["name"]
         assert name not in self.evaluators, f"{name} exists"
         self.evaluators[name] = Evaluator(manifest, self.now)
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        assert snapshot.name not in self.snapshots, f"{snapshot.name} exists"
+        self.snapshots[snapshot.name] = replace(snapshot, uid=snapshot.name)
+
+    def _merge_status(self, status: Status) -> None:
+        before = self.bodies[status.kind, status.name].get("status", {})
+        self._set_status(replace(status, status={**before, **status.status}))
 
     def _set_status(self, status: Status) -> None:
         key = status.kind, status.name
@@ -561,7 +574,10 @@ class Simulation:
             assert self.stored.table.uid == deletion.uid
             self.stored = None
         elif deletion.kind == "ControllerRevision":
-            assert self.revisions.pop(deletion.name).uid == deletion.uid
+            kept = self.snapshots if deletion.name in self.snapshots else self.revisions
+            seen: Revision | Snapshot = kept[deletion.name]
+            assert (seen.uid, seen.resource_version) == (deletion.uid, deletion.resource_version)
+            del kept[deletion.name]
         elif deletion.name in self.evaluators:
             del self.evaluators[deletion.name]
         elif deletion.kind == "Pod":

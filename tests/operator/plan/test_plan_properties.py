@@ -14,7 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe_core.table import Outcome
-from tests.operator.plan.bodies import evaluated, expert, gate, mixture, override, sha, versioned
+from tests.operator.plan.bodies import (
+    evaluated,
+    expert,
+    gate,
+    meta,
+    mixture,
+    override,
+    restore,
+    sha,
+    versioned,
+)
 from tests.operator.plan.simulation import Behaviour, Simulation
 
 NAMES = st.sampled_from(("e0", "e1"))
@@ -70,6 +80,14 @@ def decides(sim: Simulation, name: str, action: str, version: str, other: str) -
     if action in ("Serve", "Pause"):
         spec = {"version": version, "insteadOf": other}
     sim.put("Override", override(f"{name}-{len(sim.writes)}", name, action, **spec))
+
+
+def brings_back(sim: Simulation, place: int, version: str, other: str) -> None:
+    """Decide for an epoch that is kept; sometimes for specs that are not the ones there are."""
+    epochs = sorted(kept.epoch for kept in sim.snapshots.values())
+    chosen = epochs[place % len(epochs)] if epochs else 1
+    body = restore(chosen, e0=version, e1=other, gate="g1")
+    sim.put("Override", {**body, "metadata": meta(f"epoch-{len(sim.writes)}")})
 
 
 def forgets_overrides(sim: Simulation) -> None:
@@ -128,6 +146,7 @@ ACTS = st.one_of(
     act(scales, NAMES, st.integers(0, 3)),
     act(behaves, NAMES, VERSIONS, BEHAVIOURS),
     act(decides, NAMES, ACTIONS, VERSIONS, VERSIONS),
+    act(brings_back, st.integers(0, 9), VERSIONS, VERSIONS),
     act(forgets_overrides),
     act(dies, st.integers(0, 8)),
     act(restarts),

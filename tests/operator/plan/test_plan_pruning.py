@@ -6,11 +6,13 @@ import pytest
 
 from moe_core.table import ExpertRow, Outcome, Role, Rollout, Version
 from moe_operator.intent import Delete
-from moe_operator.pruning import KEPT, outdated
+from moe_operator.pruning import outdated
 from moe_operator.spec import OverrideSpec
 from moe_operator.world import Revision
 from tests.operator.plan.bodies import override, sha
 from tests.operator.plan.looks import outcome, stable, started
+
+KEPT = 10
 
 
 def version(number: int) -> Version:
@@ -44,13 +46,13 @@ TRIED = Rollout(13, version(2), 1, "2026-01-01T00:00:00Z", Outcome.ROLLED_BACK, 
     ],
 )
 def test_what_the_table_names_stays(row: ExpertRow, kept: set[int]) -> None:
-    gone = {deletion.name for deletion in outdated(TWELVE, (PLAIN, row), ())}
+    gone = {deletion.name for deletion in outdated(TWELVE, (PLAIN, row), (), KEPT)}
     assert gone == {f"e0-{number}" for number in {1, 2} - kept}
 
 
 def test_what_an_override_names_stays() -> None:
     serve = override("back", "e0", "Serve", version="v1", insteadOf="v12")
-    gone = outdated(TWELVE, (PLAIN,), (OverrideSpec.from_body(serve),))
+    gone = outdated(TWELVE, (PLAIN,), (OverrideSpec.from_body(serve),), KEPT)
     assert gone == (Delete("ControllerRevision", "e0-2", "uid-2", "20"),)
 
 
@@ -58,12 +60,12 @@ def test_of_an_artifact_that_came_often_the_newest_stays() -> None:
     to_and_fro = [revision(number, of=number % 2) for number in range(1, 8)]
     later = [revision(number, of=number) for number in range(20, 20 + KEPT)]
     row = ExpertRow("e0", "e0", Role.ROUTED, (0,), stable=version(1))
-    gone = {deletion.name for deletion in outdated([*to_and_fro, *later], (row,), ())}
+    gone = {deletion.name for deletion in outdated([*to_and_fro, *later], (row,), (), KEPT)}
     assert gone == {f"e0-{number}" for number in range(1, 7)}
 
 
 def test_nothing_goes_as_long_as_there_are_few() -> None:
-    assert outdated(TWELVE[:KEPT], (PLAIN,), ()) == ()
+    assert outdated(TWELVE[:KEPT], (PLAIN,), (), KEPT) == ()
 
 
 def test_many_versions_of_an_expert_leave_the_newest_revisions() -> None:

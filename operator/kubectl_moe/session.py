@@ -1,0 +1,49 @@
+"""One run of the plugin: what it talks to and prints on, and how a target's object is found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from kubectl_moe import draw, follow
+from kubectl_moe.cluster import Body, Cluster
+from kubectl_moe.names import Target, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Where to look, where to print, what time it is."""
+
+    cluster: Cluster
+    out: TextIO
+    progress: TextIO
+    clock: follow.Clock
+    colour: bool
+
+    def style(self) -> draw.Style:
+        return draw.Style(self.colour, datetime.now(UTC))
+
+    def print(self, text: str) -> None:
+        print(text, file=self.out)
+
+    def print_json(self, value: Any) -> None:
+        self.print(json.dumps(value, indent=2))
+
+    def say(self, text: str) -> None:
+        """Tell what was done, beside the output."""
+        print(text, file=self.progress)
+
+
+def find(text: str, cluster: Cluster, *kinds: str) -> Body:
+    """Return the object that a person names, of one of these kinds; a bare name is the first's.
+
+    Raises UsageError and NotFound.
+    """
+    target = Target.parse(text)
+    kind = target.kind or kinds[0]
+    if kind not in kinds:
+        wanted = " or ".join(f"{'an' if k == 'Expert' else 'a'} {k.lower()}" for k in kinds)
+        raise UsageError(f"{text!r} is a {kind}; this verb takes {wanted}")
+    return {**cluster.get(kind, target.name), "kind": kind}

@@ -1,0 +1,39 @@
+"""A person at a command line, on a cluster in memory."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from kubectl_moe import follow
+from kubectl_moe.arguments import parser
+from kubectl_moe.health import Exit
+from kubectl_moe.session import Session
+from kubectl_moe.verbs import VERBS
+from tests.kubectl.fake_cluster import FakeCluster
+
+
+class Terminal:
+    """Runs command lines against one cluster; its clock jumps on by what is slept."""
+
+    def __init__(self, *there: dict[str, Any]) -> None:
+        self.cluster = FakeCluster(there)
+        self.out, self.progress = io.StringIO(), io.StringIO()
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def run(self, line: str) -> Exit:
+        args = parser().parse_args(line.split())
+        clock = follow.Clock(lambda: self.now, self.sleep)
+        session = Session(self.cluster, self.out, self.progress, clock, colour=False)
+        return VERBS[args.verb](args, session)
+
+    def lines(self) -> list[str]:
+        return self.out.getvalue().splitlines()
+
+    def clear(self) -> None:
+        """Forget what was printed."""
+        self.out.seek(0)
+        self.out.truncate()
