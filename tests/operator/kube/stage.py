@@ -41,7 +41,7 @@ def _collection(body: Body) -> str:
     root = f"/apis/{group}/{version}" if group else f"/api/{version}"
     kind = str(body["kind"])
     plural = kind.lower().removesuffix("y") + ("ies" if kind.endswith("y") else "s")
-    namespaced = kind in ("ServiceAccount", "Role", "RoleBinding")
+    namespaced = kind in ("ServiceAccount", "Role", "RoleBinding", "PodDisruptionBudget")
     return f"{root}/namespaces/{SYSTEM}/{plural}" if namespaced else f"{root}/{plural}"
 
 
