@@ -3,8 +3,8 @@
 Doing it twice has the effect of doing it once: a status or a lock that is as it should be is not
 written, and the plan asks only for children that differ. Every change carries the resourceVersion
 that it was decided on, and deletions also the uid, so that a plan made from an old view, or by a
-leader that slept, meets a Conflict and nothing else. What the API server answers goes into the cache, so
-that the next plan sees it.
+leader that slept, meets a Conflict and nothing else. What the API server answers goes into the
+cache, so that the next plan sees it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from moe_core.table import Table
 from moe_operator import revisions
 from moe_operator.basis import Basis
 from moe_operator.cache import Cache, Key, uid
-from moe_operator.cluster import Conflict, Exists, NotFound, Refused, Writer
+from moe_operator.cluster import Conflict, Exists, Lister, NotFound, Refused, Writer
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
@@ -59,6 +59,7 @@ class Apply:
     """
 
     writer: Writer
+    lister: Lister
     cache: Cache
     notes: Notes
     refused: dict[Key, dict[Child, str]] = field(default_factory=dict)
@@ -164,10 +165,21 @@ class Apply:
             "namespace": basis.key.namespace,
             "annotations": {**meta.get("annotations", {}), APPLIED_HASH: manifest.hash},
         }
-        if seen is not None:
+        if seen is None:
+            await self._must_be_new(basis, kind, meta["name"])
+        else:
             marked |= {"uid": uid(seen), "resourceVersion": metadata(seen)["resourceVersion"]}
         basis.put(kind, await self.writer.apply(kind, {**manifest.body, "metadata": marked}))
         _log.info("applied mixture=%s kind=%s name=%s", basis.key, kind.name, meta["name"])
+
+    async def _must_be_new(self, basis: Basis, kind: Kind, name: str) -> None:
+        """Raise Conflict where an object is there that the plan has not seen.
+
+        Server-side apply knows no precondition for what is not there.
+        """
+        with contextlib.suppress(NotFound):
+            basis.put(kind, await self.lister.get(kind, basis.key.namespace, name))
+            raise Conflict(f"{kind.name} {name} is there already")
 
     async def _create_pod(self, basis: Basis, manifest: Manifest) -> None:
         """Make an evaluator; that it is refused, by a quota or a policy, is told to people."""
