@@ -23,7 +23,8 @@ class Reach:
     """The router pods that count, and what each said last.
 
     `ready` are the pods that serve; `bound` also those that served once, by their reports, and
-    may still do so unseen.
+    may still do so unseen. `staying` are the worker pods that are there and not about to go: a
+    link from the last report to any other one is none any more.
     """
 
     ready: tuple[str, ...]
@@ -32,6 +33,7 @@ class Reach:
     table_uid: str
     epoch: int  # of the stored table; 0 before there is one
     now: datetime
+    staying: frozenset[str]
 
     @classmethod
     def of(cls, world: World, now: datetime) -> Self:
@@ -44,6 +46,7 @@ class Reach:
             table_uid=world.table.table.uid if world.table else "",
             epoch=world.table.table.epoch if world.table else 0,
             now=now,
+            staying=_staying(world),
         )
 
     def behind(self, epoch: int) -> tuple[str, ...]:
@@ -63,7 +66,7 @@ class Reach:
         links = [self._links(pod, sha256) for pod in self.ready]
         if not links or any(found is None for found in links):
             return 0
-        return min(len(found) for found in links if found is not None)
+        return min(len(self.staying.intersection(found)) for found in links if found is not None)
 
     def lost(self, sha256: str) -> bool:
         """Return whether the routers are known to have no live link for this artifact at all.
@@ -84,3 +87,13 @@ class Reach:
         if report is None or self.now - report.at > _STALE:
             return None
         return tuple(report.workers.get(sha256, ()))
+
+
+def _staying(world: World) -> frozenset[str]:
+    """Return the worker pods that nobody deletes; those of a Deployment that is gone go with it."""
+    kept = {(deployment.expert, deployment.digest) for deployment in world.deployments}
+    return frozenset(
+        pod.name
+        for pod in world.pods
+        if pod.component == labels.WORKER and not pod.deleting and (pod.expert, pod.digest) in kept
+    )

@@ -49,6 +49,9 @@ class Asked:
     """A `Follower` that asks the nodes when it is told to."""
 
     nodes: Nodes
+    asked_at: float = 0.0
+    seen: object = None  # what was there to be told of when it asked last
+    sooner: bool = True  # whom to ask, or how often, has changed since
     targets: dict[Key, Targets] = field(default_factory=dict)
     said: dict[Key, tuple[tuple[RouterReport, ...], tuple[WorkerReport, ...]]] = field(
         default_factory=dict
@@ -61,7 +64,13 @@ class Asked:
         return self.said.get(key, ((), ()))[1]
 
     def follow(self, key: Key, targets: Targets) -> None:
+        self.sooner |= self.targets.get(key) != targets
         self.targets[key] = targets
+
+    def next_at(self) -> float:
+        """Return when to ask again at the pace that was asked for."""
+        pauses = [targets.every_s for targets in self.targets.values()]
+        return self.asked_at + (0.0 if self.sooner else min(pauses, default=0.0))
 
     async def leave(self, key: Key) -> None:
         self.targets.pop(key, None)
@@ -105,6 +114,7 @@ class Play:
     refuse_after: int = -1
     lag: int = 0  # so many events old is the list that the next operator starts from
     loses_answer: bool = False  # it is done, and only its answer is an error
+    paced: bool = False  # reports come as often as the operator asks, not each turn
     namespace: str = NAMESPACE
     wire: Wire = field(init=False)
     witness: Witness = field(init=False)
@@ -190,6 +200,8 @@ class Play:
         deadlines = [self._engine.queue.next_deadline()] if self._running else []
         if self._running and self.wire.lost:
             deadlines.append(self._swept + _SWEEP_S)
+        if self._running and self.paced and self._asked.seen != self._told():
+            deadlines.append(self._asked.next_at())
         at = min((at for at in deadlines if at is not None), default=None)
         if at is not None:
             self.seconds = max(self.seconds, at)
@@ -210,7 +222,11 @@ class Play:
             self._engine.listed.clear()
             self._swept, self.wire.lost = self.seconds, False
             await self._sweep.check()
-        news = await self._asked.ask(self.now())
+        news: list[Key] = []
+        if not self.paced or self.seconds >= self._asked.next_at():
+            self._asked.asked_at, self._asked.sooner = self.seconds, False
+            self._asked.seen = self._told()
+            news = await self._asked.ask(self.now())
         self._engine.add(news)
         try:
             while (key := self._engine.queue.poll()) is not None:
@@ -220,6 +236,10 @@ class Play:
             self.deaths += 1
             await self.start(self.lag)
         return bool(news)
+
+    def _told(self) -> object:
+        """Return what routers and workers can tell of."""
+        return self.api.version, dict(self.nodes.counters)
 
     async def _whole_look(self, key: Key) -> datetime | None:
         again_at = await self._look(key)

@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from moe_operator.kinds import DEPLOYMENT
+from moe_operator.labels import deployment_name
 from tests.operator.engine import wire
+from tests.operator.engine.bodies import NAMESPACE, override, sha
 from tests.operator.engine.lived import Lived, again
 from tests.operator.engine.play import Play
-from tests.operator.engine.scenarios import SCENARIOS, Scenario
+from tests.operator.engine.scenarios import SCENARIOS, Scenario, version
 from tests.operator.engine.wire import Fault
 
 FAULTS: Mapping[str, Callable[[], Fault]] = {
@@ -74,3 +77,33 @@ async def test_an_operator_that_starts_from_an_old_list(served: Play, scenario: 
             assert play.deaths == 1
             at = f"{lag} events behind, after {lived.writes[death - 1]} ({death})"
             await lived.same(play, at, stale=True)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_reports_that_come_as_often_as_they_are_asked_for(
+    served: Play, scenario: Scenario
+) -> None:
+    """What routers said last may be ten seconds old: pods that they reached are gone since."""
+    lived = await Lived.through(await again(served), scenario)
+    play = await again(served)
+    play.paced = True
+    await scenario(play)
+    await lived.same(play, "paced", stale=True)
+
+
+async def test_a_version_whose_pods_have_just_gone_is_named_when_they_are_there_again(
+    served: Play,
+) -> None:
+    """Routers were asked last while they still reached them."""
+    play = await again(served)
+    play.paced = play.clients.ask = True
+    await play.put(version("v2"))
+    old = (DEPLOYMENT, NAMESPACE, deployment_name("tiny-e0", sha("a")))
+    while old in play.api.objects:
+        await play.passes(0.25)
+    await play.put(override("back", "tiny-e0", "Serve", version="v1", insteadOf="v2"))
+    await play.rest()
+    back = play.witness.tables[-1].expert("e0")
+    assert back is not None
+    assert back.stable is not None
+    assert back.stable.version == "v1"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from moe_core.table import Table
+from moe_core.table import Table, Version
 from moe_operator.kinds import (
     DEPLOYMENT,
     EXPERT,
@@ -68,15 +68,22 @@ class Witness:
         invariants.legal_change(before, table, stayed)
         for old in before.experts if before else ():
             new = table.expert(old.expert_id)
-            if new is not None and new.candidate is not None and invariants.raised(old, new):
-                digest = short(new.candidate.sha256)
-                there = any(
-                    labels_of(pod).get("moeops.dev/digest") == digest
-                    for place, pod in self.objects.items()
-                    if place[0] == POD
-                )
-                assert there, f"{new.candidate.version} has weight and no pod"
+            if new is None or new.name not in stayed:
+                continue
+            if new.candidate is not None and invariants.raised(old, new):
+                self._has_pods(new.name, new.candidate)
+            if new.stable is not None and old.stable is not None and new.stable != old.stable:
+                self._has_pods(new.name, new.stable)
         self.tables.append(table)
+
+    def _has_pods(self, expert: str, version: Version) -> None:
+        own = {"moeops.dev/expert": expert, "moeops.dev/digest": short(version.sha256)}
+        there = any(
+            own.items() <= labels_of(pod).items()
+            for place, pod in self.objects.items()
+            if place[0] == POD
+        )
+        assert there, f"{version.version} of {expert} has weight and no pod"
 
     def _uids(self) -> dict[str, str]:
         return {p[2]: body["metadata"]["uid"] for p, body in self.objects.items() if p[0] == EXPERT}
