@@ -62,13 +62,17 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
                 watch.start(kinds)
                 swept = replace(sweep, kinds=kinds)
                 group.create_task(engine.sweep(swept, options.sweep_s))
-                group.create_task(_lead(engine, look, notes, reports, lease))
+                group.create_task(_lead(engine, look, notes, (reports, samples), lease))
         finally:
             await _stop(watch, reports, samples, lease)
 
 
 async def _lead(
-    engine: Engine, look: Look, notes: Notes, reports: Reports, lease: Lease | None
+    engine: Engine,
+    look: Look,
+    notes: Notes,
+    asking: tuple[Reports, Prometheus],
+    lease: Lease | None,
 ) -> None:
     """Look at all mixtures whenever this process leads; its cache stays warm meanwhile."""
     while True:
@@ -83,7 +87,7 @@ async def _lead(
                     group.create_task(lease.hold())
         except* LeaseLost as lost:
             _log.error("leads no longer: %s", lost.exceptions[0])
-            await reports.close()
+            await asyncio.gather(*(each.close() for each in asking))
 
 
 async def _stop(watch: Watch, reports: Reports, samples: Prometheus, lease: Lease | None) -> None:
