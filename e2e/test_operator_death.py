@@ -1,4 +1,6 @@
-"""The operator dies in every phase of a rollout, and loses all status: nothing served changes."""
+"""The leading operator dies in every phase of a rollout, and all status is lost: nothing served
+changes, and another operator goes on.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,24 @@ OPERATOR = "app.kubernetes.io/component=operator"
 
 
 def kill_operator() -> None:
-    """Delete the operator's pod without grace, and wait until another one is ready."""
-    (before,) = (p for p in SYSTEM.list("pods", OPERATOR) if not deleting(p))
-    name, uid = before["metadata"]["name"], before["metadata"]["uid"]
-    SYSTEM.run("delete", "pod", name, "--grace-period=0", "--force")
+    """Delete the pod that leads without grace, and wait until another one leads in its place."""
+    killed = leader()
+    SYSTEM.run("delete", "pod", killed, "--grace-period=0", "--force")
 
     def another() -> bool:
-        pods = SYSTEM.list("pods", OPERATOR)
-        return any(p["metadata"]["uid"] != uid and ready(p) for p in pods)
+        now = leader()
+        return now not in ("", killed) and any(
+            pod["metadata"]["name"] == now and ready(pod) and not deleting(pod)
+            for pod in SYSTEM.list("pods", OPERATOR)
+        )
 
-    wait_for("another operator runs", another, 60)
+    wait_for("another operator leads", another, 60)
+
+
+def leader() -> str:
+    """Return the name of the pod that leads; empty where none does."""
+    lease = SYSTEM.get("lease", "moeops-operator") or {}
+    return str(lease.get("spec", {}).get("holderIdentity") or "")
 
 
 def ready(pod: Body) -> bool:

@@ -1,10 +1,10 @@
 """Carries out a plan, write by write, in an order that is safe to be killed in.
 
 Doing it twice has the effect of doing it once: a status or a lock that is as it should be is not
-written, and the plan asks only for children that differ. Every write carries what it was decided
-on (resourceVersion, and uid for deletions), so that a plan made from an old view, or by a leader
-that slept, meets a Conflict and nothing else. What the API server answers goes into the cache, so
-that the next plan sees it.
+written, and the plan asks only for children that differ. Every change carries the resourceVersion
+that it was decided on, and deletions also the uid, so that a plan made from an old view, or by a
+leader that slept, meets a Conflict and nothing else. What the API server answers goes into the
+cache, so that the next plan sees it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any, Final
 
 from moe_core.table import Table
 from moe_operator import revisions, snapshots
+from moe_operator.basis import Basis
 from moe_operator.cache import Cache, Key, uid
-from moe_operator.cluster import Conflict, Exists, NotFound, Refused, Writer
+from moe_operator.cluster import Conflict, Exists, Lister, NotFound, Refused, Writer
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
@@ -59,66 +60,61 @@ class Apply:
     """
 
     writer: Writer
+    lister: Lister
     cache: Cache
     notes: Notes
     refused: dict[Key, dict[Child, str]] = field(default_factory=dict)
 
     async def __call__(self, key: Key, world: World, plan: Plan) -> None:
-        """Carry out a plan that was made from `world`. Raises ApiError; Conflict: plan again.
+        """Carry out a plan that was made from `world`, which is what the cache knows now.
 
-        A child that is refused keeps nothing else from being done; it is raised in the end.
+        Raises ApiError; Conflict: plan again. A child that is refused keeps nothing else from
+        being done; it is raised in the end.
         """
-        await _all(partial(self._create_revision, key, revision) for revision in plan.revisions)
-        await _all(partial(self._keep, key, snapshot) for snapshot in plan.snapshots)
-        await _all(partial(self._lock, key, lock) for lock in plan.locks)
+        basis = Basis.of(self.cache, key)
+        await _all(partial(self._create_revision, basis, revision) for revision in plan.revisions)
+        await _all(partial(self._keep, basis, snapshot) for snapshot in plan.snapshots)
+        await _all(partial(self._lock, basis, lock) for lock in plan.locks)
         if plan.table is not None:
-            await self._stamp(key, world, plan.table)
-            await self._write_table(key, world, plan.table)
+            await self._stamp(basis, world, plan.table)
+            await self._write_table(basis, world, plan.table)
         refused = self.refused[key] = {}
         for kinds in _ORDER:
             await _all(
-                partial(self._try, key, m, refused)
+                partial(self._try, basis, m, refused)
                 for m in plan.manifests
                 if m.body["kind"] in kinds
             )
-        await _all(partial(self._delete, key, deletion) for deletion in plan.deletes)
-        await _all(partial(self._write_status, key, status) for status in plan.statuses)
+        await _all(partial(self._delete, basis, deletion) for deletion in plan.deletes)
+        await _all(partial(self._write_status, basis, status) for status in plan.statuses)
         for note in plan.notes:
             self.notes.tell(key.namespace, note)
-        await _all(partial(self._create_pod, key, pod) for pod in plan.pods)
+        await _all(partial(self._create_pod, basis, pod) for pod in plan.pods)
         for sentence in refused.values():
             raise Refused(sentence)
 
-    async def _create_revision(self, key: Key, revision: Revision) -> None:
-        owner = self.cache.get(EXPERT, key.namespace, revision.expert)
-        if owner is None:
-            raise Conflict(f"Expert {revision.expert} is gone")
-        await self._remember(key, revisions.to_body(revision, key, owner))
+    async def _create_revision(self, basis: Basis, revision: Revision) -> None:
+        owner = basis.seen(EXPERT, revision.expert)
+        await self._remember(basis, revisions.to_body(revision, basis.key, owner))
 
-    async def _keep(self, key: Key, snapshot: Snapshot) -> None:
-        owner = self._seen(MIXTURE.name, key, key.mixture)
-        await self._remember(key, snapshots.to_body(snapshot, key, owner))
+    async def _keep(self, basis: Basis, snapshot: Snapshot) -> None:
+        owner = basis.seen(MIXTURE, basis.key.mixture)
+        await self._remember(basis, snapshots.to_body(snapshot, basis.key, owner))
 
-    async def _remember(self, key: Key, body: Body) -> None:
+    async def _remember(self, basis: Basis, body: Body) -> None:
         """Create a ControllerRevision, unless there is one of that name; it would be the same."""
-        name = metadata(body)["name"]
-        if self.cache.get(CONTROLLER_REVISION, key.namespace, name) is not None:
+        if basis.get(CONTROLLER_REVISION, metadata(body)["name"]) is not None:
             return
         try:
-            self.cache.put(CONTROLLER_REVISION, await self.writer.create(CONTROLLER_REVISION, body))
+            basis.put(CONTROLLER_REVISION, await self.writer.create(CONTROLLER_REVISION, body))
         except Exists as error:  # made a moment ago, and not yet seen
             raise Conflict(str(error)) from None
 
-    async def _lock(self, key: Key, lock: Status) -> None:
-        """Set fields of status, only as long as the object is the one that was seen."""
-        seen = self._seen(lock.kind, key, lock.name)
-        if _covers(status_of(seen), lock.status):
-            return
-        version = {"resourceVersion": metadata(seen)["resourceVersion"]}
-        patch = {"metadata": version, "status": dict(lock.status)}
-        await self._merge(KINDS[lock.kind], key, lock.name, patch, "status")
+    async def _lock(self, basis: Basis, lock: Status) -> None:
+        if not _covers(status_of(basis.seen(KINDS[lock.kind], lock.name)), lock.status):
+            await self._merge(basis, lock, dict(lock.status))
 
-    async def _stamp(self, key: Key, world: World, table: Table) -> None:
+    async def _stamp(self, basis: Basis, world: World, table: Table) -> None:
         """Mark the pods of a version that the table is about to name again.
 
         A deletion that was decided on before then meets a Conflict.
@@ -130,17 +126,19 @@ class Apply:
             return any(seen.expert == e and short(s) == seen.digest for e, s in again)
 
         await _all(
-            partial(self._stamp_one, key, seen, table.epoch)
+            partial(self._stamp_one, basis, seen, table.epoch)
             for seen in world.deployments
             if seen.stamped_epoch != table.epoch and named_again(seen)
         )
 
-    async def _stamp_one(self, key: Key, seen: DeploymentSeen, epoch: int) -> None:
+    async def _stamp_one(self, basis: Basis, seen: DeploymentSeen, epoch: int) -> None:
         stamp = {STAMPED_EPOCH: str(epoch)}
         fenced = {"annotations": stamp, "resourceVersion": seen.resource_version}
-        await self._merge(DEPLOYMENT, key, seen.name, {"metadata": fenced})
+        done = self.writer.merge(DEPLOYMENT, basis.key.namespace, seen.name, {"metadata": fenced})
+        basis.put(DEPLOYMENT, await done)
 
-    async def _write_table(self, key: Key, world: World, table: Table) -> None:
+    async def _write_table(self, basis: Basis, world: World, table: Table) -> None:
+        key = basis.key
         meta: dict[str, Any] = {"name": key.mixture, "namespace": key.namespace}
         body: dict[str, Any] = {
             "apiVersion": ROUTING_TABLE.api_version,
@@ -155,55 +153,65 @@ class Apply:
             except Exists as error:
                 raise Conflict(str(error)) from None
         else:
-            seen = self._seen(ROUTING_TABLE.name, key, key.mixture)
-            body["metadata"] = {**metadata(seen), "resourceVersion": world.table.resource_version}
+            seen = metadata(basis.seen(ROUTING_TABLE, key.mixture))
+            body["metadata"] = {**seen, "resourceVersion": world.table.resource_version}
             written = await self.writer.replace(ROUTING_TABLE, body)
-        self.cache.put(ROUTING_TABLE, written)
+        basis.put(ROUTING_TABLE, written)
         _log.info("table written mixture=%s epoch=%d", key, table.epoch)
 
-    async def _try(self, key: Key, manifest: Manifest, refused: dict[Child, str]) -> None:
+    async def _try(self, basis: Basis, manifest: Manifest, refused: dict[Child, str]) -> None:
         try:
-            await self._apply(key, manifest)
+            await self._apply(basis, manifest)
         except Refused as error:
             refused[manifest.body["kind"], manifest.body["metadata"]["name"]] = str(error)
 
-    async def _apply(self, key: Key, manifest: Manifest) -> None:
+    async def _apply(self, basis: Basis, manifest: Manifest) -> None:
         kind = KINDS[manifest.body["kind"]]
         meta = manifest.body["metadata"]
-        seen = self.cache.get(kind, key.namespace, meta["name"])
+        seen = basis.get(kind, meta["name"])
         marked = {
             **meta,
-            "namespace": key.namespace,
+            "namespace": basis.key.namespace,
             "annotations": {**meta.get("annotations", {}), APPLIED_HASH: manifest.hash},
         }
-        if seen is not None:
+        if seen is None:
+            await self._must_be_new(basis, kind, meta["name"])
+        else:
             marked |= {"uid": uid(seen), "resourceVersion": metadata(seen)["resourceVersion"]}
-        written = await self.writer.apply(kind, {**manifest.body, "metadata": marked})
-        self.cache.put(kind, written)
-        _log.info("applied mixture=%s kind=%s name=%s", key, kind.name, meta["name"])
+        basis.put(kind, await self.writer.apply(kind, {**manifest.body, "metadata": marked}))
+        _log.info("applied mixture=%s kind=%s name=%s", basis.key, kind.name, meta["name"])
 
-    async def _create_pod(self, key: Key, manifest: Manifest) -> None:
+    async def _must_be_new(self, basis: Basis, kind: Kind, name: str) -> None:
+        """Raise Conflict where an object is there that the plan has not seen.
+
+        Server-side apply knows no precondition for what is not there.
+        """
+        with contextlib.suppress(NotFound):
+            basis.put(kind, await self.lister.get(kind, basis.key.namespace, name))
+            raise Conflict(f"{kind.name} {name} is there already")
+
+    async def _create_pod(self, basis: Basis, manifest: Manifest) -> None:
         """Make an evaluator; that it is refused, by a quota or a policy, is told to people."""
-        meta = manifest.body["metadata"]
-        if self.cache.get(POD, key.namespace, meta["name"]) is not None:
+        meta, namespace = manifest.body["metadata"], basis.key.namespace
+        if basis.get(POD, meta["name"]) is not None:
             return
-        body = {**manifest.body, "metadata": {**meta, "namespace": key.namespace}}
+        body = {**manifest.body, "metadata": {**meta, "namespace": namespace}}
         try:
-            self.cache.put(POD, await self.writer.create(POD, body))
+            basis.put(POD, await self.writer.create(POD, body))
         except Exists as error:  # made a moment ago, or not yet gone
             raise Conflict(str(error)) from None
         except Refused as error:
             (owner,) = meta["ownerReferences"]
             note = Note(owner["kind"], owner["name"], True, "EvaluatorRefused", str(error))
-            self.notes.tell(key.namespace, note)
+            self.notes.tell(namespace, note)
             raise
-        _log.info("evaluator made mixture=%s name=%s", key, meta["name"])
+        _log.info("evaluator made mixture=%s name=%s", basis.key, meta["name"])
 
-    async def _delete(self, key: Key, deletion: Delete) -> None:
+    async def _delete(self, basis: Basis, deletion: Delete) -> None:
         kind = KINDS[deletion.kind]
         body: Body = {
             "metadata": {
-                "namespace": key.namespace,
+                "namespace": basis.key.namespace,
                 "name": deletion.name,
                 "uid": deletion.uid,
                 "resourceVersion": deletion.resource_version,
@@ -211,30 +219,25 @@ class Apply:
         }
         with contextlib.suppress(NotFound):
             await self.writer.delete(kind, body)
-        self.cache.remove(kind, body)
-        _log.info("deleted mixture=%s kind=%s name=%s", key, kind.name, deletion.name)
+        basis.remove(kind, body)
+        _log.info("deleted mixture=%s kind=%s name=%s", basis.key, kind.name, deletion.name)
 
-    async def _write_status(self, key: Key, status: Status) -> None:
-        seen = self.cache.get(KINDS[status.kind], key.namespace, status.name)
-        if seen is None:
-            return
-        patch = difference(status_of(seen), status.status)
+    async def _write_status(self, basis: Basis, status: Status) -> None:
+        seen = basis.get(KINDS[status.kind], status.name)
+        patch = {} if seen is None else difference(status_of(seen), status.status)
         if patch:
             try:
-                await self._merge(KINDS[status.kind], key, status.name, {"status": patch}, "status")
+                await self._merge(basis, status, patch)
             except NotFound:
                 _log.debug("%s %s is gone", status.kind, status.name)
 
-    async def _merge(
-        self, kind: Kind, key: Key, name: str, patch: Mapping[str, Any], subresource: str = ""
-    ) -> None:
-        self.cache.put(kind, await self.writer.merge(kind, key.namespace, name, patch, subresource))
-
-    def _seen(self, kind_name: str, key: Key, name: str) -> Body:
-        seen = self.cache.get(KINDS[kind_name], key.namespace, name)
-        if seen is None:
-            raise Conflict(f"{kind_name} {name} is gone")
-        return seen
+    async def _merge(self, basis: Basis, status: Status, fields: Mapping[str, Any]) -> None:
+        """Change fields of a status, only as long as the object is the one that was seen."""
+        kind = KINDS[status.kind]
+        version = metadata(basis.seen(kind, status.name))["resourceVersion"]
+        patch = {"metadata": {"resourceVersion": version}, "status": fields}
+        done = self.writer.merge(kind, basis.key.namespace, status.name, patch, "status")
+        basis.put(kind, await done)
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

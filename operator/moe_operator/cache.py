@@ -70,6 +70,10 @@ class Cache:
         places = sorted(place[2] for place in self._members.get(key, ()) if place[0] == kind)
         return [self._bodies[kind, key.namespace, name] for name in places]
 
+    def view(self, key: Key) -> dict[tuple[Kind, str], Body]:
+        """Return all objects of a mixture as they are known now, by kind and name."""
+        return {(p[0], p[2]): self._bodies[p] for p in self._members.get(key, ())}
+
     def of_cluster(self, kind: Kind) -> list[Body]:
         """Return the objects of a kind that is in no namespace, sorted by name."""
         return [self._bodies[place] for place in sorted(self._cluster[kind], key=lambda p: p[2])]

@@ -1,8 +1,9 @@
 """Who leads, when several operators run: the holder of one Lease.
 
 A holder that does not renew for the lease's duration, measured by the watcher's own clock since
-the record last changed, has lost it. A leader that cannot renew stops deciding before that. What
-a leader writes is fenced on its own; the Lease only keeps two from working against each other.
+the record last changed, has lost it. A leader that cannot renew stops writing before that, by its
+own clock, which goes on while the process is stopped. What a leader writes is fenced on its own;
+the Lease only keeps two from working against each other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from moe_operator.kinds import LEASE, Body, metadata, spec_of
 _log = logging.getLogger(__name__)
 
 DURATION_S: Final = 15.0
+_LEADS_S: Final = 0.8 * DURATION_S  # since the last renewal was sent: no longer does it lead
 _RENEW_S: Final = 3.0
 _RETRY_S: Final = 0.5
 
@@ -61,9 +63,14 @@ class Lease:
             while not await self._try():
                 if self._holder() not in ("", self.identity):
                     raise LeaseLost(f"{self._holder()} holds the lease {self.name}")
-                if self.clock() - self._renewed_at > DURATION_S * 0.8:
+                if not self.leads():
                     raise LeaseLost(f"the lease {self.name} could not be renewed in time")
                 await asyncio.sleep(_RETRY_S)
+
+    def leads(self) -> bool:
+        """Return whether nobody else can have taken the Lease yet."""
+        renewed = self.clock() - self._renewed_at <= _LEADS_S
+        return renewed and self._holder() == self.identity
 
     async def release(self) -> None:
         """Let another take over at once."""

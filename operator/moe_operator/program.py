@@ -16,6 +16,7 @@ from moe_operator import access, health
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache
 from moe_operator.engine import Engine, Look, wall_clock
+from moe_operator.fence import Fence
 from moe_operator.kinds import Body, Kind
 from moe_operator.lease import Lease, LeaseLost
 from moe_operator.notes import Notes
@@ -43,29 +44,37 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
         cache = Cache()
         engine = Engine(cache)
         reports = Reports(asker, engine.queue.add, wall_clock)
-        notes = Notes(api, cache, wall_clock)
         samples = Prometheus(anonymous, lambda key: engine.add((key,)), wall_clock)
-        apply = Apply(api, cache, notes)
+        lease = _lease(api, options)
+        writer = api if lease is None else Fence(api, lease.leads)
+        notes = Notes(writer, cache, wall_clock)
+        apply = Apply(writer, api, cache, notes)
         look = Reconcile(cache, reports, apply, options.settings, wall_clock, samples)
         sweep = Sweep(api, cache, options.namespaces or (None,), engine.add)
         tell = partial(_hand_over, asyncio.get_running_loop(), engine)
         watch = Watch(find, options.namespaces, tell)
-        lease = _lease(api, options)
         try:
             async with asyncio.TaskGroup() as group:
                 if options.health_port:
-                    group.create_task(health.serve(options.health_port, partial(_wrong, watch)))
+                    told = partial(_wrong, watch), partial(_unready, watch)
+                    group.create_task(health.serve(options.health_port, *told))
                 kinds = await engine.fill(sweep)
                 watch.start(kinds)
                 swept = replace(sweep, kinds=kinds)
                 group.create_task(engine.sweep(swept, options.sweep_s))
-                group.create_task(_lead(engine, look, notes, lease))
+                group.create_task(_lead(engine, look, notes, (reports, samples), lease))
         finally:
             await _stop(watch, reports, samples, lease)
 
 
-async def _lead(engine: Engine, look: Look, notes: Notes, lease: Lease | None) -> None:
-    """Look at all mixtures whenever this process leads; caches stay warm meanwhile."""
+async def _lead(
+    engine: Engine,
+    look: Look,
+    notes: Notes,
+    asking: tuple[Reports, Prometheus],
+    lease: Lease | None,
+) -> None:
+    """Look at all mixtures whenever this process leads; its cache stays warm meanwhile."""
     while True:
         if lease is not None:
             await lease.acquire()
@@ -78,6 +87,7 @@ async def _lead(engine: Engine, look: Look, notes: Notes, lease: Lease | None) -
                     group.create_task(lease.hold())
         except* LeaseLost as lost:
             _log.error("leads no longer: %s", lost.exceptions[0])
+            await asyncio.gather(*(each.close() for each in asking))
 
 
 async def _stop(watch: Watch, reports: Reports, samples: Prometheus, lease: Lease | None) -> None:
@@ -109,3 +119,8 @@ def _lease(api: ApiServer, options: Options) -> Lease | None:
 
 def _wrong(watch: Watch) -> str:
     return "the watching thread has ended" if watch.started and not watch.alive else ""
+
+
+def _unready(watch: Watch) -> str:
+    """Whoever does not lead is ready too, once it knows all objects: it could at once."""
+    return "" if watch.started else "the objects have not been read yet"

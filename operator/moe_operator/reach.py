@@ -24,7 +24,8 @@ class Reach:
     """The router pods that count, and what each said last.
 
     `ready` are the pods that serve; `bound` also those that served once, by their reports, and
-    may still do so unseen.
+    may still do so unseen. `staying` are the worker pods that are there and not about to go: a
+    link from the last report to any other one is none any more.
     """
 
     ready: tuple[str, ...]
@@ -33,6 +34,7 @@ class Reach:
     table_uid: str
     epoch: int  # of the stored table; 0 before there is one
     now: datetime
+    staying: frozenset[str]
     next_epoch: int = 1  # of the table that takes its place
 
     @classmethod
@@ -47,6 +49,7 @@ class Reach:
             epoch=world.table.table.epoch if world.table else 0,
             now=now,
             next_epoch=next_epoch(world.table.table if world.table else None, world.snapshots),
+            staying=_staying(world),
         )
 
     def behind(self, epoch: int) -> tuple[str, ...]:
@@ -66,7 +69,7 @@ class Reach:
         links = [self._links(pod, sha256) for pod in self.ready]
         if not links or any(found is None for found in links):
             return 0
-        return min(len(found) for found in links if found is not None)
+        return min(len(self.staying.intersection(found)) for found in links if found is not None)
 
     def lost(self, sha256: str) -> bool:
         """Return whether the routers are known to have no live link for this artifact at all.
@@ -87,3 +90,13 @@ class Reach:
         if report is None or self.now - report.at > _STALE:
             return None
         return tuple(report.workers.get(sha256, ()))
+
+
+def _staying(world: World) -> frozenset[str]:
+    """Return the worker pods that nobody deletes; those of a Deployment that is gone go with it."""
+    kept = {(deployment.expert, deployment.digest) for deployment in world.deployments}
+    return frozenset(
+        pod.name
+        for pod in world.pods
+        if pod.component == labels.WORKER and not pod.deleting and (pod.expert, pod.digest) in kept
+    )

@@ -17,8 +17,8 @@ from typing import Final
 from moe_operator.strategy import Limits
 from moe_operator.world import Window
 
-# Percentages mean nothing of a few: so many errors at least before their share counts, and the share
-# is taken at its lower bound, one in two thousand, because it is looked at every second.
+# Percentages mean nothing of a few: so many errors at least before their share counts, and it is
+# taken at its lower bound, one in two thousand, because it is looked at every second.
 _MIN_ERRORS: Final = 3
 _ERRORS_Z: Final = 3.29
 # So many attempts of both versions before medians are compared, and before 99th percentiles are:

@@ -2,12 +2,12 @@
 
 It knows uids, resourceVersions, conflicts and preconditions. Of server-side apply it knows what
 one manager needs: what is applied replaces what was applied before. Every write is recorded;
-`refuse` lets the next matching write fail.
+`refuse` lets the next matching write fail. What it hands out is what it holds: nobody may change
+it in place, as nobody may in a cache.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,19 +46,19 @@ class KubeApi:
         self._may("create", kind)
         if place in self.objects:
             raise Exists(f"{kind.name} {place[2]} exists")
-        return self._store("create", place, copy.deepcopy(dict(body)), body)
+        return self._store("create", place, copied(body), body)
 
     async def replace(self, kind: Kind, body: Body) -> Body:
         place = self._place(kind, body)
         self._may("replace", kind)
         self._match(self._found(place), body)
-        return self._store("replace", place, copy.deepcopy(dict(body)), body)
+        return self._store("replace", place, copied(body), body)
 
     async def apply(self, kind: Kind, body: Body) -> Body:
         place = self._place(kind, body)
         self._may("apply", kind)
         found = self.objects.get(place)
-        applied = copy.deepcopy(dict(body))
+        applied = copied(body)
         if found is None:
             if "resourceVersion" in metadata(body):
                 raise Conflict(f"{kind.name} {place[2]} is gone")
@@ -81,7 +81,7 @@ class KubeApi:
         found = self._found(place)
         if "resourceVersion" in (patch.get("metadata") or {}):
             self._match(found, patch)
-        return self._store(verb, place, _merged(found, patch), patch)
+        return self._store(verb, place, _merged(found, copied(patch)), patch)
 
     async def delete(self, kind: Kind, body: Body) -> None:
         place = self._place(kind, body)
@@ -91,14 +91,14 @@ class KubeApi:
         self.remove(kind, place[1], place[2])
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Body:
-        return copy.deepcopy(self._found((kind, namespace, name)))
+        return self._found((kind, namespace, name))
 
     async def list_all(
         self, kind: Kind, namespace: str | None, *, brief: bool
     ) -> tuple[list[Body], int]:
         self._may("list", kind)
         found: list[Body] = [
-            copy.deepcopy({"metadata": body["metadata"]} if brief else body)
+            {"metadata": body["metadata"]} if brief else body
             for place, body in self.objects.items()
             if place[0] == kind and namespace in (None, place[1])
         ]
@@ -109,9 +109,11 @@ class KubeApi:
         """Create or change an object as somebody else."""
         kind = KINDS[body["kind"]]
         place = self._place(kind, body)
-        new = copy.deepcopy(dict(body))
+        new = copied(body)
         old = self.objects.get(place)
         if old is not None:
+            if kind.own and "status" in old:
+                new.setdefault("status", old["status"])
             new["metadata"] = {**old["metadata"], **new["metadata"]}
         return self._store("", place, new, body)
 
@@ -133,7 +135,7 @@ class KubeApi:
         else:
             self.version += 1
             self.uids += old is None
-            meta = new["metadata"]
+            meta = new["metadata"] = dict(new["metadata"])
             meta["uid"] = old["metadata"]["uid"] if old else f"uid-{self.uids}"
             meta["resourceVersion"] = str(self.version)
             meta.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
@@ -141,11 +143,11 @@ class KubeApi:
                 meta["generation"] = meta.get("generation", 0) + 1
             self.objects[place] = new
         if verb:
-            self.writes.append(Write(verb, place[0].name, place[2], copy.deepcopy(dict(body))))
+            self.writes.append(Write(verb, place[0].name, place[2], copied(body)))
         if new is not old:
             for watcher in self.watchers:
-                watcher(place[0], "ADDED" if old is None else "MODIFIED", copy.deepcopy(new))
-        return copy.deepcopy(new)
+                watcher(place[0], "ADDED" if old is None else "MODIFIED", new)
+        return new
 
     def _may(self, verb: str, kind: Kind) -> None:
         for rule in self.refuse:
@@ -175,10 +177,17 @@ def _content(body: Body) -> Object:
     return {**body, "metadata": meta}
 
 
+def copied(value: Any) -> Any:
+    """Return a copy of a JSON value, all the way down."""
+    if isinstance(value, Mapping):
+        return {name: copied(inner) for name, inner in value.items()}
+    return [copied(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _merged(old: Any, patch: Any) -> Any:
     if not isinstance(patch, Mapping):
-        return copy.deepcopy(patch)
-    new = copy.deepcopy(dict(old)) if isinstance(old, Mapping) else {}
+        return patch
+    new = dict(old) if isinstance(old, Mapping) else {}
     for name, value in patch.items():
         if value is None:
             new.pop(name, None)

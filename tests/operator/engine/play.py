@@ -2,13 +2,13 @@
 
 `Play` drives engine, nodes and reports in turns, without sleeping, until nothing is left to do.
 The operator can be killed at any write: the write has happened, its answer is lost, and an
-operator that knows nothing takes over.
+operator that knows nothing takes over. A `Witness` looks at every table that is written.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -17,20 +17,27 @@ from moe_operator.apply import Apply
 from moe_operator.cache import Cache, Key
 from moe_operator.cluster import ApiError
 from moe_operator.engine import Engine
-from moe_operator.kinds import ROUTING_TABLE, WATCHED, Body, Kind
+from moe_operator.kinds import ROUTING_TABLE, Body, Kind
 from moe_operator.notes import Notes
 from moe_operator.queue import WorkQueue
 from moe_operator.reconcile import Reconcile
 from moe_operator.reports import Targets, Unanswered
+from moe_operator.sweep import Sweep
 from moe_operator.template import Settings
 from moe_operator.world import RouterReport, WorkerReport
 from tests.fakes.kube_api import KubeApi
 from tests.operator.engine.bodies import NAMESPACE
+from tests.operator.engine.scene import Clients
+from tests.operator.engine.wire import Wire
+from tests.operator.engine.witness import Witness
 from tests.operator.kube.nodes import Nodes
 
 T = TypeVar("T")
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+_TURN_S = 0.25
+_SWEEP_S = 10.0
+_AT_MOST = 600
 
 
 class Killed(BaseException):
@@ -42,6 +49,9 @@ class Asked:
     """A `Follower` that asks the nodes when it is told to."""
 
     nodes: Nodes
+    asked_at: float = 0.0
+    seen: object = None  # what was there to be told of when it asked last
+    sooner: bool = True  # whom to ask, or how often, has changed since
     targets: dict[Key, Targets] = field(default_factory=dict)
     said: dict[Key, tuple[tuple[RouterReport, ...], tuple[WorkerReport, ...]]] = field(
         default_factory=dict
@@ -54,7 +64,13 @@ class Asked:
         return self.said.get(key, ((), ()))[1]
 
     def follow(self, key: Key, targets: Targets) -> None:
+        self.sooner |= self.targets.get(key) != targets
         self.targets[key] = targets
+
+    def next_at(self) -> float:
+        """Return when to ask again at the pace that was asked for."""
+        pauses = [targets.every_s for targets in self.targets.values()]
+        return self.asked_at + (0.0 if self.sooner else min(pauses, default=0.0))
 
     async def leave(self, key: Key) -> None:
         self.targets.pop(key, None)
@@ -87,7 +103,7 @@ def _same(before: Iterable[RouterReport], now: Iterable[RouterReport]) -> bool:
 
 @dataclass(slots=True)
 class Play:
-    """One namespace, its nodes, and the operator of the moment."""
+    """A `Scene` of one namespace, its nodes, and the operator of the moment."""
 
     api: KubeApi = field(default_factory=KubeApi)
     seconds: float = 0.0
@@ -96,69 +112,146 @@ class Play:
     kill_after: int = -1  # so many writes
     refuse: ApiError | None = None  # instead of the next write after `refuse_after` of them
     refuse_after: int = -1
-    # Called before each turn: what people and clients do.
-    turn: Callable[[], None] = lambda: None
-    # Called with each table that was written.
-    on_table: Callable[[Body], None] = lambda table: None
+    lag: int = 0  # so many events old is the list that the next operator starts from
+    loses_answer: bool = False  # it is done, and only its answer is an error
+    paced: bool = False  # reports come as often as the operator asks, not each turn
+    namespace: str = NAMESPACE
+    wire: Wire = field(init=False)
+    witness: Witness = field(init=False)
     nodes: Nodes = field(init=False)
+    clients: Clients = field(init=False)
+    _running: bool = False
+    _cut_short: bool = False  # whether the last look did not come to its end
+    _swept: float = 0.0
     _asked: Asked = field(init=False)
     _engine: Engine = field(init=False)
+    _sweep: Sweep = field(init=False)
     _look: Reconcile = field(init=False)
 
     def __post_init__(self) -> None:
         self.nodes = Nodes(self.api, NAMESPACE)
-        self.api.watchers.append(self._tell)
+        self.clients = Clients(self.nodes)
+        self.witness = Witness(self.api.objects)
+        self.wire = Wire(self._deliver, objects=dict(self.api.objects))
+        self.wire.put_down()
+        self.api.watchers += [self.witness.see, self.wire.tell]
+
+    def copy(self) -> Play:
+        """Return the same scene, with everything in it, to go on from here; its operator rests."""
+        api = KubeApi(dict(self.api.objects), version=self.api.version, uids=self.api.uids)
+        play = Play(api, self.seconds, list(self.writes))
+        play.nodes.take(self.nodes)
+        play.clients = Clients(play.nodes, self.clients.bad, self.clients.ask)
+        return play
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.seconds)
 
-    async def start(self) -> None:
-        """Start an operator that knows nothing but what the API server holds."""
+    async def put(self, *bodies: Mapping[str, Any]) -> None:
+        for body in bodies:
+            self.api.put(body)
+
+    async def operate(self, running: bool) -> None:
+        self._running = running
+        if running:
+            await self.start()
+
+    async def start(self, lag: int = 0) -> None:
+        """Start an operator that knows nothing but what the API server held, so many events ago."""
         cache = Cache()
+        self._running = True
         self._asked = Asked(self.nodes)
         self._engine = Engine(cache, self.now, WorkQueue(lambda: self.seconds))
-        apply = Apply(_Mortal(self), cache, Notes(self.api, cache, self.now))
+        self._sweep = Sweep(self.api, cache, (None,), self._engine.add)
+        notes = Notes(self.api, cache, self.now)
+        apply = Apply(_Mortal(self), self.api, cache, notes)
         settings = Settings("worker", "router", "evaluator")
         self._look = Reconcile(cache, self._asked, apply, settings, self.now)
-        for kind in WATCHED:
-            for body in (await self.api.list_all(kind, None, brief=False))[0]:
-                self._engine.add(cache.put(kind, body))
+        for kind, body in self.wire.listed(lag):
+            self._engine.add(cache.put(kind, body))
 
-    async def until_quiet(self, at_most: int = 400) -> None:
-        """Take turns until nobody has anything to do, also later."""
-        for _ in range(at_most):
-            if await self._turn():
-                self.seconds += 0.25
-                continue
-            at = self._engine.queue.next_deadline()
-            if at is None:
+    async def until(self, check: Callable[[Body], object]) -> None:
+        """Let time pass until the table is so, and the look that made it so is over."""
+        for _ in range(_AT_MOST):
+            table = self.api.objects.get((ROUTING_TABLE, NAMESPACE, "tiny"))
+            if not self._cut_short and check({} if table is None else table["spec"]):
                 return
-            self.seconds = max(self.seconds, at)
+            if not await self._goes_on():
+                raise AssertionError(f"all is quiet, but the table is {table}")
+        raise AssertionError("the table never becomes so")
+
+    async def passes(self, seconds: float) -> None:
+        end = self.seconds + seconds
+        while self.seconds < end:
+            await self._turn()
+            self.seconds += _TURN_S
+
+    async def rest(self) -> None:
+        for _ in range(_AT_MOST):
+            if not await self._goes_on():
+                return
         raise AssertionError("it never ends")
+
+    async def _goes_on(self) -> bool:
+        """Take a turn, and let time pass until the next; False where nobody has anything to do."""
+        if await self._turn():
+            self.seconds += _TURN_S
+            return True
+        deadlines = [self._engine.queue.next_deadline()] if self._running else []
+        if self._running and self.wire.lost:
+            deadlines.append(self._swept + _SWEEP_S)
+        if self._running and self.paced and self._asked.seen != self._told():
+            deadlines.append(self._asked.next_at())
+        at = min((at for at in deadlines if at is not None), default=None)
+        if at is not None:
+            self.seconds = max(self.seconds, at)
+        return at is not None
 
     async def _turn(self) -> bool:
         """Let everybody act once; return whether anything came of it."""
-        self.turn()
+        self.clients.turn()
         before = self._state()
         await self.nodes.step()
-        news = await self._asked.ask(self.now())
+        news = self._running and await self._operator()
+        return news or self.wire.pending or self._state() != before
+
+    async def _operator(self) -> bool:
+        """Let the operator act until it waits; return whether it was told anything new."""
+        self.wire.turn()
+        if self._engine.listed.is_set() or self.seconds >= self._swept + _SWEEP_S:
+            self._engine.listed.clear()
+            self._swept, self.wire.lost = self.seconds, False
+            await self._sweep.check()
+        news: list[Key] = []
+        if not self.paced or self.seconds >= self._asked.next_at():
+            self._asked.asked_at, self._asked.sooner = self.seconds, False
+            self._asked.seen = self._told()
+            news = await self._asked.ask(self.now())
         self._engine.add(news)
         try:
             while (key := self._engine.queue.poll()) is not None:
-                await self._engine.step(key, self._look)
+                self._cut_short = True
+                await self._engine.step(key, self._whole_look)
         except Killed:
             self.deaths += 1
-            await self.start()
-        return bool(news) or self._state() != before
+            await self.start(self.lag)
+        return bool(news)
+
+    def _told(self) -> object:
+        """Return what routers and workers can tell of."""
+        return self.api.version, dict(self.nodes.counters)
+
+    async def _whole_look(self, key: Key) -> datetime | None:
+        again_at = await self._look(key)
+        self._cut_short = False
+        return again_at
 
     def _state(self) -> object:
         return self.api.version, self.deaths, dict(self._asked.targets)
 
-    def _tell(self, kind: Kind, event: str, body: Body) -> None:
-        if hasattr(self, "_engine"):
+    def _deliver(self, kind: Kind, event: str | None, body: Body) -> None:
+        if self._running:
             self._engine.seen(kind, event, body)
-        if kind == ROUTING_TABLE and event != "DELETED":
-            self.on_table(body)
 
 
 @dataclass(slots=True)
@@ -191,8 +284,11 @@ class _Mortal:
             write.close()
             raise Killed
         if self.play.refuse is not None and len(self.play.writes) == self.play.refuse_after:
-            write.close()
             refusal, self.play.refuse = self.play.refuse, None
+            if self.play.loses_answer:
+                await write
+                self.play.writes.append(f"{verb} {kind.name}")
+            write.close()
             raise refusal
         answer = await write
         self.play.writes.append(f"{verb} {kind.name}")

@@ -33,7 +33,7 @@ class Bench:
         self.api = KubeApi()
         self.cache = Cache()
         self.notes = Notes(self.api, self.cache, lambda: self.now)
-        self.apply = Apply(self.api, self.cache, self.notes)
+        self.apply = Apply(self.api, self.api, self.cache, self.notes)
         for body in (mixture(), expert("e0")):
             self.see(body)
 

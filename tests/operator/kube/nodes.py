@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -36,6 +36,7 @@ class Nodes:
 
     api: Api
     namespace: str
+    subnet: str = "10.1"  # first half of the pods' addresses
     # What routers count, by sha256.
     counters: dict[str, Counters] = field(default_factory=dict)
     # Versions whose pods do not become ready, with what their workers say.
@@ -43,6 +44,7 @@ class Nodes:
     # How much more loss a version has on golden sets, in bits per token; 0 where it is not here.
     losses: dict[str, float] = field(default_factory=dict)
     broken_evaluations: int = 0  # so many more evaluators fail
+    stuck: set[str] = field(default_factory=set)  # versions whose pods do not become ready
     lost: set[str] = field(default_factory=set)  # addresses that do not answer any more
     _pods: dict[str, Body] = field(default_factory=dict)
     _tables: tuple[Body, ...] = ()
@@ -97,6 +99,22 @@ class Nodes:
             "flippedPercent": 0.4,
         }
 
+    def take(self, other: Nodes) -> None:
+        """Be as other nodes are."""
+        self.counters, self.refused = dict(other.counters), dict(other.refused)
+        self.losses, self.broken_evaluations = dict(other.losses), other.broken_evaluations
+        self._pods, self._tables = dict(other._pods), other._tables
+        self._addresses = other._addresses
+
+    @property
+    def pods(self) -> Collection[Body]:
+        """The pods as they were when this looked last."""
+        return self._pods.values()
+
+    def table(self, mixture: str) -> Body | None:
+        """Return the spec of the table that the routers of a mixture have."""
+        return next((t["spec"] for t in self._tables if t["spec"]["mixture"] == mixture), None)
+
     async def _follow(self, deployment: Body) -> None:
         name = str(metadata(deployment)["name"])
         own = [pod for pod in self._pods.values() if labels_of(pod).get(_MADE_BY) == name]
@@ -115,7 +133,7 @@ class Nodes:
         template, name = deployment["spec"]["template"], metadata(deployment)["name"]
         self._addresses += 1
         pod_name = f"{name}-{self._addresses}"
-        address = f"10.1.{self._addresses // 250}.{self._addresses % 250}"
+        address = f"{self.subnet}.{self._addresses // 250}.{self._addresses % 250}"
         meta = {
             **template["metadata"],
             "name": pod_name,
@@ -124,7 +142,8 @@ class Nodes:
         }
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
         await self.api.create(POD, body)
-        ready = "False" if sha256_of(body) in self.refused else "True"
+        held_up = {*self.refused, *self.stuck}
+        ready = "False" if sha256_of(body) in held_up else "True"
         status = {
             "phase": "Running",
             "podIP": address,

@@ -20,6 +20,7 @@ from moe_operator.kinds import KINDS, Body, Kind
 from moe_operator.options import Options
 from moe_operator.program import operate
 from moe_operator.rest import ApiServer
+from tests.kube.audit import Request
 from tests.kube.server import ADMIN_TOKEN, KubeServer
 from tests.operator.kube.nodes import Nodes
 
@@ -71,7 +72,7 @@ def _collection(body: Body) -> str:
     root = f"/apis/{group}/{version}" if group else f"/api/{version}"
     kind = str(body["kind"])
     plural = kind.lower().removesuffix("y") + ("ies" if kind.endswith("y") else "s")
-    namespaced = kind in ("ServiceAccount", "Role", "RoleBinding")
+    namespaced = kind in ("ServiceAccount", "Role", "RoleBinding", "PodDisruptionBudget")
     return f"{root}/namespaces/{SYSTEM}/{plural}" if namespaced else f"{root}/{plural}"
 
 
@@ -131,9 +132,11 @@ class Stage:
     async def get(self, kind: Kind, name: str) -> Body:
         return await self.api.get(kind, self.namespace, name)
 
-    async def until(self, kind: Kind, name: str, check: Callable[[Body], object]) -> Body:
+    async def until(
+        self, kind: Kind, name: str, check: Callable[[Body], object], within_s: float = 30
+    ) -> Body:
         """Wait until an object is as it should be, and return it."""
-        until, last = time.monotonic() + 30, None
+        until, last = time.monotonic() + within_s, None
         while time.monotonic() < until:
             with contextlib.suppress(Exception):
                 last = await self.get(kind, name)
@@ -152,19 +155,23 @@ class Stage:
             assert time.monotonic() < until, f"{kind.name} {name} is still there"
             await asyncio.sleep(0.05)
 
-    async def quiet(self) -> int:
+    async def quiet(self, for_s: float = 1.5) -> int:
         """Wait until nobody writes any more; return the place in the audit log."""
         place, since = self.server.audit.position(), time.monotonic()
-        while time.monotonic() - since < 1.5:
+        while time.monotonic() - since < for_s:
             await asyncio.sleep(0.1)
-            if self.writes(place):
+            if self.requests(place):
                 place, since = self.server.audit.position(), time.monotonic()
         return place
 
     def writes(self, place: int) -> list[str]:
         """Return what the operator wrote in this namespace since a place in the audit log."""
+        return [f"{r.verb} {r.resource} {r.name}".strip() for r in self.requests(place)]
+
+    def requests(self, place: int) -> list[Request]:
+        """Return the operator's accepted writes in this namespace since a place in the log."""
         return [
-            f"{request.verb} {request.resource} {request.name}".strip()
+            request
             for request in self.server.audit.since(place)
             if request.changed
             and request.namespace == self.namespace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -9,14 +10,21 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from moe_operator.cluster import NotFound
+from moe_operator.kinds import DEPLOYMENT, EXPERT, ROUTING_TABLE, Body
 from tests.kube.server import KubeServer
-from tests.operator.kube.stage import ACCOUNT, SYSTEM
+from tests.operator.engine.bodies import expert, gate, mixture, sha
+from tests.operator.engine.scene import Clients
+from tests.operator.kube.scene import asking
+from tests.operator.kube.speakers import speaking
+from tests.operator.kube.stage import ACCOUNT, SYSTEM, Stage
 
 IMAGES = ("--worker-image", "worker", "--router-image", "router")
 COMMAND = (sys.executable, "-m", "moe_operator")
@@ -62,8 +70,10 @@ def test_one_leads_and_the_next_follows_when_it_ends(
     first, second, port = tmp_path / "first.log", tmp_path / "second.log", free_port()
     with running(installed, namespace, first, "--health-port", str(port)) as leader:
         wait_for_line(first, "leading identity=first")
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
-            assert answer.read() == b"ok"
+        for path in ("healthz", "readyz"):
+            url = f"http://127.0.0.1:{port}/{path}"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                assert answer.read() == b"ok"
         with running(installed, namespace, second, "--health-port", "0") as follower:
             wait_for_line(second, "waiting for the lease holder=first")
             assert lease(installed) == "first"
@@ -75,6 +85,73 @@ def test_one_leads_and_the_next_follows_when_it_ends(
             follower.send_signal(signal.SIGINT)
             assert follower.wait(20) == 0
     assert lease(installed) == ""
+
+
+def row(table: Body) -> dict[str, Any]:
+    found: dict[str, Any] = table["spec"]["experts"][0]
+    return found
+
+
+def stable_of(table: Body) -> str:
+    return str((row(table).get("stable") or {}).get("version"))
+
+
+async def test_a_leader_that_slept_changes_nothing(
+    installed: KubeServer, stage: Stage, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    stage.nodes.subnet = f"127.{os.getpid() % 250 + 1}"
+    flags, clients = (installed, stage.namespace), Clients(stage.nodes)
+    with ExitStack() as stack:
+        leader = stack.enter_context(running(*flags, first, "--health-port", "0"))
+        await asyncio.to_thread(wait_for_line, first, "leading identity=first")
+        stack.enter_context(running(*flags, second, "--health-port", "0"))
+        await asyncio.to_thread(wait_for_line, second, "waiting for the lease holder=first")
+        async with speaking(stage.nodes), asking(clients), epochs(stage) as seen:
+            await in_the_middle_of_a_canary(stage)
+            await stage.patch(EXPERT, "tiny-e0", {"spec": {"replicas": 2}})
+            leader.send_signal(signal.SIGSTOP)
+            await asyncio.to_thread(wait_for_line, second, "leading identity=second")
+            clients.ask = True
+            await stage.until(ROUTING_TABLE, "tiny", lambda t: stable_of(t) == "v2")
+            await stage.gone(DEPLOYMENT, f"tiny-e0-{sha('a')[:10]}")
+            place = await stage.quiet(3)
+            leader.send_signal(signal.SIGCONT)
+            await asyncio.to_thread(wait_for_line, first, "leads no longer")
+            await stage.quiet(3)
+            assert stage.writes(place) == []
+            assert seen == sorted(seen)
+        assert lease(installed) == "second"
+
+
+async def in_the_middle_of_a_canary(stage: Stage) -> None:
+    quick = {"steps": [{"weightPercent": 50, "pauseSeconds": 0}], "minRequests": 5}
+    rollout = {**quick, "scaleDownDelaySeconds": 1}
+    await stage.apply(mixture(), expert("e0", rollout=rollout), gate("e0"))
+    await stage.until(ROUTING_TABLE, "tiny", lambda t: stable_of(t) == "v1")
+    await stage.apply(expert("e0", sha("b"), "v2", rollout=rollout))
+    await stage.until(
+        ROUTING_TABLE, "tiny", lambda t: "candidate" in row(t) and row(t)["rollout"]["weights"]
+    )
+
+
+@asynccontextmanager
+async def epochs(stage: Stage) -> AsyncIterator[list[int]]:
+    """Note the table's epoch again and again."""
+    seen: list[int] = []
+
+    async def look() -> None:
+        while True:
+            with suppress(NotFound):
+                seen.append((await stage.get(ROUTING_TABLE, "tiny"))["spec"]["epoch"])
+            await asyncio.sleep(0.05)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield seen
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
-"""What must hold of every plan, whatever was observed: checked by the simulation at each pass."""
+"""What must hold of every plan, whatever was observed: checked by the simulation at each pass.
+
+`legal_change` is about tables alone: the replay of the whole operator checks by it what the API
+server was given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from moe_core.pins import pinned
 from moe_core.table import ExpertRow, Outcome, Table
@@ -55,23 +59,51 @@ def _one_evaluator_of_a_dark_candidate(plan: Plan, world: World) -> None:
 def _legal_table(before: Table | None, table: Table, world: World) -> None:
     if before is None:
         assert all(table.epoch > kept.epoch for kept in world.snapshots), "no epoch comes twice"
-    else:
-        assert table.epoch == before.epoch + 1, "the epoch rises by one"
+    legal_change(before, table, (expert.meta.name for expert in world.experts))
+    for old, new in _changed(before, table):
+        _routable_where_raised(old, new, world)
+        _evaluated_where_asked_for(old, new, world)
+
+
+def legal_change(before: Table | None, table: Table, experts: Iterable[str]) -> None:
+    """Raise AssertionError where a table is not legal, or may not follow the one before.
+
+    `experts` are the names of the Expert objects that are there.
+    """
+    assert before is None or table.epoch == before.epoch + 1, "the epoch rises by one"
     assert before is None or table.uid == before.uid
     rows = {row.expert_id: row for row in table.experts}
     assert len(rows) == len(table.experts), "one row for each id"
     for row in table.experts:
         _legal_row(row)
-    for gate in table.gates:
-        for expert_id in gate.experts:
-            assert expert_id in rows, f"gate {gate.name} names {expert_id}, which has no row"
-    objects = {expert.meta.name for expert in world.experts}
+    _gates_fit(before, table, rows)
     _pairs_fit(table)
+    objects = set(experts)
     for old in before.experts if before else ():
         new = rows.get(old.expert_id)
         if old.name in objects and (new is None or new.name == old.name):
             assert new is not None, f"{old.expert_id} lost its row"
-            _legal_change(old, new, world)
+            assert before is not None
+            _legal_step(old, new, before.epoch)
+
+
+def _gates_fit(before: Table | None, table: Table, rows: Mapping[str, ExpertRow]) -> None:
+    """Each gate's experts have rows; a gate that comes finds them serving all its layers."""
+    known = {gate.name: gate for gate in before.gates} if before else {}
+    for gate in table.gates:
+        for expert_id in gate.experts:
+            assert expert_id in rows, f"gate {gate.name} names {expert_id}, which has no row"
+            if known.get(gate.name) != gate:
+                row = rows[expert_id]
+                assert row.stable is not None, f"gate {gate.name} came before {expert_id} serves"
+                assert set(gate.layers) <= set(row.layers), f"{expert_id} lacks layers"
+
+
+def _changed(before: Table | None, table: Table) -> Iterator[tuple[ExpertRow, ExpertRow]]:
+    for old in before.experts if before else ():
+        new = table.expert(old.expert_id)
+        if new is not None and new.name == old.name and new.rollout is not None:
+            yield old, new
 
 
 def _pairs_fit(table: Table) -> None:
@@ -107,7 +139,8 @@ def _legal_row(row: ExpertRow) -> None:
         assert not weights, "no weight without a candidate"
 
 
-def _legal_change(old: ExpertRow, new: ExpertRow, world: World) -> None:
+def _legal_step(old: ExpertRow, new: ExpertRow, epoch: int) -> None:
+    """One row may become another; `epoch` is that of the table before."""
     assert old.stable is None or new.stable is not None, "stable is never lost"
     if old.rollout is None or new.rollout is None:
         return
@@ -120,15 +153,11 @@ def _legal_change(old: ExpertRow, new: ExpertRow, world: World) -> None:
         assert new.candidate is None
     if old.previous is not None and new.previous is None and new.rollout.outcome.ended:
         assert new.rollout.outcome in (Outcome.PROMOTED, Outcome.ROLLED_BACK)
-    _routable_where_raised(old, new, world)
-    _evaluated_where_asked_for(old, new, world)
-    _sessions_stay(old, new, world)
+    _sessions_stay(old, new, epoch)
 
 
-def _sessions_stay(old: ExpertRow, new: ExpertRow, world: World) -> None:
+def _sessions_stay(old: ExpertRow, new: ExpertRow, epoch: int) -> None:
     """A live session keeps its version, unless that is revoked or no longer there."""
-    assert world.table is not None
-    epoch = world.table.table.epoch
     for began in range(max(1, epoch - 6), epoch + 1):
         for session in ("a", "b", "c", "d", "e", "f", "g", "h"):
             before, after = pinned(old, session, began), pinned(new, session, began)
@@ -139,9 +168,8 @@ def _sessions_stay(old: ExpertRow, new: ExpertRow, world: World) -> None:
 
 def _routable_where_raised(old: ExpertRow, new: ExpertRow, world: World) -> None:
     """No weight without capacity: every router reaches the version before more sessions see it."""
-    assert new.rollout is not None
-    before = old.rollout.weight if old.rollout and old.candidate else 0
-    if new.candidate is not None and new.rollout.weight > before:
+    if raised(old, new):
+        assert new.candidate is not None
         assert world.table is not None
         now = max(report.at for report in world.routers)
         reach = Reach.of(world, now)
@@ -156,6 +184,12 @@ def _evaluated_where_asked_for(old: ExpertRow, new: ExpertRow, world: World) -> 
     if asked and first and old.rollout is not None and not old.rollout.weights:
         assert new.rollout is not None
         assert not new.rollout.weights or old.rollout.evaluated, "weight before it was evaluated"
+
+
+def raised(old: ExpertRow, new: ExpertRow) -> bool:
+    """Return whether more sessions see the candidate than before."""
+    before = old.rollout.weight if old.rollout and old.candidate else 0
+    return new.candidate is not None and new.rollout is not None and new.rollout.weight > before
 
 
 def _locked_before_named(world: World, plan: Plan) -> None:

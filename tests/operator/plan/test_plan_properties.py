@@ -29,6 +29,7 @@ from tests.operator.plan.simulation import Behaviour, Simulation
 
 NAMES = st.sampled_from(("e0", "e1"))
 VERSIONS = st.sampled_from(("v1", "v2", "v3"))
+GATED = st.sampled_from((("e0",), ("e1",), ("e0", "e1"), ("e1", "e0")))
 BEHAVIOURS = st.sampled_from(
     (
         Behaviour(nonfinite=True),
@@ -126,6 +127,22 @@ def lags(sim: Simulation, lagging: bool) -> None:
     sim.lagging = lagging
 
 
+def changes_gate(sim: Simulation, version: str, names: tuple[str, ...]) -> None:
+    """Give the gate another version, and with it another list of experts."""
+    body = gate(list(names), version)
+    known = sim.bodies["Gate", "gate"]
+    meta = {**known["metadata"], "generation": known["metadata"]["generation"] + 1}
+    sim.put("Gate", {**known, "metadata": meta, "spec": body["spec"]})
+
+
+def forgets_one(sim: Simulation, name: str) -> None:
+    """Delete the oldest Override of an expert."""
+    own = (n for kind, n in sim.bodies if kind == "Override" and n.startswith(f"{name}-"))
+    oldest = next(own, None)
+    if oldest is not None:
+        sim.remove("Override", oldest)
+
+
 def is_made_again(sim: Simulation, name: str, version: str) -> None:
     sim.remove("Expert", name)
     body = expert(name, version)
@@ -148,6 +165,9 @@ ACTS = st.one_of(
     act(decides, NAMES, ACTIONS, VERSIONS, VERSIONS),
     act(brings_back, st.integers(0, 9), VERSIONS, VERSIONS),
     act(forgets_overrides),
+    act(forgets_one, NAMES),
+    act(changes_gate, st.sampled_from(("g1", "g2", "g3")), GATED),
+    act(passes, st.integers(15, 40)),
     act(dies, st.integers(0, 8)),
     act(restarts),
     act(loses_pods, NAMES, VERSIONS),

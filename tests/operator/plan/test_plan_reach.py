@@ -23,7 +23,8 @@ def report(
 
 def reach(*reports: RouterReport, ready: tuple[str, ...] = ("r1", "r2")) -> Reach:
     bound = tuple(sorted({*ready, *(r.pod for r in reports)}))
-    return Reach(ready, bound, {r.pod: r for r in reports}, "t", 7, START)
+    there = frozenset({"w1", "w2"})
+    return Reach(ready, bound, {r.pod: r for r in reports}, "t", 7, START, there)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,12 @@ def test_a_router_that_is_not_ready_may_still_serve_by_an_old_table() -> None:
         ),
         pytest.param(
             reach(report("r1", 7, a=("w1",)), report("r2", 7)), 0, False, id="one reaches none"
+        ),
+        pytest.param(
+            reach(report("r1", 7, a=("w0", "w1")), report("r2", 7, a=("w0", "w2"))),
+            1,
+            False,
+            id="a link to a pod that has gone since is none",
         ),
         pytest.param(reach(report("r1", 7, b=("w1",)), report("r2", 7)), 0, True, id="lost"),
         pytest.param(reach(report("r1", 7, a=("w1",))), 0, False, id="one has said nothing"),
