@@ -25,7 +25,6 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.enable_http_proxy", 0),
 )
-_LIVE: Final = (router_pb2.LinkState.LIVE,)
 
 
 class GrpcAsker:
@@ -65,8 +64,11 @@ class GrpcAsker:
 def router_report(said: router_pb2.DescribeResponse, digests: tuple[str, ...]) -> RouterReport:
     """Return what a router said; pod and time are for the caller to fill in."""
     offers: dict[str, set[str]] = {}
+    silent: set[str] = set()
     for link in said.links:
-        if link.state in _LIVE:
+        if link.state == router_pb2.LinkState.SILENT:
+            silent.update(link.sha256)
+        elif link.state == router_pb2.LinkState.LIVE:
             for sha256 in link.sha256:
                 offers.setdefault(sha256, set()).add(link.worker)
     return RouterReport(
@@ -78,6 +80,7 @@ def router_report(said: router_pb2.DescribeResponse, digests: tuple[str, ...]) -
         latency_bounds_us=tuple(said.latency_bounds_us),
         workers={sha256: tuple(sorted(names)) for sha256, names in offers.items()},
         versions=_versions(said, frozenset(digests)),
+        silent=frozenset(silent),
         outcomes=tuple(_outcome(sums) for sums in said.outcomes if sums.sha256 in digests),
     )
 

@@ -72,12 +72,15 @@ class Reach:
         return min(len(self.staying.intersection(found)) for found in links if found is not None)
 
     def lost(self, sha256: str) -> bool:
-        """Return whether the routers are known to have no live link for this artifact at all.
+        """Return whether the routers are known to have no link for this artifact at all.
 
-        False where nothing is known: a way back waits for nobody.
+        False where nothing is known: a way back waits for nobody. A link that is silent is not
+        lost yet: its worker may only get no processor for a moment.
         """
         links = [self._links(pod, sha256) for pod in self.ready]
         known = [found for found in links if found is not None]
+        if any(sha256 in self.reports[pod].silent for pod in self.ready if pod in self.reports):
+            return False
         return bool(known) and len(known) == len(links) and not any(known)
 
     def _has(self, pod: str, epoch: int) -> bool:

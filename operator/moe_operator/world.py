@@ -165,6 +165,8 @@ class RouterReport:
     # Of the versions that were asked for, zeros where one was never used.
     versions: Mapping[str, Counters]
     outcomes: tuple[OutcomeSum, ...] = ()
+    # sha256 of what workers offered whose links are silent for the moment
+    silent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from moe_core import dtypes
@@ -129,7 +129,7 @@ def _link(link: Link) -> LinkState:
         incarnation=inventory.incarnation,
         state=_WIRE_STATES[link.state],
         fingerprint=inventory.fingerprint,
-        sha256=sorted(link.offer.layers),
+        sha256=sorted(_offered(link)),
         rows=link.rows,
         queued_rows=link.heartbeat.queued_rows,
         busy_us=link.heartbeat.busy_us,
@@ -149,6 +149,13 @@ def _sums(arm: Arm, measure: Measure, sums: Sums) -> OutcomeSums:
         xx=sums.xx,
         wx=sums.wx,
     )
+
+
+def _offered(link: Link) -> Iterable[str]:
+    """Return what a worker offers; a silent one, perhaps only starved for a moment, offered it."""
+    if link.state is State.SILENT:
+        return (servable.sha256 for servable in link.inventory.servable)
+    return link.offer.layers
 
 
 def _version(key: tuple[str, str], tally: VersionTally, offset_s: float) -> VersionCounters:

@@ -263,6 +263,7 @@ def test_a_routers_description_becomes_a_report() -> None:
     report = router_report(answer, (sha("a"),))
     assert (report.incarnation, report.table_uid, report.epoch) == ("i7", "t", 4)
     assert report.workers == {sha("a"): ("w0", "w1"), sha("b"): ("w1",)}
+    assert report.silent == {sha("a")}
     counters = report.versions[sha("a")]
     assert (counters.requests, counters.rows, counters.errors) == (6, 60, 6)
     assert (counters.nonfinite_rows, counters.norm_sum) == (4, 3.0)

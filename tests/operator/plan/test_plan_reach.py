@@ -14,11 +14,19 @@ A, B = "a" * 64, "b" * 64
 
 
 def report(
-    pod: str, epoch: int, *, table: str = "t", age_s: int = 0, **workers: tuple[str, ...]
+    pod: str,
+    epoch: int,
+    *,
+    table: str = "t",
+    age_s: int = 0,
+    silent: str = "",
+    **workers: tuple[str, ...],
 ) -> RouterReport:
     links = {{"a": A, "b": B}[name]: found for name, found in workers.items()}
     at = START - timedelta(seconds=age_s)
-    return RouterReport(pod, "i", at, table, epoch, (), links, {})
+    return RouterReport(
+        pod, "i", at, table, epoch, (), links, {}, silent=frozenset({silent} - {""})
+    )
 
 
 def reach(*reports: RouterReport, ready: tuple[str, ...] = ("r1", "r2")) -> Reach:
@@ -68,6 +76,12 @@ def test_a_router_that_is_not_ready_may_still_serve_by_an_old_table() -> None:
             id="a link to a pod that has gone since is none",
         ),
         pytest.param(reach(report("r1", 7, b=("w1",)), report("r2", 7)), 0, True, id="lost"),
+        pytest.param(
+            reach(report("r1", 7, b=("w1",)), report("r2", 7, silent=A)),
+            0,
+            False,
+            id="silent for a moment is not lost",
+        ),
         pytest.param(reach(report("r1", 7, a=("w1",))), 0, False, id="one has said nothing"),
         pytest.param(reach(report("r1", 7)), 0, False, id="too little is known to call it lost"),
         pytest.param(
