@@ -236,12 +236,14 @@ async def evaluated(scene: Scene) -> None:
     """The first evaluator fails, the second one finds nothing wrong."""
     scene.nodes.broken_evaluations = 1
     await scene.put(mixture(**golden_set()))
+    await scene.until(lambda table: table["trunkSha256"])
     await good(scene)
 
 
 async def worse_on_the_golden_set(scene: Scene) -> None:
     scene.nodes.losses[sha("b")] = 0.5
     await scene.put(mixture(**golden_set()))
+    await scene.until(lambda table: table["trunkSha256"])
     await bad(scene)
 
 
