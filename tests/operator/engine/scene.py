@@ -27,6 +27,7 @@ from moe_operator.kinds import (
     Kind,
     metadata,
 )
+from moe_operator.snapshots import is_snapshot
 from tests.operator.engine.bodies import sha
 from tests.operator.kube.nodes import Api, Nodes, sha256_of
 
@@ -128,6 +129,8 @@ async def outcome(scene: Scene) -> dict[str, Any]:
     except NotFound:
         table = {"experts": (), "gates": (), "epoch": 0}
     pods = [_name(pod) for pod in await all_of(POD)]
+    kept = await all_of(CONTROLLER_REVISION)
+    epochs = [revision for revision in kept if is_snapshot(revision)]
     told = {kind.name: await all_of(kind) for kind in (MIXTURE, EXPERT, GATE)}
     return {
         "experts": {row["expertId"]: _row(row) for row in table["experts"]},
@@ -137,7 +140,9 @@ async def outcome(scene: Scene) -> dict[str, Any]:
         "epoch": table["epoch"],
         "deployments": {_name(d): d["spec"]["replicas"] for d in await all_of(DEPLOYMENT)},
         "evaluators": sorted(name for name in pods if "-eval-" in name),
-        "revisions": sorted(_name(r) for r in await all_of(CONTROLLER_REVISION)),
+        "revisions": sorted(_name(r) for r in kept if r not in epochs),
+        # Not their numbers: pods that come up a moment apart take one more of them.
+        "epochs": [_versions(r) for r in sorted(epochs, key=lambda r: int(r["revision"]))],
         "conditions": {_name(b): _conditions(b) for bodies in told.values() for b in bodies},
         "in use": {_name(b): b["status"].get("inUse") for b in told["Expert"] + told["Gate"]},
         "overrides": {_name(o): o["status"]["state"] for o in await all_of(OVERRIDE)},
@@ -153,6 +158,11 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         **{field: rollout.get(field) for field in ("outcome", "revision", "step")},
         "weights": [weight["percent"] for weight in rollout.get("weights", ())],
     }
+
+
+def _versions(snapshot: Body) -> dict[str, str]:
+    experts: Mapping[str, Any] = snapshot["data"]["experts"]
+    return {name: version["version"] for name, version in experts.items()}
 
 
 def _conditions(body: Body) -> dict[str, tuple[str, str]]:
