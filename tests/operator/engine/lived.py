@@ -25,7 +25,10 @@ from tests.operator.engine.scene import outcome
 
 _TABLE = "replace RoutingTable"
 _SAID_AGAIN = 8
-_OF_CHILDREN = ("apply Deployment", "delete Deployment", "merge Deployment")
+_OF_CHILDREN = (
+    *("apply Deployment", "delete Deployment", "merge Deployment"),
+    *("create Pod", "delete Pod"),  # evaluators
+)
 _CHILDREN_AGAIN = 2
 
 
