@@ -25,6 +25,7 @@ NEXT = f"""\
 The cluster stays up. To go on by hand:
   . .moe/env
   kubectl moe status tiny -n {NAMESPACE}
+  kubectl moe history tiny-e3 -n {NAMESPACE}
   kubectl apply -n {NAMESPACE} -f examples/tiny/rollouts/e3-v2-worse.yaml
   kubectl moe status ex/tiny-e3 -n {NAMESPACE} -w
   python -m moe_client.load --help
@@ -48,8 +49,10 @@ def main() -> int:
     acts.apply(stage)
     tell.chapter("Held-out text through the model, its experts on the cluster")
     acts.read(stage)
-    tell.chapter(f"{RATE} requests/s from now on; a better version of expert e3")
+    tell.chapter(f"{RATE} requests/s from now on; a worse version of expert e3")
     with tiny.load(acts.recordings(stage), requests_per_s=RATE) as load:
+        acts.worsen(stage, load)
+        tell.chapter("A better version of expert e3")
         acts.improve(stage, load)
         tell.chapter("A broken version of expert e2: it answers NaN")
         acts.break_it(stage, load)

@@ -66,11 +66,26 @@ def max_difference(one: torch.nn.Module, other: torch.nn.Module, text: bytes) ->
     return float((logits[0] - logits[1]).abs().max())
 
 
+def worsen(stage: Stage, load: SteadyLoad) -> None:
+    """A version that is finite, fast and wrong: the golden set finds it before any session does."""
+    since, began = load.now(), time.monotonic()
+    stage.tiny.roll_out("v2-worse")
+    follow(stage, "v2-worse", "RolledBack")
+    report = load.report(since)
+    stage.tell.line(
+        f"taken back after {time.monotonic() - began:.0f} s, at weight 0: no session saw it;"
+        f" {report.requests} requests meanwhile, {report.failed} failed"
+    )
+    stage.promise("failed requests while the worse version was tried", report.failed, 0)
+
+
 def improve(stage: Stage, load: SteadyLoad) -> None:
-    """The better version, step by step, until it is promoted."""
+    """The better version: the golden set, then step by step, until it is promoted."""
     since = load.now()
     stage.tiny.roll_out("v2-better")
     follow(stage, "v2-better", "Promoted")
+    rollout = stage.tiny.kube.table_row("tiny", "tiny-e3")["rollout"]
+    stage.tell.line(f"it had passed: {rollout['evaluated']}")
     report = load.report(since)
     stage.tell.line(f"{report.requests} requests meanwhile, {report.failed} failed")
     stage.promise("failed requests in a canary", report.failed, 0)
@@ -78,17 +93,18 @@ def improve(stage: Stage, load: SteadyLoad) -> None:
 
 def break_it(stage: Stage, load: SteadyLoad) -> None:
     """A broken version of another expert, which takes itself back."""
-    since = load.now()
+    since, began = load.now(), time.monotonic()
     stage.tiny.roll_out("v2-broken", "e2")
     follow(stage, "v2-broken", "RolledBack", "tiny-e2")
     rollout = stage.tiny.kube.table_row("tiny", "tiny-e2")["rollout"]
     sent = counters(stage.tiny.addresses(), rollout["target"]["sha256"])
     report = load.report(since)
     rows = sum(c.rows for c in sent)
-    stage.tell.line(f"taken back: {rollout['reason']}")
+    seconds = time.monotonic() - began
+    stage.tell.line(f"taken back after {seconds:.0f} s: {rollout['reason']}")
     stage.tell.line(
         f"{rows} rows were sent to it, {sum(c.nonfinite_rows for c in sent)} came back not finite"
-        f" and were answered by v1; {report.failed} of {report.requests} requests failed"
+        f" and were not used; {report.failed} of {report.requests} requests failed"
     )
     stage.promise("failed requests while the broken version was tried", report.failed, 0)
 

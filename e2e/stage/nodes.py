@@ -55,17 +55,43 @@ def kill_process(pod: Body, program: str) -> int:
 
     Raises RuntimeError where there is no such process, or it is still there afterwards.
     """
+    killed = signal_process(pod, program, "KILL")
+    gone = f"test ! -e /proc/{killed}/exe || echo there"
+    if docker("exec", pod["spec"]["nodeName"], "sh", "-c", gone):
+        raise RuntimeError(f"process {killed} of {program} survived SIGKILL")
+    return killed
+
+
+def halt_process(pod: Body, program: str) -> int:
+    """Send SIGSTOP to a pod's program; it does nothing more until `continue_process`.
+
+    Returns its process id on its node. Raises RuntimeError where it does not stand still.
+    """
+    halted = signal_process(pod, program, "STOP")
+    state = docker("exec", pod["spec"]["nodeName"], "cat", f"/proc/{halted}/stat")
+    if state.rpartition(")")[2].split()[0] != "T":
+        raise RuntimeError(f"process {halted} of {program} goes on after SIGSTOP")
+    return halted
+
+
+def continue_process(pod: Body, program: str) -> None:
+    """Let a program that was halted go on."""
+    signal_process(pod, program, "CONT")
+
+
+def signal_process(pod: Body, program: str, name: str) -> int:
+    """Send a signal to a pod's program, from its node. Returns the process id that it has there.
+
+    Raises RuntimeError where there is no such process.
+    """
     node, uid = pod["spec"]["nodeName"], pod["metadata"]["uid"]
     script = (
         "for p in /proc/[0-9]*; do"
         f' if grep -q -e {uid} -e {uid.replace("-", "_")} "$p/cgroup" 2>/dev/null'
         f' && tr "\\0" " " < "$p/cmdline" 2>/dev/null | grep -q -e "-m {program}";'
-        ' then echo "${p#/proc/}"; kill -9 "${p#/proc/}"; fi; done'
+        f' then echo "${{p#/proc/}}"; kill -{name} "${{p#/proc/}}"; fi; done'
     )
-    killed = docker("exec", node, "sh", "-c", script).split()
-    if not killed:
+    found = docker("exec", node, "sh", "-c", script).split()
+    if not found:
         raise RuntimeError(f"pod {pod['metadata']['name']} has no process of {program}")
-    left = docker("exec", node, "sh", "-c", f"test ! -e /proc/{killed[0]}/exe || echo there")
-    if left:
-        raise RuntimeError(f"process {killed[0]} of {program} survived SIGKILL")
-    return int(killed[0])
+    return int(found[0])
