@@ -40,7 +40,9 @@ def build(places: Places, image: str, go: Path, progress: Progress) -> None:
     with progress.step("root file systems of the node image"):
         packages = (places.node_files / "packages.txt").read_text().split()
         root_file_system(work / "node.tar", packages, "minbase", progress)
-        small = ["nftables", "libc6", "busybox-static"]
+        # With netbase: without /etc/protocols nft tells kube-proxy of protocol 6 where that means
+        # tcp, and at its hourly full sync kube-proxy would delete the rules of all Services.
+        small = (places.node_files / "kube" / "packages.txt").read_text().split()
         root_file_system(work / "small.tar", small, "extract", progress)
     with progress.step("images of the control plane"):
         _save_components(places.node_files, work, progress)
