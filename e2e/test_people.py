@@ -61,7 +61,7 @@ def test_history_says_what_was_when_and_by_whom(tiny: Tiny, scripture: Recording
         assert done.returncode == 2, done.stderr
     table = tiny.kube.moe("history", "tiny-e3")
     assert table.returncode == 0, table.stderr
-    newest = table.stdout.strip().splitlines()[-1]
+    newest = table.stdout.splitlines()[1]  # below the header
     assert "v2-better" in newest, table.stdout
     assert "Aborted" in newest, table.stdout
     assert "kubernetes-admin" in newest, table.stdout
