@@ -15,12 +15,14 @@ from cluster import (
     kube_binaries,
     loading,
     node_image,
+    prometheus,
     record,
     tools,
 )
 from cluster.install import Kubectl
 from cluster.locks import held
 from cluster.places import Places
+from cluster.prerequisites import find
 from cluster.progress import Progress, StepFailed
 
 
@@ -148,12 +150,15 @@ def status(places: Places, progress: Progress) -> None:
 
 
 def binaries(places: Places, progress: Progress) -> None:
-    """Have kubectl, kube-apiserver and etcd in `.moe/bin`, for tests that need no cluster."""
+    """Have the programs in `.moe/bin` that tests without a cluster start."""
     if not tools.has(places, kube_binaries.NAMES):
         with held(daemon.in_use(places), shared=True):
             daemon.ensure(places, progress)
             image = node_image.ensure(places, progress)
             tools.link(places, kube_binaries.ensure(places, image, progress))
+    if not tools.has(places, (prometheus.NAME,)):
+        program = prometheus.ensure(places, find(prometheus.NAME), progress)
+        tools.link(places, {prometheus.NAME: program})
 
 
 def _cluster_lock(places: Places) -> Path:
