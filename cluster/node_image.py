@@ -46,7 +46,7 @@ def kind(places: Places, progress: Progress) -> Path:
     """Return kind's path: the one of the project's version, installed when it is missing."""
     found = find("kind")
     if found and f" {KIND_VERSION} " in progress.run([found, "version"]):
-        return Path(found)
+        return Path(found).resolve()  # not the link to it that a checkout has, which is made anew
     own = places.tools / f"kind-{KIND_VERSION}"
     if not own.exists():
         with progress.step(f"installing kind {KIND_VERSION}"), held(places.cache / "kind.lock"):

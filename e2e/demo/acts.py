@@ -130,9 +130,10 @@ def roll_back(stage: Stage, load: SteadyLoad) -> None:
 
 
 def kill_worker(stage: Stage, load: SteadyLoad) -> None:
-    """SIGKILL to a worker of e3."""
+    """SIGKILL to a worker of e3's stable version, which the load asks all the time."""
     since = load.now()
-    pod = stage.tiny.pods("tiny-e3")[0]
+    stable = stage.tiny.kube.table_row("tiny", "tiny-e3")["stable"]["sha256"]
+    pod = stage.tiny.pods("tiny-e3", digest=stable[:10])[0]
     nodes.kill_process(pod, "moe_worker")
     time.sleep(3)
     report = load.report(since)
