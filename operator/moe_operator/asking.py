@@ -120,6 +120,9 @@ def _plus(known: Counters, version: router_pb2.VersionCounters) -> Counters:
         shadow_errors=known.shadow_errors + version.shadow_errors,
         shadow_nonfinite_rows=known.shadow_nonfinite_rows + version.shadow_nonfinite_rows,
         shadow_norm_sum=known.shadow_norm_sum + version.shadow_norm_sum,
+        session_pairs=known.session_pairs + version.session_pairs,
+        overflow_pairs=known.overflow_pairs + version.overflow_pairs,
+        overflow_sessions=known.overflow_sessions + version.overflow_sessions,
     )
 
 

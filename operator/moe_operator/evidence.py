@@ -92,6 +92,9 @@ def _since(now: Counters, before: Counters) -> Counters:
         shadow_errors=now.shadow_errors - before.shadow_errors,
         shadow_nonfinite_rows=now.shadow_nonfinite_rows - before.shadow_nonfinite_rows,
         shadow_norm_sum=now.shadow_norm_sum - before.shadow_norm_sum,
+        session_pairs=now.session_pairs - before.session_pairs,
+        overflow_pairs=now.overflow_pairs - before.overflow_pairs,
+        overflow_sessions=now.overflow_sessions - before.overflow_sessions,
     )
 
 
@@ -109,6 +112,9 @@ def _add(window: Window, counters: Counters, bounds_us: tuple[int, ...]) -> Wind
         shadow_errors=window.shadow_errors + counters.shadow_errors,
         shadow_nonfinite_rows=window.shadow_nonfinite_rows + counters.shadow_nonfinite_rows,
         shadow_norm_sum=window.shadow_norm_sum + counters.shadow_norm_sum,
+        session_pairs=window.session_pairs + counters.session_pairs,
+        overflow_pairs=window.overflow_pairs + counters.overflow_pairs,
+        overflow_sessions=window.overflow_sessions + counters.overflow_sessions,
     )
     differs = window.latency_counts and window.latency_bounds_us != bounds_us
     if differs or not counters.latency_counts:

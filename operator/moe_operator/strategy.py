@@ -33,6 +33,7 @@ class Limits:
     max_latency_increase_percent: int = 200
     max_norm_increase_percent: int = 900
     max_tail_latency_increase_percent: int = 400
+    max_overflow_increase_percent: int = 10  # percentage points
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -41,6 +42,7 @@ class Limits:
             reader.integer("maxLatencyIncreasePercent", default=200),
             reader.integer("maxNormIncreasePercent", default=900),
             reader.integer("maxTailLatencyIncreasePercent", default=400),
+            reader.integer("maxOverflowIncreasePercent", high=100, default=10),
         )
 
 

@@ -28,6 +28,8 @@ _MIN_TAIL_ATTEMPTS: Final = 500
 # What a busy node adds by itself is no sign of a slow version.
 _LATENCY_FLOOR_US: Final = 2_000
 _TAIL_FLOOR_US: Final = 20_000
+# So many sessions of both versions before overflow is compared.
+_MIN_SESSIONS: Final = 30
 
 
 class Tier(StrEnum):
@@ -135,6 +137,33 @@ def tail_grew(seen: Evidence) -> Verdict:
     )
 
 
+def overflow_grew(seen: Evidence) -> Verdict:
+    limit = seen.limits.max_overflow_increase_percent
+    sessions = seen.candidate.overflow_sessions, seen.stable.overflow_sessions
+    compared = seen.enough and min(sessions) >= _MIN_SESSIONS
+    surely = _lowest_overflow_percent(seen) if compared else 0.0
+    candidate, stable = overflow_percent(seen.candidate), overflow_percent(seen.stable)
+    return Verdict(
+        surely - stable <= limit,
+        f"in {sessions[0]} sessions {candidate:.1f}% of {seen.candidate.session_pairs} pairs are "
+        f"beyond capacity, against {stable:.1f}% in {sessions[1]} of stable; "
+        f"maxOverflowIncreasePercent is {limit}",
+    )
+
+
+def _lowest_overflow_percent(seen: Evidence) -> float:
+    """Return what the candidate's overflow surely is at least, if stable's is as it was seen.
+
+    Pairs of a session are not independent. So each session is one attempt, as if all of its pairs
+    shared one fate, which no session surpasses (the largest design effect there is; Kish 1965).
+    What stable may be off counts too: the variance of a difference of shares of n and m attempts
+    is that of one share of nm / (n + m).
+    """
+    n, m = seen.candidate.overflow_sessions, seen.stable.overflow_sessions
+    attempts = n * m / (n + m)
+    return lowest_percent(attempts * overflow_percent(seen.candidate) / 100, attempts)
+
+
 def _slower(seen: Evidence, share: float, least: int, percent: int, floor_us: int) -> bool:
     """Return whether this quantile grew by more than `percent` and by more than `floor_us`."""
     if min(sum(seen.candidate.latency_counts), sum(seen.stable.latency_counts)) < least:
@@ -157,6 +186,7 @@ CHECKS: Final = (
     Check(Tier.SANITY, "norm", norms_grew),
     Check(Tier.SERVICE, "latency", latency_grew),
     Check(Tier.SERVICE, "tail", tail_grew),
+    Check(Tier.SERVICE, "overflow", overflow_grew),
 )
 # What counts before a candidate has weight: of an evaluation, and of copies.
 DARK_CHECKS: Final = CHECKS[1:3]
@@ -197,10 +227,11 @@ def error_percent(window: Window) -> float:
     return min(100 * errors_seen(window) / attempts, 100.0) if attempts else 0.0
 
 
-def lowest_percent(errors: int, attempts: int) -> float:
+def lowest_percent(errors: float, attempts: float) -> float:
     """Return what the share of errors, in percent, surely is at least.
 
-    The lower end of the score interval of a proportion (Wilson 1927, JASA 22).
+    The lower end of the score interval of a proportion (Wilson 1927, JASA 22). Neither number
+    need be whole.
     """
     if not attempts:
         return 0.0
@@ -208,6 +239,11 @@ def lowest_percent(errors: int, attempts: int) -> float:
     spread = math.sqrt(share * (1 - share) / attempts + z2 / (4 * attempts**2))
     low = (share + z2 / (2 * attempts) - _ERRORS_Z * spread) / (1 + z2 / attempts)
     return 100 * max(low, 0.0)
+
+
+def overflow_percent(window: Window) -> float:
+    """Return the pairs of a version's sessions that are beyond capacity, in percent."""
+    return 100 * window.overflow_pairs / window.session_pairs if window.session_pairs else 0.0
 
 
 def mean_norm(window: Window) -> float:

@@ -116,7 +116,9 @@ class Counters:
     """Of one expert version at one router, cumulative since the router's incarnation.
 
     `requests` are attempts, `errors` those of them that gave no usable answer. What begins with
-    `shadow` is of copies that were only counted, and is not in the other fields.
+    `shadow` is of copies that were only counted, and is not in the other fields. `session_pairs`
+    are the (row, slot) pairs that sessions on this version sent to any expert, `overflow_pairs`
+    those of them beyond an expert's capacity, `overflow_sessions` the sessions that began in them.
     """
 
     requests: int = 0
@@ -130,6 +132,9 @@ class Counters:
     shadow_errors: int = 0
     shadow_nonfinite_rows: int = 0
     shadow_norm_sum: float = 0.0
+    session_pairs: int = 0
+    overflow_pairs: int = 0
+    overflow_sessions: int = 0
 
 
 class Measure(StrEnum):
@@ -257,3 +262,6 @@ class Window:
     shadow_errors: int = 0
     shadow_nonfinite_rows: int = 0
     shadow_norm_sum: float = 0.0
+    session_pairs: int = 0
+    overflow_pairs: int = 0
+    overflow_sessions: int = 0

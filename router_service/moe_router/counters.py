@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from moe_core.table import Rung
 from moe_router.ladder import Cause
 from moe_router.message import Part
+from moe_router.overflow import Load
 from moeops.v1.link_pb2 import GroupResult
 
 # Of attempts, in microseconds: doubling from a quarter of a millisecond to eight seconds.
@@ -43,6 +44,9 @@ class VersionTally:
     last_sent_s: float | None = None
     last_used_s: float | None = None
     shadow: ShadowTally = field(default_factory=ShadowTally)
+    session_pairs: int = 0
+    overflow_pairs: int = 0
+    overflow_sessions: int = 0
 
     def attempt(self, latency_s: float) -> None:
         self.requests += 1
@@ -105,6 +109,13 @@ class Counters:
         tally.rows += len(part.pairs)
         tally.nonfinite_rows += result.nonfinite_rows
         tally.norm_sum += result.norm_sum
+
+    def loaded(self, load: Load) -> None:
+        """Count what a session on a version sent to the experts of a layer."""
+        tally = self._of(load.expert_id, load.sha256)
+        tally.session_pairs += load.pairs
+        tally.overflow_pairs += load.overflowing
+        tally.overflow_sessions += load.begins
 
     def _of(self, expert_id: str, sha256: str) -> VersionTally:
         return self._versions.setdefault((expert_id, sha256), VersionTally())

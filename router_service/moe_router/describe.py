@@ -178,4 +178,7 @@ def _version(key: tuple[str, str], tally: VersionTally, offset_s: float) -> Vers
         shadow_errors=tally.shadow.errors,
         shadow_nonfinite_rows=tally.shadow.nonfinite_rows,
         shadow_norm_sum=tally.shadow.norm_sum,
+        session_pairs=tally.session_pairs,
+        overflow_pairs=tally.overflow_pairs,
+        overflow_sessions=tally.overflow_sessions,
     )

@@ -22,6 +22,7 @@ from moe_router.flight import Flight, Links
 from moe_router.marks import Loss, Marks
 from moe_router.message import Outlook
 from moe_router.outcomes import Outcomes, Report, parse_reports
+from moe_router.overflow import loads
 from moe_router.refusal import Code, Refused
 from moe_router.request import Request, check_mixture, choose, parse_dispatch, parse_route
 from moe_router.sessions import Pins, Start, Tokens, check_start, pin
@@ -179,6 +180,8 @@ class Engine:
             self._rows -= count
         hidden, outcomes = exchange.answer()
         self._account(view, outcomes)
+        for load in loads(request, view, lambda s: self._pin(view, s.session, s.start)):
+            self.counters.loaded(load)
         fates = self._fates(request, outcomes, view)
         trail = Trail(request, exchange.used) if view.shadowed else None
         return Answer(hidden, fates, view.table.epoch, trail)

@@ -79,7 +79,7 @@ def test_a_version_that_was_never_used_counts_from_zero() -> None:
     assert requests(evidence.windows(table(), [report(a=10, b=7)])) == {"a": 0, "b": 7}
 
 
-def test_copies_are_counted_from_where_they_stood_too() -> None:
+def test_copies_and_overflow_are_counted_from_where_they_stood_too() -> None:
     def said(copies: int) -> RouterReport:
         counters = Counters(
             shadow_requests=copies,
@@ -87,6 +87,9 @@ def test_copies_are_counted_from_where_they_stood_too() -> None:
             shadow_errors=3 * copies,
             shadow_nonfinite_rows=4 * copies,
             shadow_norm_sum=5.0 * copies,
+            session_pairs=6 * copies,
+            overflow_pairs=7 * copies,
+            overflow_sessions=8 * copies,
         )
         return replace(report(a=0), versions={sha("a"): Counters(), sha("b"): counters})
 
@@ -96,6 +99,8 @@ def test_copies_are_counted_from_where_they_stood_too() -> None:
     assert (window.shadow_requests, window.shadow_rows) == (7, 14)
     assert (window.shadow_errors, window.shadow_nonfinite_rows) == (21, 28)
     assert window.shadow_norm_sum == 35.0
+    assert (window.session_pairs, window.overflow_pairs) == (42, 49)
+    assert window.overflow_sessions == 56
 
 
 def test_a_version_that_was_not_asked_for_before_counts_from_its_first_report() -> None:

@@ -240,6 +240,9 @@ def test_a_routers_description_becomes_a_report() -> None:
                 shadow_errors=1,
                 shadow_nonfinite_rows=3,
                 shadow_norm_sum=2.5,
+                session_pairs=9,
+                overflow_pairs=4,
+                overflow_sessions=5,
             )
             for expert_id in ("e0", "e1")
         ],
@@ -270,6 +273,8 @@ def test_a_routers_description_becomes_a_report() -> None:
     assert counters.latency_counts == (2, 4, 0)
     assert (counters.shadow_requests, counters.shadow_rows, counters.shadow_errors) == (4, 8, 2)
     assert (counters.shadow_nonfinite_rows, counters.shadow_norm_sum) == (6, 5.0)
+    assert (counters.session_pairs, counters.overflow_pairs) == (18, 8)
+    assert counters.overflow_sessions == 10
     arm = Arm(2, 10.0, 20.0, 52.0, 202.0, 101.0)
     assert report.outcomes == tuple(
         OutcomeSum("e0", sha("a"), 3, measure, arm) for measure in (Measure.LOSS, Measure.SCORE)

@@ -114,4 +114,5 @@ async def test_what_is_not_set_is_filled_in_as_the_operator_reads_it(stage: Stag
         3600,
     )
     assert spec["rollout"]["analysis"]["maxTailLatencyIncreasePercent"] == 400
+    assert spec["rollout"]["analysis"]["maxOverflowIncreasePercent"] == 10
     assert spec["rollout"]["analysis"]["outcomes"] == {"maxLossIncrease": "5%", "minSessions": 30}

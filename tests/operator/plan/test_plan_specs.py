@@ -94,6 +94,7 @@ def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("expert", "spec.rollout.shadowPercent", 101, "a whole number from 0 to 100"),
         ("expert", "spec.rollout.evidenceDeadlineSeconds", 0, "it must be 1 or more"),
         ("expert", "spec.rollout.analysis.maxTailLatencyIncreasePercent", -1, "is -1"),
+        ("expert", "spec.rollout.analysis.maxOverflowIncreasePercent", 101, "from 0 to 100"),
         ("expert", "spec.rollout.analysis.outcomes.minSessions", 29, "it must be 30 or more"),
         (
             "expert",
@@ -146,6 +147,7 @@ def test_evidence_is_as_the_custom_resource_says_where_it_is_not_set() -> None:
     strategy = bare.rollout
     assert (strategy.evidence_deadline_s, strategy.shadow_percent) == (3600, 0)
     assert strategy.limits.max_tail_latency_increase_percent == 400
+    assert strategy.limits.max_overflow_increase_percent == 10
     assert (strategy.outcomes, strategy.queries) == (OutcomeLimits(5.0, 30), ())
     read = MixtureSpec.from_body(mixture(evaluation=GOLDEN))
     assert read.evaluation == Evaluation("file:///golden", "7" * 64, 1.0, {})

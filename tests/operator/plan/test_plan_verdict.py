@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,15 @@ NOTHING = Window()
 
 def seen(candidate: Window, stable: Window = GOOD, *, lost: bool = False) -> Evidence:
     return Evidence(candidate, stable, lost, Limits(), 20)
+
+
+def loaded(sessions: int, percent: float) -> Window:
+    """Return what sessions of 1,000 pairs each sent, so many percent of it beyond capacity."""
+    pairs = 1000 * sessions
+    overflowing = round(pairs * percent / 100)
+    return replace(
+        GOOD, session_pairs=pairs, overflow_pairs=overflowing, overflow_sessions=sessions
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,6 +138,37 @@ def seen(candidate: Window, stable: Window = GOOD, *, lost: bool = False) -> Evi
             "",
             id="too few attempts for a median",
         ),
+        pytest.param(
+            seen(loaded(100, 50), loaded(1000, 20)),
+            False,
+            "in 100 sessions 50.0% of 100000 pairs are beyond capacity, against 20.0% in 1000 of "
+            "stable; maxOverflowIncreasePercent is 10",
+            id="rows crowd at some experts",
+        ),
+        pytest.param(
+            seen(loaded(1000, 20), loaded(100, 50)), True, "", id="rows spread more evenly"
+        ),
+        pytest.param(
+            seen(loaded(100_000, 30), loaded(100_000, 20)), True, "", id="overflow at the limit"
+        ),
+        pytest.param(
+            seen(loaded(50, 50), loaded(1000, 20)), True, "", id="sessions may crowd by chance"
+        ),
+        pytest.param(
+            seen(loaded(1000, 50), loaded(50, 20)), True, "", id="few sessions are no measure"
+        ),
+        pytest.param(
+            seen(loaded(1000, 90), loaded(29, 0)), True, "", id="too few sessions of stable"
+        ),
+        pytest.param(
+            seen(loaded(29, 90), loaded(1000, 0)), True, "", id="too few sessions for overflow"
+        ),
+        pytest.param(
+            seen(replace(loaded(1000, 90), requests=19), loaded(1000, 0)),
+            None,
+            "19 of 20 requests",
+            id="rows crowd, below minRequests",
+        ),
     ],
 )
 def test_the_first_objection_wins(evidence: Evidence, passed: bool | None, words: str) -> None:
@@ -159,6 +200,9 @@ windows = st.builds(
     norm_sum=st.floats(0, 1e9),
     latency_counts=st.tuples(*[st.integers(0, 1000)] * 5),
     latency_bounds_us=st.just(BOUNDS_US),
+    session_pairs=st.integers(100_000, 10_000_000),
+    overflow_pairs=st.integers(0, 100_000),
+    overflow_sessions=st.integers(0, 10_000),
 )
 
 
@@ -172,6 +216,31 @@ def test_nothing_passes_below_the_requests_that_are_asked_for(
         assert verdict.passed is not True
     if candidate.nonfinite_rows:
         assert verdict.passed is False
+
+
+@pytest.mark.parametrize(
+    "ab",
+    [
+        pytest.param((0.5, 2.0), id="20%, give or take 21"),
+        pytest.param((3.0, 12.0), id="20%, give or take 10"),
+        pytest.param((20.0, 80.0), id="20%, give or take 4"),
+    ],
+)
+def test_sessions_that_differ_much_are_no_objection_however_often_looked_at(
+    ab: tuple[float, float],
+) -> None:
+    """Shares of sessions are drawn from Beta distributions, whichever version they are on."""
+    draw, objected = random.Random(7), 0
+    for _ in range(200):
+        percents = [0.0, 0.0]
+        for sessions in range(1, 101):
+            for arm in (0, 1):
+                percents[arm] += 100 * draw.betavariate(*ab)
+            candidate, stable = (loaded(sessions, total / sessions) for total in percents)
+            if judge(seen(candidate, stable)).passed is False:
+                objected += 1
+                break
+    assert objected <= 1
 
 
 @given(windows)

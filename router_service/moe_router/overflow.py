@@ -1,0 +1,87 @@
+"""Counts what experts with a capacity would have dropped, by the version that a session is on.
+
+A batch is one session's rows of one message: at a capacity factor of 1.2 an expert takes
+C = ceil(1.2·k·T/E) of its T·k (row, slot) pairs, earlier positions first (Switch Transformers,
+Fedus et al. 2022, §2.2), and what is beyond overflows. This is only observed: no row is dropped
+for it. What a version writes into the residual changes where later layers send rows, so the pairs
+of all layers and experts count for the arm that the session is in. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moe_core.pins import weight_since
+from moe_core.table import ExpertRow
+from moe_router.request import Request, Sequence
+from moe_router.sessions import Pins
+from moe_router.view import View
+
+_FACTOR = (6, 5)  # 1.2, in whole numbers so that nothing is rounded up for a rounding error
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The (row, slot) pairs of one batch, for one version, and how many of them overflow.
+
+    `begins` where the session's first request is this one.
+    """
+
+    expert_id: str
+    sha256: str
+    pairs: int
+    overflowing: int
+    begins: bool
+
+
+def capacity(rows: int, top_k: int, experts: int) -> int:
+    """Return how many pairs of a batch one expert takes, rounded up."""
+    above, below = _FACTOR
+    return -(-above * top_k * rows // (below * experts))
+
+
+def count_overflow(chosen: npt.NDArray[Any], experts: int) -> int:
+    """Return the pairs of a batch beyond capacity; `chosen` is (T, k), each from 0 to E - 1."""
+    rows, top_k = chosen.shape
+    pairs = np.bincount(chosen.ravel(), minlength=experts)  # (E,)
+    return int(np.maximum(pairs - capacity(rows, top_k, experts), 0).sum())
+
+
+def loads(request: Request, view: View, pins_of: Callable[[Sequence], Pins]) -> Iterator[Load]:
+    """Give the load of each batch for each expert on trial whose arm chance drew.
+
+    A batch so small that no expert can overflow (C ≥ T; one row always is) tells nothing of a
+    version, and would only hide what the others tell.
+    """
+    trials = [(row, since) for row in view.tried if (since := _drawn_since(row, view)) is not None]
+    if not trials:
+        return
+    experts = len(request.rows.gate.experts)
+    for sequence in request.rows.sequences:
+        chosen = request.experts[sequence.first : sequence.last]  # (T, k)
+        if sequence.forced or capacity(len(chosen), chosen.shape[1], experts) >= len(chosen):
+            continue
+        begins = sequence.start is None
+        began = view.table.epoch if sequence.start is None else sequence.start.epoch
+        drawn = [row for row, since in trials if began >= since]
+        if not drawn:
+            continue
+        overflowing, pins = count_overflow(chosen, experts), pins_of(sequence)
+        for row in drawn:
+            if (version := pins.of(row)) is not None:
+                yield Load(row.expert_id, version.sha256, chosen.size, overflowing, begins)
+
+
+def _drawn_since(row: ExpertRow, view: View) -> int | None:
+    """Return the epoch from which on sessions are drawn under the weight in force.
+
+    None where all of them are on one side. Older sessions do not count: most of them are on
+    stable, and what a session sends when it is old (single tokens) overflows less.
+    """
+    since = weight_since(row.rollout.weights, view.table.epoch) if row.rollout else None
+    return since.epoch if since is not None and 0 < since.percent < 100 else None
