@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ class Nodes:
     api: Api
     namespace: str
     subnet: str = "10.1"  # first half of the pods' addresses
+    at_once: int = 1  # Deployments whose pods are made together
     # What routers count, by sha256.
     counters: dict[str, Counters] = field(default_factory=dict)
     # Versions whose pods do not become ready, with what their workers say.
@@ -64,8 +65,9 @@ class Nodes:
         wanted, _ = await self.api.list_all(DEPLOYMENT, self.namespace, brief=False)
         pods, _ = await self.api.list_all(POD, self.namespace, brief=False)
         self._pods = {str(metadata(pod)["name"]): pod for pod in pods}
-        for deployment in wanted:
-            await self._follow(deployment)
+        for at in range(0, len(wanted), self.at_once):
+            some = wanted[at : at + self.at_once]
+            await asyncio.gather(*(self._follow(deployment) for deployment in some))
         names = {metadata(deployment)["name"] for deployment in wanted}
         for pod in pods:
             if labels_of(pod).get("moeops.dev/component") == "evaluator":
@@ -105,6 +107,10 @@ class Nodes:
         self.losses, self.broken_evaluations = dict(other.losses), other.broken_evaluations
         self._pods, self._tables = dict(other._pods), other._tables
         self._addresses = other._addresses
+
+    def see(self, tables: Iterable[Body]) -> None:
+        """Let the routers have these tables."""
+        self._tables = tuple(tables)
 
     @property
     def pods(self) -> Collection[Body]:
@@ -164,7 +170,7 @@ class Nodes:
             table_uid="" if table is None else str(metadata(table)["uid"]),
             epoch=0 if table is None else table["spec"]["epoch"],
             latency_bounds_us=_BOUNDS_US,
-            workers=self._links(),
+            workers=self._links(mixture),
             versions={sha256: self.counters.get(sha256, Counters()) for sha256 in digests},
         )
 
@@ -184,10 +190,11 @@ class Nodes:
         fields: Mapping[str, Any] = {**_fields(known), **added, "latency_counts": latency}
         self.counters[sha256] = Counters(**fields)
 
-    def _links(self) -> dict[str, tuple[str, ...]]:
+    def _links(self, mixture: str) -> dict[str, tuple[str, ...]]:
         links: dict[str, list[str]] = {}
         for name, pod in sorted(self._pods.items()):
-            if sha256_of(pod) and _ready(pod):
+            own = labels_of(pod).get("moeops.dev/mixture") == mixture
+            if own and sha256_of(pod) and _ready(pod):
                 links.setdefault(sha256_of(pod), []).append(name)
         return {sha256: tuple(names) for sha256, names in links.items()}
 
