@@ -26,6 +26,7 @@ import kopf
 import yaml
 
 from moe_operator import access
+from moe_operator.cluster import ApiError
 from moe_operator.kinds import KINDS, Body, Kind
 from moe_operator.rest import ApiServer
 from tests.benchmarks.operators import ordinary, ours
@@ -132,13 +133,15 @@ async def _bench(
 async def _limited(
     each_s: float, end: float, figures: Figures, measure: Callable[[], Awaitable[None]]
 ) -> None:
-    """Cut off what takes too long, and note that."""
-    seconds = min(each_s, end - time.monotonic())
+    """Cut off what takes too long, or fails, and note that; other measurements go on."""
+    seconds, since = min(each_s, end - time.monotonic()), time.monotonic()
     try:
         async with asyncio.timeout(seconds):
             await measure()
     except TimeoutError:
-        figures.cut_off_s = max(0.0, seconds)
+        figures.ended = f"cut off after {max(0.0, seconds):.0f} s"
+    except (ApiError, RuntimeError) as error:
+        figures.ended = f"ended after {time.monotonic() - since:.0f} s: {error}"
     print(figures.row(), file=sys.stderr, flush=True)
 
 

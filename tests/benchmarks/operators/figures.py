@@ -40,7 +40,7 @@ class Figures:
     start_calls: Calls | None = None
     change_calls: Calls | None = None
     idle_calls: Calls | None = None
-    cut_off_s: float | None = None  # when it was ended early
+    ended: str = ""  # why and when, where it was early
 
     def row(self) -> str:
         start, n = self.start_calls, self.objects
@@ -60,7 +60,7 @@ class Figures:
             _of(self.change_calls, lambda calls: f"{calls.all / changes:.1f}"),
             _of(self.idle_calls, _idle),
         )
-        return line if self.cut_off_s is None else f"{line}  cut off after {self.cut_off_s:.0f} s"
+        return f"{line}  {self.ended}".rstrip()
 
 
 def head() -> str:

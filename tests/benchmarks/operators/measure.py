@@ -21,6 +21,7 @@ from tests.kube.server import KubeServer
 CHANGES = 24
 _BETWEEN_S = 0.3  # one change and the next
 _QUIET_S = 4.0
+_RESTING = 0.04  # share of a core
 
 Versions = Callable[[Mapping[str, Body]], Mapping[str, str]]
 
@@ -55,7 +56,7 @@ class Bench:
         until = await self.until(process, lambda _: complete())
         self.figures.start_s = until - process.began
         self.figures.start_cpu_s = process.cpu_s
-        await self.quiet()
+        await self.quiet(process)
         self.figures.start_calls = self.calls(place)
 
     async def idle(self, process: Running) -> None:
@@ -78,7 +79,7 @@ class Bench:
             took = await self.change_one(process, name, asked[name])
             self.figures.change_s.append(took)
             await asyncio.sleep(_BETWEEN_S)
-        await self.quiet()
+        await self.quiet(process)
         self.figures.change_cpu_s = process.cpu_s - used
         self.figures.change_calls = self.calls(place)
         self.figures.peak_mb = process.peak_mb
@@ -112,13 +113,16 @@ class Bench:
         finally:
             waiting.cancel()
 
-    async def quiet(self) -> None:
-        """Wait until it writes no more, but for its Lease."""
-        place, since = self.server.audit.position(), time.monotonic()
-        while time.monotonic() - since < _QUIET_S:
-            await asyncio.sleep(0.5)
-            if self.calls(place).writes:
-                place, since = self.server.audit.position(), time.monotonic()
+    async def quiet(self, process: Running) -> None:
+        """Wait until it writes nothing and does next to nothing, for a while.
+
+        Who only lacks a processor writes nothing either.
+        """
+        while True:
+            place, used = self.server.audit.position(), process.cpu_s
+            await asyncio.sleep(_QUIET_S)
+            if process.cpu_s - used < _QUIET_S * _RESTING and not self.calls(place).writes:
+                return
 
     def calls(self, place: int) -> Calls:
         """Return what it has asked for since a place in the log."""

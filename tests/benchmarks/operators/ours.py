@@ -58,13 +58,13 @@ async def measure(bench: Bench, nodes: Nodes) -> None:
         async with tending(nodes, wanted):
             bench.say("promotes")
             await bench.until(process, lambda t: wanted.items() <= stable(t).items())
-            await bench.quiet()
+            await bench.quiet(process)
         bench.say("rolls back")
         used = process.cpu_s
         for name, version in wanted.items():
             bench.figures.rollback_s.append(await _roll_back(bench, process, name, version))
             await asyncio.sleep(_TURN_S)
-        await bench.quiet()
+        await bench.quiet(process)
         bench.figures.rollback_cpu_s = process.cpu_s - used
         bench.figures.peak_mb = process.peak_mb
     await bench.restart()

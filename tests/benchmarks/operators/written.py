@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import aiohttp
+
+from moe_operator.cluster import ApiError
 from moe_operator.kinds import Body, Kind, metadata
 from moe_operator.rest import ApiServer
 
@@ -27,11 +31,13 @@ class Written:
     _at: float = 0.0
 
     async def run(self) -> None:
-        """Follow the tables, for ever."""
+        """Follow the tables, for ever; a watch that ends or fails begins anew."""
         while True:
-            found, version = await self.api.list_all(self.kind, self.namespace, brief=False)
-            await self._take(*found)
-            await self._watch(version)
+            with contextlib.suppress(ApiError, aiohttp.ClientError):
+                found, version = await self.api.list_all(self.kind, self.namespace, brief=False)
+                await self._take(*found)
+                await self._watch(version)
+            await asyncio.sleep(0.1)
 
     async def until(self, check: Callable[[dict[str, Body]], object]) -> float:
         """Wait until the tables are so; return when the one that made it so arrived here."""
@@ -47,7 +53,7 @@ class Written:
             self.api.server + self.kind.path(self.namespace),
             params=params,
             read_bufsize=_LONGEST_LINE,
-            timeout=None,
+            timeout=aiohttp.ClientTimeout(total=None),
         ) as answer:
             async for line in answer.content:
                 event = json.loads(line)
