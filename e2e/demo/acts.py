@@ -131,6 +131,10 @@ def roll_back(stage: Stage, load: SteadyLoad) -> None:
 
 def kill_worker(stage: Stage, load: SteadyLoad) -> None:
     """SIGKILL to a worker of e3's stable version, which the load asks all the time."""
+    calm = load.now()
+    time.sleep(3)
+    before = load.report(calm).longest_stall_s
+    stage.tell.line(f"longest stall in the 3 s before: {before * 1000:.0f} ms")
     since = load.now()
     stable = stage.tiny.kube.table_row("tiny", "tiny-e3")["stable"]["sha256"]
     pod = stage.tiny.pods("tiny-e3", digest=stable[:10])[0]
