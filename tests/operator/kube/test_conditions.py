@@ -29,13 +29,21 @@ def other(body: dict[str, Any], name: str, **spec: Any) -> dict[str, Any]:
 PORT = {"type": "NodePort", "nodePort": 80}
 ACCEPTS = [{"id": "e0", "versions": ["v9"]}, {"id": "e1"}]
 PAIRS: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("of no mixture", other(expert("e9"), "odd", mixtureRef={"name": "none"}), "no Mixture none"),
-    ("an id that is taken", other(expert("e0"), "odd"), "that of the older Expert tiny-e0"),
+    (
+        "of no mixture",
+        other(expert("e9"), "tiny-odd", mixtureRef={"name": "none"}),
+        "no Mixture none",
+    ),
+    ("an id that is taken", other(expert("e0"), "tiny-odd"), "that of the older Expert tiny-e0"),
     ("a layer too many", expert("e9", layers=[0, 7]), "spec.layers names 7"),
     ("a backup that is not", expert("e9", backupExpertId="e7"), "no Expert has the id e7"),
-    ("no mixture of a gate", other(gate("e0"), "odd", mixtureRef={"name": "none"}), "no Mixture"),
-    ("a layer of another gate", other(gate("e0"), "odd"), "that of the older Gate tiny-gate"),
-    ("a gate of too many layers", other(gate("e0"), "odd", layers=[9]), "spec.layers names 9"),
+    (
+        "no mixture of a gate",
+        other(gate("e0"), "tiny-odd", mixtureRef={"name": "none"}),
+        "no Mixture",
+    ),
+    ("a layer of another gate", other(gate("e0"), "tiny-odd"), "that of the older Gate tiny-gate"),
+    ("a gate of too many layers", other(gate("e0"), "tiny-odd", layers=[9]), "spec.layers names 9"),
     ("an expert that is not", other(gate("e0", "e7"), "tiny-gate"), "no Expert has the id e7"),
     ("a gate that picks a dense one", gate("e0", "d"), "d has the role Dense"),
     (
@@ -43,15 +51,19 @@ PAIRS: tuple[tuple[str, dict[str, Any], str], ...] = (
         other(gate("e0", "e1", version="v2", digest=sha("8")), "tiny-gate", experts=ACCEPTS),
         "accepts v9 of e0, not v1; e0 is to serve v1",
     ),
-    ("an override of nobody", override("odd", "none", "Pause", insteadOf="v1"), "no Expert none"),
+    (
+        "an override of nobody",
+        override("tiny-odd", "none", "Pause", insteadOf="v1"),
+        "no Expert none",
+    ),
     (
         "an override of a version that never was",
-        override("odd", "tiny-e0", "Serve", version="v7", insteadOf="v1"),
+        override("tiny-odd", "tiny-e0", "Serve", version="v7", insteadOf="v1"),
         "there is no version v7; there are v1",
     ),
     (
         "an override of another version",
-        override("odd", "tiny-e0", "Pause", insteadOf="v7"),
+        override("tiny-odd", "tiny-e0", "Pause", insteadOf="v7"),
         "Lapsed: spec.version is v1, no longer v7",
     ),
     ("a port that no node has", mixture(routers={"replicas": 1, "service": PORT}), "nodePort"),
