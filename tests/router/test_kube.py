@@ -20,6 +20,8 @@ from tests.router.process import RouterProcess, spawn
 from tests.support.proxy import Proxy, proxy
 from tests.support.tables import expert, gate, table, to_object
 
+# Workers' addresses are multicast ones: the API server takes them, and the kernel refuses to
+# connect there without sending anything.
 TABLES = "/apis/moeops.dev/v1alpha1/namespaces/{}/routingtables"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
 ROLES = "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/{}"
@@ -120,14 +122,14 @@ def addresses(seen: DescribeResponse) -> list[str]:
 
 def test_it_follows_the_table_and_the_workers_with_these_rights_alone(stage: Stage) -> None:
     stage.put_table()
-    stage.put_slice("a", "198.51.100.2")
+    stage.put_slice("a", "239.77.0.2")
     with router(stage) as started:
         started.wait_for_epoch(1)
-        wait(started, lambda s: addresses(s) == ["198.51.100.2:7100"], "the first worker")
+        wait(started, lambda s: addresses(s) == ["239.77.0.2:7100"], "the first worker")
 
         stage.put_table(epoch=2)
         started.wait_for_epoch(2)
-        stage.put_slice("b", "198.51.100.3", "198.51.100.4")
+        stage.put_slice("b", "239.77.0.3", "239.77.0.4")
         wait(started, lambda s: len(s.links) == 3, "three workers")
 
 
@@ -135,10 +137,11 @@ def test_without_the_api_server_it_serves_on_also_after_its_own_restart(
     stage: Stage, tmp_path: Path
 ) -> None:
     stage.put_table()
-    stage.put_slice("a", "198.51.100.2")
+    stage.put_slice("a", "239.77.0.2")
     cache = str(tmp_path / "cache")
     with router(stage, cache=cache) as started:
         started.wait_for_epoch(1)
+        wait(started, lambda s: addresses(s) == ["239.77.0.2:7100"], "the worker is known")
         stage.proxy.cut()
         wait(started, lambda s: s.table_age_s >= 1, "the table grows old")
         assert started.describe().epoch == 1
@@ -147,7 +150,7 @@ def test_without_the_api_server_it_serves_on_also_after_its_own_restart(
         again.wait_for_epoch(1)
         seen = again.describe()
         assert seen.table_age_s >= 1
-        assert addresses(seen) == ["198.51.100.2:7100"]
+        assert addresses(seen) == ["239.77.0.2:7100"]
 
         stage.put_table(epoch=2)
         stage.proxy.mend()
