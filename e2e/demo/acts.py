@@ -186,7 +186,7 @@ def follow(stage: Stage, version: str, outcome: str, name: str = "tiny-e3") -> N
     """Print each step of a rollout until it has ended so."""
 
     def rollout() -> dict[str, str]:
-        found: dict[str, str] = stage.tiny.expert(name).get("status", {}).get("rollout", {})
+        found = stage.tiny.rollout(name)
         return found if found.get("version") == version else {}
 
     stage.tell.follow(

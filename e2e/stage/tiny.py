@@ -88,9 +88,13 @@ class Tiny:
         assert body is not None, f"there is no Expert {name}"
         return body
 
+    def rollout(self, name: str = "tiny-e3") -> Body:
+        """Return what an Expert says of its last rollout; nothing while that is of an old spec."""
+        return _rollout(self.expert(name))
+
     def outcome(self, name: str = "tiny-e3") -> str:
         """Return how far the last rollout of an expert has come, as its status says."""
-        return str(self.expert(name).get("status", {}).get("rollout", {}).get("outcome", ""))
+        return str(self.rollout(name).get("outcome", ""))
 
     def wait_outcome(
         self, version: str, outcome: str, name: str = "tiny-e3", timeout_s: float = 180.0
@@ -99,7 +103,7 @@ class Tiny:
 
         def ended() -> Body | None:
             body = self.expert(name)
-            rollout = body.get("status", {}).get("rollout", {})
+            rollout = _rollout(body)
             arrived = (rollout.get("version"), rollout.get("outcome")) == (version, outcome)
             return body if arrived else None
 
@@ -139,6 +143,14 @@ class Tiny:
             ref = body["spec"].get("mixtureRef", {}).get("name", body["metadata"]["name"])
             if ref == self.mixture:
                 yield body
+
+
+def _rollout(body: Body) -> Body:
+    """Return what a status says of a rollout, if it is about the spec as it is now."""
+    status = body.get("status", {})
+    current = status.get("observedGeneration") == body["metadata"]["generation"]
+    rollout: Body = status.get("rollout", {}) if current else {}
+    return rollout
 
 
 def _is_ready(body: Body) -> bool:
