@@ -62,7 +62,7 @@ def misfits(tiny: Tiny) -> list[str]:
     return [
         f"{row.stable.version} with {version}"
         for row, version in pairs
-        if version not in row.accepts.get("e3", (version,))
+        if version not in row.stable.accepts.get("e3", (version,))
     ]
 
 

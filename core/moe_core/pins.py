@@ -1,4 +1,4 @@
-"""Derives which version of an expert a session uses, from the session and the newest table alone.
+"""Derives which version of an expert or a gate a session uses, from session and newest table.
 
 Nothing is stored: any router, also one that was just started, gives the same answer. A session
 keeps the version it began with through promotions and rising weights, because the weight that
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import overload
 
-from moe_core.table import ExpertRow, Version, WeightSince
+from moe_core.table import ExpertRow, GateRow, GateVariant, Version, WeightSince
 
 _BUCKETS = 10_000
 
@@ -35,8 +36,12 @@ def weight_at(weights: Sequence[WeightSince], epoch: int) -> int:
     return 0 if since is None else since.percent
 
 
-def pinned(row: ExpertRow, session: str, began: int) -> Version | None:
-    """Return the version of this expert for a session that began in epoch `began`.
+@overload
+def pinned(row: GateRow, session: str, began: int) -> GateVariant: ...
+@overload
+def pinned(row: ExpertRow, session: str, began: int) -> Version | None: ...
+def pinned(row: ExpertRow | GateRow, session: str, began: int) -> Version | None:
+    """Return the version of an expert or a gate for a session that began in epoch `began`.
 
     None where the expert has no stable version yet. A rollout's contender is the candidate, or,
     after its promotion, the stable version for as long as the previous one is kept.
@@ -44,6 +49,7 @@ def pinned(row: ExpertRow, session: str, began: int) -> Version | None:
     if row.rollout is None:
         return row.stable
     contender: Version | None
+    base: Version | None
     if row.candidate is not None:
         contender, base = row.candidate, row.stable
     elif row.previous is not None:

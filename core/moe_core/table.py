@@ -7,12 +7,14 @@ Every field is in `crds/routingtables.yaml` under the same name in camel case.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from moe_core.document import InvalidDocument, Reader
+
+T = TypeVar("T")
 
 
 class Role(StrEnum):
@@ -165,22 +167,17 @@ class ExpertRow:
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        def optional(name: str) -> Version | None:
-            child = reader.optional_child(name)
-            return None if child is None else Version.read(child)
-
-        rollout = reader.optional_child("rollout")
         return cls(
             name=reader.text("name"),
             expert_id=reader.text("expertId"),
             role=reader.enum("role", Role),
             layers=reader.integers("layers"),
             backup=reader.text("backup", default="") or None,
-            stable=optional("stable"),
-            candidate=optional("candidate"),
-            previous=optional("previous"),
+            stable=_optional(reader, "stable", Version.read),
+            candidate=_optional(reader, "candidate", Version.read),
+            previous=_optional(reader, "previous", Version.read),
             revoked=reader.texts("revoked"),
-            rollout=None if rollout is None else Rollout.read(rollout),
+            rollout=_optional(reader, "rollout", Rollout.read),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,15 +189,9 @@ class ExpertRow:
         }
         if self.backup:
             row["backup"] = self.backup
-        for name in ("stable", "candidate", "previous"):
-            version: Version | None = getattr(self, name)
-            if version is not None:
-                row[name] = version.to_dict()
-        if self.revoked:
-            row["revoked"] = list(self.revoked)
-        if self.rollout is not None:
-            row["rollout"] = self.rollout.to_dict()
-        return row
+        if self.stable is not None:
+            row["stable"] = self.stable.to_dict()
+        return row | _trial(self)
 
     @property
     def named(self) -> tuple[Version, ...]:
@@ -209,15 +200,12 @@ class ExpertRow:
 
 
 @dataclass(frozen=True, slots=True)
-class GateRow:
-    """A gate: its artifact and the experts that it knows, in the order of its rows.
+class GateVariant(Version):
+    """A version of a gate: its artifact, and the experts that it knows, in the order of its rows.
 
-    `accepts` names, by expert id, the versions that fit this gate; of other experts all do.
+    `accepts` names, by expert id, the versions that fit it; of other experts all do.
     """
 
-    name: str
-    layers: tuple[int, ...]
-    stable: Version
     experts: tuple[str, ...]
     top_k: int
     accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -225,28 +213,93 @@ class GateRow:
     @classmethod
     def read(cls, reader: Reader) -> Self:
         return cls(
-            name=reader.text("name"),
-            layers=reader.integers("layers"),
-            stable=Version.read(reader.child("stable")),
+            version=reader.text("version"),
+            sha256=reader.sha256("sha256"),
+            uri=reader.text("uri"),
             experts=reader.texts("experts"),
             top_k=reader.integer("topK", low=1),
             accepts={item.text("id"): item.texts("versions") for item in reader.items("accepts")},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "name": self.name,
-            "layers": list(self.layers),
-            "stable": self.stable.to_dict(),
+        variant = {
+            "version": self.version,
+            "sha256": self.sha256,
+            "uri": self.uri,
             "experts": list(self.experts),
             "topK": self.top_k,
         }
         if self.accepts:
-            row["accepts"] = [
+            variant["accepts"] = [
                 {"id": expert_id, "versions": list(versions)}
                 for expert_id, versions in self.accepts.items()
             ]
-        return row
+        return variant
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """What the table says of one gate; its fields are those of an expert's row.
+
+    A session sees one variant of it, with the experts of that variant.
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    stable: GateVariant
+    candidate: GateVariant | None = None
+    previous: GateVariant | None = None
+    revoked: tuple[str, ...] = ()
+    rollout: Rollout | None = None
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        return cls(
+            name=reader.text("name"),
+            layers=reader.integers("layers"),
+            stable=GateVariant.read(reader.child("stable")),
+            candidate=_optional(reader, "candidate", GateVariant.read),
+            previous=_optional(reader, "previous", GateVariant.read),
+            revoked=reader.texts("revoked"),
+            rollout=_optional(reader, "rollout", Rollout.read),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "layers": list(self.layers),
+            "stable": self.stable.to_dict(),
+            **_trial(self),
+        }
+
+    @property
+    def named(self) -> tuple[GateVariant, ...]:
+        """The variants that may choose for rows, stable first."""
+        return tuple(v for v in (self.stable, self.candidate, self.previous) if v is not None)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Every expert that a variant knows, each once."""
+        return tuple(dict.fromkeys(e for variant in self.named for e in variant.experts))
+
+
+def _trial(row: ExpertRow | GateRow) -> dict[str, Any]:
+    """Return what a row says beside its stable version."""
+    trial: dict[str, Any] = {
+        name: version.to_dict()
+        for name, version in (("candidate", row.candidate), ("previous", row.previous))
+        if version is not None
+    }
+    if row.revoked:
+        trial["revoked"] = list(row.revoked)
+    if row.rollout is not None:
+        trial["rollout"] = row.rollout.to_dict()
+    return trial
+
+
+def _optional(reader: Reader, name: str, read: Callable[[Reader], T]) -> T | None:
+    child = reader.optional_child(name)
+    return None if child is None else read(child)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,12 +170,9 @@ def changes(before: Epoch | None, epoch: Epoch) -> Iterator[str]:
             yield f"{name} {old[name].version} → -"
         elif name not in old:
             yield f"{name} - → {new[name].version}"
-        elif old[name] != new[name]:
+        elif old[name].version != new[name].version:
             yield f"{name} {old[name].version} → {new[name].version}"
-    kept = before.gates.keys() & epoch.gates.keys()
-    for name in sorted(kept):
-        was, now = before.gates[name], epoch.gates[name]
-        if was != now and was.stable == now.stable:
+        elif old[name] != new[name]:
             yield f"{name}: experts or policy"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from moe_core.table import Table
+from moe_core.table import GateRow, Table
 from moe_operator.intent import Delete
 from moe_operator.snapshots import name_of
 from moe_operator.spec import OverrideSpec
@@ -26,7 +26,7 @@ def unkept(table: Table | None, snapshots: Iterable[Snapshot]) -> tuple[Snapshot
     now = Snapshot(
         epoch=table.epoch,
         experts={row.name: row.stable for row in table.experts if row.stable is not None},
-        gates=table.gates,
+        gates=tuple(GateRow(row.name, row.layers, row.stable) for row in table.gates),
         name=name_of(table.mixture, table.epoch),
     )
     earlier = [kept for kept in snapshots if kept.epoch <= table.epoch]

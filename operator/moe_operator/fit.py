@@ -10,44 +10,63 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from moe_core.table import ExpertRow, GateRow, Version
+from moe_core.table import ExpertRow, GateRow, GateVariant, Version
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """By expert id, the gates that accept only some versions of it."""
+    """By expert id, the variants of gates that accept only some versions of it."""
 
-    gates: Mapping[str, tuple[GateRow, ...]] = field(default_factory=dict)
+    variants: Mapping[str, tuple[tuple[str, GateVariant], ...]] = field(default_factory=dict)
 
     @classmethod
     def by(cls, gates: Iterable[GateRow]) -> Self:
-        choosy: defaultdict[str, tuple[GateRow, ...]] = defaultdict(tuple)
+        choosy: defaultdict[str, tuple[tuple[str, GateVariant], ...]] = defaultdict(tuple)
         for gate in gates:
-            for expert_id in gate.accepts:
-                choosy[expert_id] += (gate,)
+            for variant in gate.named:
+                for expert_id in variant.accepts:
+                    choosy[expert_id] += ((gate.name, variant),)
         return cls(dict(choosy))
 
     def refusal(self, expert_id: str, version: str) -> str:
         """Return which gate does not accept a version, and what it accepts; empty if all do."""
-        for gate in self.gates.get(expert_id, ()):
-            if version not in gate.accepts[expert_id]:
-                return refusal(gate, expert_id, version)
+        for gate, variant in self.variants.get(expert_id, ()):
+            if not accepts(variant, expert_id, version):
+                return refusal(gate, variant, expert_id, version)
         return ""
 
 
-def refusal(gate: GateRow, expert_id: str, version: str) -> str:
-    names = ", ".join(gate.accepts[expert_id])
-    accepts = f"{gate.stable.version} of Gate {gate.name} accepts {names} of {expert_id}"
-    return f"{accepts}, not {version}"
+def accepts(variant: GateVariant, expert_id: str, version: str) -> bool:
+    return version in variant.accepts.get(expert_id, (version,))
 
 
-def misfits(gate: GateRow, experts: Mapping[str, ExpertRow]) -> Iterator[tuple[str, str]]:
-    """Give the (expert id, version) that may get rows beside a gate that does not accept them."""
-    for expert_id, names in gate.accepts.items():
-        row = experts.get(expert_id)
-        for version in () if row is None else may_serve(row):
-            if version.version not in names:
-                yield expert_id, version.version
+def refusal(gate: str, variant: GateVariant, expert_id: str, version: str) -> str:
+    names = ", ".join(variant.accepts[expert_id])
+    return f"{variant.version} of Gate {gate} accepts {names} of {expert_id}, not {version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A version that may get rows, and a variant of a gate beside it that does not accept it."""
+
+    gate: GateRow
+    variant: GateVariant
+    expert_id: str
+    version: str
+
+    @property
+    def sentence(self) -> str:
+        return refusal(self.gate.name, self.variant, self.expert_id, self.version)
+
+
+def misfits(gate: GateRow, experts: Mapping[str, ExpertRow]) -> Iterator[Misfit]:
+    """Give what may get rows beside a variant of this gate that does not accept it."""
+    for variant in gate.named:
+        for expert_id in variant.accepts:
+            row = experts.get(expert_id)
+            for version in () if row is None else may_serve(row):
+                if not accepts(variant, expert_id, version.version):
+                    yield Misfit(gate, variant, expert_id, version.version)
 
 
 def on_trial(row: ExpertRow) -> bool:

@@ -83,7 +83,7 @@ def plan_gates(
 
 def _row(gate: GateSpec, mixture: MixtureSpec) -> GateRow:
     layers = gate.layers or tuple(range(mixture.layers))
-    return GateRow(gate.meta.name, layers, gate.version, gate.experts, gate.top_k, gate.accepts)
+    return GateRow(gate.meta.name, layers, gate.variant)
 
 
 def _served(gate: GateSpec, row: GateRow, override: OverrideSpec | None) -> Why:

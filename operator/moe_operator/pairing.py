@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_core.table import ExpertRow, GateRow, Table
-from moe_operator.fit import Accepted, may_serve, misfits, refusal
+from moe_operator.fit import Accepted, Misfit, accepts, may_serve, misfits
 from moe_operator.gates import Gates, plan_gates, rows_by_name
 from moe_operator.reason import Reason, Why, listed
 from moe_operator.restore import Restored
@@ -77,8 +77,8 @@ def _confounds(
     old = before.get(row.name)
     if old is None or old == row:
         return False
-    routes = [(r.layers, r.stable.sha256, r.experts, r.top_k) for r in (old, row)]
-    return routes[0] != routes[1] or bool(row.accepts.keys() & joined.keys())
+    routes = [(r.layers, r.stable.sha256, r.stable.experts, r.stable.top_k) for r in (old, row)]
+    return routes[0] != routes[1] or bool(row.stable.accepts.keys() & joined.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +98,12 @@ class _Search:
                 self.world, self.mixture, self.before, rows, stay, self.restored.gates
             )
             back, kept = set(self._unneeded(gates, joined)), len(stay)
-            for gate, expert_id, version in _wrong(gates, rows):
-                old = self.before.get(gate.name)
-                if expert_id in joined and old is not None and _refuses(old, expert_id, version):
-                    back.add(expert_id)
-                elif gate != old:
-                    stay[gate.name] = self._why(gate, expert_id, version)
+            for wrong in (found for gate in gates.rows for found in misfits(gate, rows)):
+                old = self.before.get(wrong.gate.name)
+                if wrong.expert_id in joined and old is not None and _refused_by(old, wrong):
+                    back.add(wrong.expert_id)
+                elif wrong.gate != old:
+                    stay[wrong.gate.name] = self._why(wrong)
             if not back and len(stay) == kept:
                 return Pairs(gates, joined)
             joined = {e: row for e, row in joined.items() if e not in back}
@@ -117,18 +117,13 @@ class _Search:
             if row.stable is not None and not refused:
                 yield expert_id
 
-    def _why(self, gate: GateRow, expert_id: str, version: str) -> Why:
-        wanted = self.experts.wanted.get(expert_id, version)
-        misfit = refusal(gate, expert_id, version)
-        if _refuses(gate, expert_id, wanted):
-            asked = f"{expert_id} is to serve {wanted}"
-            return Why(Reason.HELD, f"{misfit}; {asked}")
-        return Why(Reason.EXPERTS_NOT_READY, f"{misfit}; {wanted} is on its way")
+    def _why(self, wrong: Misfit) -> Why:
+        wanted = self.experts.wanted.get(wrong.expert_id, wrong.version)
+        if not accepts(wrong.variant, wrong.expert_id, wanted):
+            asked = f"{wrong.expert_id} is to serve {wanted}"
+            return Why(Reason.HELD, f"{wrong.sentence}; {asked}")
+        return Why(Reason.EXPERTS_NOT_READY, f"{wrong.sentence}; {wanted} is on its way")
 
 
-def _wrong(gates: Gates, rows: Mapping[str, ExpertRow]) -> list[tuple[GateRow, str, str]]:
-    return [(gate, *found) for gate in gates.rows for found in misfits(gate, rows)]
-
-
-def _refuses(gate: GateRow, expert_id: str, version: str) -> bool:
-    return version not in gate.accepts.get(expert_id, (version,))
+def _refused_by(gate: GateRow, wrong: Misfit) -> bool:
+    return any(not accepts(v, wrong.expert_id, wrong.version) for v in gate.named)

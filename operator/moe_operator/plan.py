@@ -20,7 +20,7 @@ from moe_operator.departure import plan_departure
 from moe_operator.epochs import forgotten, unkept
 from moe_operator.evaluators import evaluate, unwanted, wanted
 from moe_operator.findings import Sources, judge
-from moe_operator.fit import Accepted, on_trial
+from moe_operator.fit import Accepted, accepts, on_trial
 from moe_operator.gates import coming
 from moe_operator.held import joined
 from moe_operator.intent import Delete, Plan, Status
@@ -118,8 +118,7 @@ class _Around:
 
     def awaits(self, expert_id: str, version: Version) -> bool:
         """Return whether a gate that is to come accepts a version."""
-        name = version.version
-        return any(name in gate.accepts.get(expert_id, (name,)) for gate in self.gates)
+        return any(accepts(gate.stable, expert_id, version.version) for gate in self.gates)
 
 
 def _turn(

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from moe_core.document import InvalidDocument, Reader
-from moe_core.table import Failover, Role, Version
+from moe_core.table import Failover, GateVariant, Role, Version
 from moe_operator.evaluation import Evaluation
 from moe_operator.pods import PodSettings, RouterSettings
 from moe_operator.strategy import Strategy
@@ -224,6 +224,12 @@ class GateSpec:
             top_k=top_k,
             accepts={expert_id: names for expert_id, names in versions.items() if names},
         )
+
+    @property
+    def variant(self) -> GateVariant:
+        """What the table says of this version."""
+        own = self.version
+        return GateVariant(own.version, own.sha256, own.uri, self.experts, self.top_k, self.accepts)
 
 
 def _version(spec: Reader) -> Version:

@@ -115,8 +115,8 @@ def _gate(gate: GateRow) -> router_pb2.GateDescription:
         layers=gate.layers,
         version=gate.stable.version,
         sha256=gate.stable.sha256,
-        experts=gate.experts,
-        top_k=gate.top_k,
+        experts=gate.stable.experts,
+        top_k=gate.stable.top_k,
     )
 
 

@@ -61,7 +61,7 @@ def loads(request: Request, view: View, pins_of: Callable[[Sequence], Pins]) -> 
     trials = [(row, since) for row in view.tried if (since := _drawn_since(row, view)) is not None]
     if not trials:
         return
-    experts = len(request.rows.gate.experts)
+    experts = len(request.rows.gate.stable.experts)
     for sequence in request.rows.sequences:
         chosen = request.experts[sequence.first : sequence.last]  # (T, k)
         if sequence.forced or capacity(len(chosen), chosen.shape[1], experts) >= len(chosen):

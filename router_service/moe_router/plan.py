@@ -38,7 +38,7 @@ _Target = tuple[str, Version | None, bool]  # a batch without its pairs
 
 def plan(request: Request, pins: Sequence[Pins], view: View) -> list[Batch]:
     """Return the batches of a request whose sequences have these pins, in this order."""
-    names = request.rows.gate.experts
+    names = request.rows.gate.stable.experts
     variants: dict[tuple[object, ...], int] = {}
     variant_pins: list[Pins] = []
     of_sequence = []

@@ -72,23 +72,24 @@ def _invalid(message: str) -> Refused:
 def parse_dispatch(message: DispatchRequest, view: View, read: ReadToken = read_token) -> Request:
     """Read a request whose caller has applied the gate. Raises Refused."""
     rows = _parse_rows(message, view, read)
-    gate = rows.gate
-    if message.gate_sha256 != gate.stable.sha256:
+    gate, served = rows.gate, rows.gate.stable
+    if message.gate_sha256 != served.sha256:
         raise Refused(
             Code.FAILED_PRECONDITION,
             f"gate_sha256 is {message.gate_sha256!r}; layer {rows.layer} is served with gate "
-            f"{gate.name!r} version {gate.stable.version!r}, which is {gate.stable.sha256}",
+            f"{gate.name!r} version {served.version!r}, which is {served.sha256}",
         )
-    if message.top_k != gate.top_k:
-        raise _invalid(f"top_k is {message.top_k}; gate {gate.name!r} chooses {gate.top_k} experts")
-    shape = (len(rows.hidden), gate.top_k)
+    if message.top_k != served.top_k:
+        text = f"gate {gate.name!r} chooses {served.top_k} experts"
+        raise _invalid(f"top_k is {message.top_k}; {text}")
+    shape, known = (len(rows.hidden), served.top_k), len(served.experts)
     experts = _array("expert_index", message.expert_index, np.dtype(np.int32), shape)
-    wrong = (experts < 0) | (experts >= len(gate.experts))
+    wrong = (experts < 0) | (experts >= known)
     if wrong.any():
         row, slot = np.argwhere(wrong)[0]
         raise _invalid(
             f"expert_index[{row}, {slot}] is {experts[row, slot]}; gate {gate.name!r} knows "
-            f"{len(gate.experts)} experts, so it must be from 0 to {len(gate.experts) - 1}"
+            f"{known} experts, so it must be from 0 to {known - 1}"
         )
     weights = _array("expert_weights", message.expert_weights, _weights_dtype(message), shape)
     wide = weights.astype(np.float32)
@@ -107,14 +108,14 @@ def parse_route(message: RouteRequest, view: View, read: ReadToken = read_token)
 
 def choose(rows: Rows, weight: Array) -> Request:
     """Apply the gate of the rows' layer, whose weight is (E, H). Raises Refused."""
-    expected = (len(rows.gate.experts), rows.hidden.shape[1])
+    expected = (len(rows.gate.stable.experts), rows.hidden.shape[1])
     if weight.shape != expected:
         raise Refused(
             Code.FAILED_PRECONDITION,
             f"gate {rows.gate.name!r} has a weight of shape {weight.shape} for layer {rows.layer}; "
             f"the table wants (experts, hiddenSize) = {expected}",
         )
-    choice: Choice = TopK(rows.gate.top_k).choose(logits(rows.hidden, weight))
+    choice: Choice = TopK(rows.gate.stable.top_k).choose(logits(rows.hidden, weight))
     return Request(rows, choice.experts, choice.weights)
 
 

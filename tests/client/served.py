@@ -21,7 +21,7 @@ from moe_artifacts.artifact import encode, read_expert
 from moe_artifacts.index import Index
 from moe_artifacts.plan import Request, make_plan
 from moe_artifacts.split import split
-from moe_core.table import ExpertRow, Failover, GateRow, Table, Version
+from moe_core.table import ExpertRow, Failover, GateRow, GateVariant, Table, Version
 from tests.router import process as router_process
 from tests.router.process import RouterProcess
 from tests.support.tables import UID, TableFile
@@ -165,8 +165,8 @@ def table_of(index: Index, top_k: int) -> Table:
         for entry in experts
         if entry.role is not None
     )
-    stable = Version(gate.version, gate.sha256, gate.uri)
     names = tuple(entry.name for entry in experts)
+    stable = GateVariant(gate.version, gate.sha256, gate.uri, names, top_k)
     return Table(
         mixture=index.mixture,
         uid=UID,
@@ -176,6 +176,6 @@ def table_of(index: Index, top_k: int) -> Table:
         dtype=index.dtype,
         trunk_sha256=index.trunk_sha256,
         failover=Failover(),
-        gates=(GateRow("gate", gate.layers, stable, names, top_k),),
+        gates=(GateRow("gate", gate.layers, stable),),
         experts=rows,
     )

@@ -17,6 +17,7 @@ from moe_core.table import (
     ExpertRow,
     Failover,
     GateRow,
+    GateVariant,
     Outcome,
     Role,
     Rollout,
@@ -42,6 +43,12 @@ def row(**changes: Any) -> ExpertRow:
 
 
 versions = st.sampled_from([OLD, NEW, THIRD])
+rollouts = st.builds(
+    rollout,
+    st.tuples(st.integers(0, 99), st.integers(0, 100)),
+    outcome=st.sampled_from(Outcome),
+    shadow_percent=st.integers(0, 100),
+)
 rows = st.builds(
     ExpertRow,
     name=st.sampled_from(["a", "b"]),
@@ -53,13 +60,26 @@ rows = st.builds(
     candidate=st.none() | versions,
     previous=st.none() | versions,
     revoked=st.lists(st.sampled_from([NEW.sha256, THIRD.sha256]), max_size=2).map(tuple),
-    rollout=st.none()
-    | st.builds(
-        rollout,
-        st.tuples(st.integers(0, 99), st.integers(0, 100)),
-        outcome=st.sampled_from(Outcome),
-        shadow_percent=st.integers(0, 100),
-    ),
+    rollout=st.none() | rollouts,
+)
+variants = st.builds(
+    GateVariant,
+    version=st.just("g1"),
+    sha256=st.just("cd" * 32),
+    uri=st.just("file:///g"),
+    experts=st.just(("e0", "e1")),
+    top_k=st.integers(1, 2),
+    accepts=st.sampled_from([{}, {"e1": ("v1", "v2")}]),
+)
+gate_rows = st.builds(
+    GateRow,
+    name=st.just("gate"),
+    layers=st.just((0, 1)),
+    stable=variants,
+    candidate=st.none() | variants,
+    previous=st.none() | variants,
+    revoked=st.sampled_from([(), ("ef" * 32,)]),
+    rollout=st.none() | rollouts,
 )
 tables = st.builds(
     Table,
@@ -73,7 +93,7 @@ tables = st.builds(
     failover=st.builds(
         Failover, st.lists(st.sampled_from(Rung), unique=True).map(tuple), st.integers(0, 100)
     ),
-    gates=st.just((GateRow("gate", (0, 1), OLD, ("e0", "e1"), 2, {"e1": ("v1", "v2")}),)),
+    gates=st.lists(gate_rows, max_size=2).map(tuple),
     experts=st.lists(rows, max_size=4).map(tuple),
 )
 

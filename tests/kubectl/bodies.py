@@ -70,7 +70,7 @@ def named(version: str) -> Body:
 
 def epoch(number: int, gate_version: str = "g1", **experts: str) -> Body:
     """Return a kept epoch; experts are named without the mixture's name."""
-    row = {"name": "tiny-gate", "layers": [0], "stable": named(gate_version), "topK": 1}
+    stable = {**named(gate_version), "experts": list(experts), "topK": 1}
     return {
         "kind": "ControllerRevision",
         "metadata": {
@@ -81,7 +81,7 @@ def epoch(number: int, gate_version: str = "g1", **experts: str) -> Body:
         "revision": number,
         "data": {
             "experts": {f"tiny-{name}": named(version) for name, version in experts.items()},
-            "gates": [{**row, "experts": list(experts)}],
+            "gates": [{"name": "tiny-gate", "layers": [0], "stable": stable}],
         },
     }
 

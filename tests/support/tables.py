@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from moe_core.table import ExpertRow, Failover, GateRow, Role, Table, Version
+from moe_core.table import ExpertRow, Failover, GateRow, GateVariant, Role, Table, Version
 
 UID = "5b1f2f0e-6d7e-4a43-9a3e-0d9c0c1a7b11"
 
@@ -48,7 +48,9 @@ def gate(
     layers: Sequence[int] = (0,),
     stable: Version | None = None,
 ) -> GateRow:
-    return GateRow("gate", tuple(layers), stable or version("gate-v1"), tuple(experts), top_k)
+    own = stable or version("gate-v1")
+    variant = GateVariant(own.version, own.sha256, own.uri, tuple(experts), top_k)
+    return GateRow("gate", tuple(layers), variant)
 
 
 def table(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import GateRow, Version
+from moe_core.table import GateRow, GateVariant, Version
 from moe_operator import revisions, snapshots
 from moe_operator.cache import Cache, Key
 from moe_operator.kinds import KINDS
@@ -97,7 +97,8 @@ def test_a_revision_is_read_as_it_was_written_and_a_broken_one_is_passed_over() 
 
 def test_an_epoch_is_read_as_it_was_written_and_is_no_revision_of_an_expert() -> None:
     version = Version("v2", sha("b"), "file:///b")
-    gates = (GateRow("tiny-gate", (0, 1), version, ("e0",), 1),)
+    variant = GateVariant("g1", sha("b"), "file:///g", ("e0",), 1)
+    gates = (GateRow("tiny-gate", (0, 1), variant),)
     snapshot = Snapshot(7, {"tiny-e0": version}, gates, "tiny.7")
     body = snapshots.to_body(snapshot, TINY, {"metadata": {"uid": "owner"}})
     broken = labelled("ControllerRevision", "tiny.6", api="apps/v1", revision=6, data={})

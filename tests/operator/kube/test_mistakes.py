@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.error import HTTPError
 
 import pytest
 
-from moe_core.table import Failover, GateRow, Table, Version
+from moe_core.table import (
+    Failover,
+    GateRow,
+    GateVariant,
+    Outcome,
+    Rollout,
+    Table,
+    Version,
+    WeightSince,
+)
 from tests.kube.server import KubeServer
 from tests.operator.engine.bodies import expert, gate, mixture, override, sha
 
@@ -319,7 +329,15 @@ def test_a_change_that_cannot_be_is_refused(
 
 def test_the_api_server_keeps_all_of_a_table(installed: KubeServer, namespace: str) -> None:
     """What it does not know it would drop without a word."""
-    row = GateRow("gate", (0,), Version("g1", sha("9"), "file:///g"), ("e0",), 1, {"e0": ("v1",)})
+    stable = GateVariant("g1", sha("9"), "file:///g", ("e0",), 1, {"e0": ("v1",)})
+    target = Version("g2", sha("8"), "file:///g2")
+    weights = (WeightSince(3, 0), WeightSince(4, 5))
+    rollout = Rollout(
+        2, target, 1, "2026-01-01T00:00:00Z", Outcome.PROGRESSING, "", "salt", weights
+    )
+    candidate = GateVariant("g2", sha("8"), "file:///g2", ("e0", "e1"), 2)
+    previous = replace(candidate, version="g0")
+    row = GateRow("gate", (0,), stable, candidate, previous, (sha("7"),), rollout)
     table = Table("tiny", "", 1, 64, 2, "Float32", "", Failover(), (row,))
     meta = {"name": "tiny", "namespace": namespace}
     body = {"apiVersion": "moeops.dev/v1alpha1", "kind": "RoutingTable", "metadata": meta}

@@ -109,11 +109,13 @@ def _changed(before: Table | None, table: Table) -> Iterator[tuple[ExpertRow, Ex
 def _pairs_fit(table: Table) -> None:
     """No gate beside a version that it does not accept, neither served nor on trial."""
     for gate in table.gates:
-        for expert_id, names in gate.accepts.items():
-            row = table.expert(expert_id)
-            assert row is not None
-            for version in row.named:
-                assert version.version in names, f"{gate.name} beside {expert_id} {version.version}"
+        for variant in gate.named:
+            for expert_id, names in variant.accepts.items():
+                row = table.expert(expert_id)
+                assert row is not None
+                for version in row.named:
+                    beside = f"{gate.name} {variant.version} beside {expert_id} {version.version}"
+                    assert version.version in names, beside
 
 
 def _legal_row(row: ExpertRow) -> None:

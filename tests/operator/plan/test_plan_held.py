@@ -227,7 +227,7 @@ def test_a_version_under_rollout_keeps_a_gate_that_does_not_accept_it_away() -> 
     sim.run(15)
     assert stable(sim) == "v2"
     assert says(sim, "Gate", "gate")[:2] == ("False", "Held")
-    assert served_gate(sim).accepts == {"e0": ("v1", "v2")}
+    assert served_gate(sim).stable.accepts == {"e0": ("v1", "v2")}
 
 
 def test_an_override_cannot_serve_what_the_gate_does_not_accept() -> None:

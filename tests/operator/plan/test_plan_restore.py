@@ -103,7 +103,11 @@ def test_a_gate_comes_back_whole_in_the_same_epoch_as_its_experts() -> None:
     sim.run(3)
     assert decide(sim, restore(epoch, e0="v2", gate="g2")) == 1
     (served,) = table(sim).gates
-    assert (served.stable.version, served.experts, served.top_k) == ("g1", ("e0", "e1"), 2)
+    assert (served.stable.version, served.stable.experts, served.stable.top_k) == (
+        "g1",
+        ("e0", "e1"),
+        2,
+    )
     assert stable(sim) == "v1"
     assert condition(sim, "Gate", "gate", "Progressing")[1] == "Overridden"
     assert sim.bodies["Gate", "gate"]["status"]["phase"] == "Overridden"
