@@ -278,6 +278,12 @@ class GateRow:
         return tuple(v for v in (self.stable, self.candidate, self.previous) if v is not None)
 
     @property
+    def serving(self) -> tuple[GateVariant, ...]:
+        """Those of them that sessions may see: not a candidate that never had weight."""
+        seen = self.rollout is not None and bool(self.rollout.weights)
+        return tuple(v for v in self.named if v is not self.candidate or seen)
+
+    @property
     def experts(self) -> tuple[str, ...]:
         """Every expert that a variant knows, each once."""
         return tuple(dict.fromkeys(e for variant in self.named for e in variant.experts))

@@ -26,7 +26,6 @@ from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
-    EXPERT,
     KINDS,
     MIXTURE,
     MIXTURE_LABEL,
@@ -94,7 +93,7 @@ class Apply:
             raise Refused(sentence)
 
     async def _create_revision(self, basis: Basis, revision: Revision) -> None:
-        owner = basis.seen(EXPERT, revision.expert)
+        owner = basis.seen(KINDS[revision.kind], revision.expert)
         await self._remember(basis, revisions.to_body(revision, basis.key, owner))
 
     async def _keep(self, basis: Basis, snapshot: Snapshot) -> None:

@@ -12,7 +12,17 @@ import grpc
 
 from moe_operator.reports import Unanswered
 from moe_operator.sequential import Arm
-from moe_operator.world import Counters, Measure, OutcomeSum, RouterReport, WorkerReport
+from moe_operator.world import (
+    Counters,
+    GateLoading,
+    LayerShadow,
+    Loading,
+    Measure,
+    OutcomeSum,
+    RouterReport,
+    Shadow,
+    WorkerReport,
+)
 from moeops.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 _TIMEOUT_S: Final = 1.0
@@ -82,6 +92,8 @@ def router_report(said: router_pb2.DescribeResponse, digests: tuple[str, ...]) -
         versions=_versions(said, frozenset(digests)),
         silent=frozenset(silent),
         outcomes=tuple(_outcome(sums) for sums in said.outcomes if sums.sha256 in digests),
+        gates={gate.sha256: _loading(gate) for gate in said.gates},
+        shadows=tuple(_shadow(shadow) for shadow in said.gate_shadows),
     )
 
 
@@ -90,7 +102,7 @@ def _outcome(said: router_pb2.OutcomeSums) -> OutcomeSum:
     loss = said.measure == router_pb2.OutcomeSums.LOSS
     arm = Arm(said.sessions, said.w, said.x, said.ww, said.xx, said.wx)
     measure = Measure.LOSS if loss else Measure.SCORE
-    return OutcomeSum(said.expert_id, said.sha256, said.since_epoch, measure, arm)
+    return OutcomeSum(said.expert_id, said.sha256, said.since_epoch, measure, arm, said.gate)
 
 
 def _versions(said: router_pb2.DescribeResponse, digests: frozenset[str]) -> dict[str, Counters]:
@@ -102,7 +114,50 @@ def _versions(said: router_pb2.DescribeResponse, digests: frozenset[str]) -> dic
     for version in said.versions:
         if version.sha256 in digests:
             found[version.sha256] = _plus(found[version.sha256], version)
+    for gate in said.gate_counters:
+        if gate.sha256 in digests:
+            found[gate.sha256] = _of_gate(gate)
     return found
+
+
+def _of_gate(gate: router_pb2.GateCounters) -> Counters:
+    """Return whole requests of sessions on a gate's version, as if they were attempts."""
+    return Counters(
+        requests=gate.requests,
+        rows=sum(layer.rows for layer in gate.layers),
+        errors=gate.failed_requests,
+        latency_counts=tuple(gate.latency_counts),
+        session_pairs=gate.session_pairs,
+        overflow_pairs=gate.overflow_pairs,
+        overflow_sessions=gate.overflow_sessions,
+    )
+
+
+def _loading(gate: router_pb2.GateState) -> GateLoading:
+    states = {
+        router_pb2.GateState.LOADED: Loading.LOADED,
+        router_pb2.GateState.REFUSED: Loading.REFUSED,
+    }
+    return GateLoading(states.get(gate.state, Loading.FETCHING), gate.message)
+
+
+def _shadow(said: router_pb2.GateShadow) -> Shadow:
+    layers = tuple(
+        LayerShadow(
+            layer=layer.layer,
+            rows=layer.rows,
+            overlap=layer.overlap_sum,
+            divergence=layer.divergence_sum,
+            entropy=layer.entropy_sum,
+            base_entropy=layer.base_entropy_sum,
+            pairs=tuple(layer.pairs),
+            base_pairs=tuple(layer.base_pairs),
+            overflow_pairs=layer.overflow_pairs,
+            base_overflow_pairs=layer.base_overflow_pairs,
+        )
+        for layer in said.layers
+    )
+    return Shadow(said.sha256, said.base_sha256, layers)
 
 
 def _plus(known: Counters, version: router_pb2.VersionCounters) -> Counters:

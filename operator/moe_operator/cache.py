@@ -13,6 +13,7 @@ from typing import Final
 
 from moe_operator.kinds import (
     EXPERT,
+    GATE,
     OVERRIDE,
     Body,
     Kind,
@@ -59,7 +60,7 @@ class Cache:
         self._keys: dict[Place, Key] = {}
         self._members: defaultdict[Key, set[Place]] = defaultdict(set)
         self._cluster: defaultdict[Kind, set[Place]] = defaultdict(set)
-        self._overrides: defaultdict[tuple[str, str], set[Place]] = defaultdict(set)
+        self._overrides: defaultdict[Place | None, set[Place]] = defaultdict(set)
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
     def get(self, kind: Kind, namespace: str, name: str) -> Body | None:
@@ -129,12 +130,12 @@ class Cache:
 
     def _join(self, place: Place, body: Body) -> frozenset[Key]:
         if place[0] == OVERRIDE:
-            self._overrides[place[1], _expert(body)].add(place)
+            self._overrides[_target(place, body)].add(place)
         return self._settle(place) | self._rehome(place)
 
     def _leave(self, place: Place) -> frozenset[Key]:
         if place[0] == OVERRIDE:
-            self._overrides[place[1], _expert(self._bodies[place])].discard(place)
+            self._overrides[_target(place, self._bodies[place])].discard(place)
         return self._unsettle(place)
 
     def _settle(self, place: Place) -> frozenset[Key]:
@@ -155,22 +156,19 @@ class Cache:
         return frozenset({key})
 
     def _rehome(self, place: Place) -> frozenset[Key]:
-        """Give the Overrides of an Expert that came or went the mixture that they now have."""
-        kind, namespace, name = place
-        if kind != EXPERT:
-            return frozenset()
+        """Give the Overrides of what came or went the mixture that they now have."""
         changed: frozenset[Key] = frozenset()
-        for override in self._overrides.get((namespace, name), ()):
+        for override in self._overrides.get(place, ()):
             changed |= self._unsettle(override) | self._settle(override)
         return changed
 
     def _key_of(self, place: Place) -> Key | None:
         kind, namespace, _ = place
         owner = self._bodies.get(place)
-        if kind == OVERRIDE and owner is not None and (target := _expert(owner)):
-            kind, owner = EXPERT, self._bodies.get((EXPERT, namespace, target))
+        if kind == OVERRIDE and owner is not None and (target := _target(place, owner)):
+            kind, owner = target[0], self._bodies.get(target)
             if owner is None:  # it is told so, by whoever looks at what has the target's name
-                return Key(namespace, target)
+                return Key(namespace, target[2])
         mixture = "" if owner is None else mixture_of(kind, owner)
         return Key(namespace, mixture) if mixture else None
 
@@ -196,7 +194,8 @@ def _essence(body: Body) -> tuple[object, ...]:
     return spec_of(body), labels_of(body), told
 
 
-def _expert(override: Body) -> str:
-    """Return the name of the Expert that an Override decides about; empty for other targets."""
+def _target(place: Place, override: Body) -> Place | None:
+    """Return the Expert or Gate that an Override decides about; None for other targets."""
     kind, name = target_of(override)
-    return name if kind == EXPERT.name else ""
+    found = next((k for k in (EXPERT, GATE) if k.name == kind), None)
+    return None if found is None or not name else (found, place[1], name)

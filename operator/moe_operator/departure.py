@@ -39,10 +39,13 @@ def plan_departure(world: World, now: datetime) -> Plan:
 
 
 def _overrides(world: World, why: Why) -> Iterator[Status]:
-    experts = {expert.meta.name for expert in world.experts}
+    there = {
+        *((TargetKind.EXPERT, expert.meta.name) for expert in world.experts),
+        *((TargetKind.GATE, gate.meta.name) for gate in world.gates),
+    }
     for override in world.overrides:
-        expert = override.kind is TargetKind.EXPERT and override.target in experts
-        status = waiting_status(override, why if expert else None)
+        known = (override.kind, override.target) in there
+        status = waiting_status(override, why if known else None)
         if not override.meta.deleting and status != override.meta.status:
             yield Status("Override", override.meta.name, status)
 

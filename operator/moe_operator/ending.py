@@ -35,7 +35,7 @@ def take_back(
 
     `by` is the person who asked for it, if one did.
     """
-    revoked = row.revoked if row.candidate is None else _revoke(row, row.candidate)
+    revoked = row.revoked if row.candidate is None else revoke(row, row.candidate)
     over = weighing(ended(rollout, outcome, str(why), case, by), 0, case)
     new = replace(row, candidate=None, revoked=revoked, rollout=over)
     return Decision(new, why, told=why, again_at=cold_at(new, case))
@@ -51,7 +51,7 @@ def weighing(rollout: Rollout, percent: int, case: Case) -> Rollout:
     return replace(rollout, weights=(*rollout.weights, WeightSince(case.epoch, percent)))
 
 
-def _revoke(row: ExpertRow, version: Version) -> tuple[str, ...]:
+def revoke(row: ExpertRow, version: Version) -> tuple[str, ...]:
     """Add a version to those that get no row; the oldest are forgotten, having no pods."""
     others = [sha256 for sha256 in row.revoked if sha256 != version.sha256]
     return (*others[-7:], version.sha256)
@@ -87,7 +87,7 @@ def swap(row: ExpertRow, stable: Version, case: Case) -> Decision:
         why = Why(Reason.OVERRIDDEN, sentence)
     else:
         why = Why(Reason.ROLLED_BACK, f"spec.version was set back to {wanted.version}")
-    revoked = tuple(sha256 for sha256 in _revoke(row, stable) if sha256 != wanted.sha256)
+    revoked = tuple(sha256 for sha256 in revoke(row, stable) if sha256 != wanted.sha256)
     rollout = row.rollout
     if rollout is not None:
         served = rollout.target.sha256 == wanted.sha256

@@ -21,7 +21,7 @@ from moe_operator.golden import Trial, read_result
 from moe_operator.intent import Delete, Manifest
 from moe_operator.judgement import Finding
 from moe_operator.render import evaluator_pod
-from moe_operator.spec import MixtureSpec
+from moe_operator.spec import MixtureSpec, Tried
 from moe_operator.template import Settings, evaluator_spec
 from moe_operator.verdict import Tier, Verdict
 from moe_operator.world import PodSeen
@@ -45,13 +45,15 @@ class Wanted:
     @property
     def prefix(self) -> str:
         """How the names of its pods begin."""
-        name = self.case.expert.meta.name
-        return labels.evaluators_name(name, self.rollout.revision, self.evaluation.sha256)
+        revision, golden = self.rollout.revision, self.evaluation.sha256
+        return labels.evaluators_name(self.case.expert, revision, golden)
 
     @property
     def trial(self) -> Trial:
-        target, expert_id = self.rollout.target.sha256, self.case.expert.expert_id
-        return Trial(self.evaluation.sha256, expert_id, self.stable.sha256, target)
+        expert, target = self.case.expert, self.rollout.target.sha256
+        name = expert.expert_id if expert.kind is Tried.EXPERT else expert.meta.name
+        golden, stable = self.evaluation.sha256, self.stable.sha256
+        return Trial(golden, name, stable, target, expert.kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from moe_core.table import ExpertRow, Table
+from moe_core.table import ExpertRow, GateRow, Table
 from moe_operator.world import Counters, RouterReport, Window
 
-# One step of one rollout: (table uid, expert id, revision, step, when it began).
+# One step of one rollout: (table uid, expert id or gate, revision, step, when it began).
 StepKey = tuple[str, str, int, int, str]
 
 
@@ -61,11 +61,13 @@ def digests_under_rollout(table: Table) -> tuple[str, ...]:
     return tuple(sorted({v.sha256 for _, row in _steps(table) for v in row.named}))
 
 
-def _steps(table: Table) -> Iterator[tuple[StepKey, ExpertRow]]:
-    for row in table.experts:
+def _steps(table: Table) -> Iterator[tuple[StepKey, ExpertRow | GateRow]]:
+    rows: tuple[ExpertRow | GateRow, ...] = (*table.experts, *table.gates)
+    for row in rows:
         rollout = row.rollout
         if rollout is not None and not rollout.outcome.ended:
-            key = (table.uid, row.expert_id, rollout.revision, rollout.step, rollout.step_began)
+            name = row.expert_id if isinstance(row, ExpertRow) else f"gate {row.name}"
+            key = (table.uid, name, rollout.revision, rollout.step, rollout.step_began)
             yield key, row
 
 

@@ -1,4 +1,4 @@
-"""Brings together all evidence on the candidate of one expert, cheapest first.
+"""Brings together all evidence on the candidate of one expert or gate, cheapest first.
 
 Counters of routers, the golden set, outcomes of sessions, and Prometheus: each is judged by its
 own module, and here they are put in order. Before a candidate has weight only the golden set is
@@ -7,17 +7,21 @@ waited for, and only what cannot be right objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from moe_core.table import ExpertRow, Rollout, Version
+from moe_core.table import ExpertRow, GateRow, Rollout, Version
 from moe_operator.case import Case
 from moe_operator.evaluators import NAME, Evaluated
+from moe_operator.gate_verdict import CHECKS_OF_GATES, loading, routing, routing_findings
 from moe_operator.judgement import Finding, Judgement
 from moe_operator.outcomes import outcome_findings
 from moe_operator.questions import prometheus_findings
+from moe_operator.reason import moment
 from moe_operator.spec import MixtureSpec
-from moe_operator.verdict import CHECKS, DARK_CHECKS, Evidence, Tier, Verdict
+from moe_operator.trial import GateReach
+from moe_operator.verdict import CHECKS, DARK_CHECKS, Check, Evidence, Tier, Verdict
 from moe_operator.world import Answer, Question, RouterReport, Window
 
 
@@ -38,19 +42,60 @@ def judge(row: ExpertRow, case: Case, sources: Sources) -> Judgement:
         return Judgement()
     found: list[Finding] = []
     if row.candidate is not None and row.stable is not None:
-        found += _counted(rollout, row.stable, case)
+        checks = CHECKS if rollout.step > 0 else DARK_CHECKS
+        found += _counted(rollout, row.stable, case, checks)
         sums = [s for r in sources.routers for s in r.outcomes if s.expert_id == row.expert_id]
         found += outcome_findings(rollout, row.stable, sums, case.expert.rollout.outcomes)
         found += prometheus_findings(row, sources.mixture, case.expert, sources.answers)
-    if rollout.evaluated:
-        found.append(Finding(Tier.QUALITY, NAME, Verdict(True, rollout.evaluated)))
-    elif sources.evaluated is not None:
-        found.append(sources.evaluated.finding)
+    return _in_order((*found, *_golden(rollout, sources)))
+
+
+def judge_gate(gate: GateRow, row: ExpertRow, case: Case, sources: Sources) -> Judgement:
+    """Do the same for a gate; `row` is its row in the terms of an expert."""
+    rollout, strategy = gate.rollout, case.expert.rollout
+    if rollout is None:
+        return Judgement()
+    found: list[Finding] = []
+    if gate.candidate is not None and row.stable is not None:
+        found += _loaded(rollout, case)
+        shadows = (shadow for router in sources.routers for shadow in router.shadows)
+        seen = routing(gate, shadows, strategy.routing)
+        if seen is not None and strategy.shadow_percent:
+            found += routing_findings(seen, waited_for=rollout.step == 0)
+        if rollout.step > 0:
+            found += _counted(rollout, row.stable, case, CHECKS_OF_GATES)
+        sums = [s for router in sources.routers for s in router.outcomes if s.gate == gate.name]
+        found += outcome_findings(rollout, row.stable, sums, strategy.outcomes)
+    return _in_order((*found, *_golden(rollout, sources)))
+
+
+def _in_order(found: Iterable[Finding]) -> Judgement:
     order = list(Tier)
     return Judgement(tuple(sorted(found, key=lambda finding: order.index(finding.tier))))
 
 
-def _counted(rollout: Rollout, stable: Version, case: Case) -> Iterator[Finding]:
+def _golden(rollout: Rollout, sources: Sources) -> Iterator[Finding]:
+    if rollout.evaluated:
+        yield Finding(Tier.QUALITY, NAME, Verdict(True, rollout.evaluated))
+    elif sources.evaluated is not None:
+        yield sources.evaluated.finding
+
+
+def _loaded(rollout: Rollout, case: Case) -> Iterator[Finding]:
+    """Say how many routers have a gate on trial; in the dark there is a time for it."""
+    reach, sha256 = case.reach, rollout.target.sha256
+    if rollout.step == 0 and isinstance(reach, GateReach):
+        ends = moment(rollout.step_began) + timedelta(
+            seconds=case.expert.rollout.progress_deadline_s
+        )
+        loaded, routers = reach.workers(sha256), len(reach.ready)
+        verdict = loading(loaded, routers, reach.trouble(sha256), ends <= case.now)
+        yield Finding(Tier.SANITY, "loading", verdict)
+
+
+def _counted(
+    rollout: Rollout, stable: Version, case: Case, checks: Iterable[Check]
+) -> Iterator[Finding]:
     """Judge what routers counted; a candidate without weight has only copies and evaluations."""
     nothing, sha256 = Window(), rollout.target.sha256
     seen = Evidence(
@@ -60,5 +105,5 @@ def _counted(rollout: Rollout, stable: Version, case: Case) -> Iterator[Finding]
         limits=case.expert.rollout.limits,
         min_requests=case.expert.rollout.min_requests,
     )
-    for check in CHECKS if rollout.step > 0 else DARK_CHECKS:
+    for check in checks:
         yield Finding(check.tier, check.name, check.judge(seen))

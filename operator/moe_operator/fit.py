@@ -23,7 +23,7 @@ class Accepted:
     def by(cls, gates: Iterable[GateRow]) -> Self:
         choosy: defaultdict[str, tuple[tuple[str, GateVariant], ...]] = defaultdict(tuple)
         for gate in gates:
-            for variant in gate.named:
+            for variant in gate.serving:
                 for expert_id in variant.accepts:
                     choosy[expert_id] += ((gate.name, variant),)
         return cls(dict(choosy))
@@ -61,7 +61,7 @@ class Misfit:
 
 def misfits(gate: GateRow, experts: Mapping[str, ExpertRow]) -> Iterator[Misfit]:
     """Give what may get rows beside a variant of this gate that does not accept it."""
-    for variant in gate.named:
+    for variant in gate.serving:
         for expert_id in variant.accepts:
             row = experts.get(expert_id)
             for version in () if row is None else may_serve(row):

@@ -1,20 +1,24 @@
-"""Which gates are served: each enters the table once every expert that it lists can serve.
+"""Which gates the new table has: what became of each alone, where its layers and experts allow it.
 
-A gate changes whole: version, layers, expert list and top-k in one epoch, or not at all. Of
-several that claim a layer the oldest counts.
+A variant comes into the table, be it only to be tried out in the shadow, once every expert that it
+lists can serve; what it has to give up it gives up at once. Of several Gates that claim a layer the
+oldest counts.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from moe_core.table import ExpertRow, GateRow, Role, Table
+from moe_core.table import ExpertRow, GateRow, GateVariant, Table
 from moe_operator.admission import beyond, refused_specs
-from moe_operator.overrides import because
+from moe_operator.gate_turns import GateTurn
+from moe_operator.members import lacks
+from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why
-from moe_operator.spec import GateSpec, MixtureSpec, OverrideSpec
+from moe_operator.spec import MixtureSpec
 from moe_operator.world import World
 
 
@@ -28,70 +32,72 @@ class Gates:
     def row(self, name: str) -> GateRow | None:
         return next((row for row in self.rows if row.name == name), None)
 
+    def first(self, turns: Iterable[GateTurn], experts: Mapping[str, ExpertRow]) -> str:
+        """Return a gate that waits for rollouts of experts, or is on trial: none begins before it.
+
+        One that waits for versions of experts lets them come.
+        """
+        waits = (n for n, why in self.whys.items() if why.reason is Reason.WOULD_CONFOUND)
+        rows = {row.name: row for row in self.rows}
+        tried = (t.name for t in turns if t.name in rows and tries(rows[t.name]))
+        free = {turn.name for turn in turns if turn.awaits(experts)}
+        return next((name for name in chain(waits, tried) if name not in free), "")
+
+
+def tries(row: GateRow) -> bool:
+    return row.rollout is not None and not row.rollout.outcome.ended
+
 
 def rows_by_name(table: Table | None) -> dict[str, GateRow]:
     """Return the gates in service by the name of the Gate object."""
     return {} if table is None else {row.name: row for row in table.gates}
 
 
-def coming(
-    world: World,
-    mixture: MixtureSpec,
-    table: Table | None,
-    restored: Mapping[str, tuple[OverrideSpec, GateRow]],
-) -> Mapping[str, tuple[GateRow, ...]]:
-    """Return the gates that are asked for and not in service, by the experts that they list."""
-    before, found = rows_by_name(table), defaultdict[str, tuple[GateRow, ...]](tuple)
-    for gate in world.gates:
-        _, row = restored.get(gate.meta.name, (None, _row(gate, mixture)))
-        if not gate.meta.deleting and row != before.get(row.name):
-            for expert_id in row.experts:
-                found[expert_id] += (row,)
+def coming(turns: Iterable[GateTurn]) -> Mapping[str, tuple[GateVariant, ...]]:
+    """Return the variants that are asked for and not stable yet, by the experts that they list."""
+    found = defaultdict[str, tuple[GateVariant, ...]](tuple)
+    for turn in turns:
+        variant = turn.wanted
+        if turn.before is None or turn.before.stable != variant:
+            for expert_id in variant.experts:
+                found[expert_id] += (variant,)
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around the gates: the experts' rows as they are to be, and who reaches them."""
+
+    world: World
+    mixture: MixtureSpec
+    before: Mapping[str, GateRow]
+    reach: Reach
+
+
 def plan_gates(
-    world: World,
-    mixture: MixtureSpec,
-    before: Mapping[str, GateRow],
+    around: Surroundings,
+    targets: Sequence[tuple[GateTurn, GateRow]],
     experts: Mapping[str, ExpertRow],
     stay: Mapping[str, Why],
-    restored: Mapping[str, tuple[OverrideSpec, GateRow]],
 ) -> Gates:
     """Return the gates to serve, given the rows of the experts as they are to be.
 
-    `before` are those in service; those in `stay` do not change now, for the reason given.
-    `restored` are gates of an earlier epoch that a person asks for, by name.
+    `targets` are the turns, the oldest first, with the rows that they are to have; those in `stay`
+    do not change now, for the reason given.
     """
-    whys = refused_specs(world, "Gate")
+    whys, before = refused_specs(around.world, "Gate"), around.before
     rows = {name: before[name] for name in whys if name in before}
     owners = {layer: row.name for row in rows.values() for layer in row.layers}
-    for gate in sorted(world.gates, key=lambda g: g.meta.age_key):
-        if gate.meta.deleting:
-            continue
-        name = gate.meta.name
-        override, wanted = restored.get(name, (None, _row(gate, mixture)))
-        why = beyond(wanted.layers, mixture) or _conflict(wanted, owners)
-        why = why or _missing(wanted, experts) or stay.get(name)
-        row = before.get(name) if why else wanted
+    for turn, target in targets:
+        name = turn.name
+        why = beyond(target.layers, around.mixture) or _conflict(target, owners)
+        why = why or _missing(target, before.get(name), experts, around.reach) or stay.get(name)
+        row = before.get(name) if why else target
         if row is not None and _conflict(row, owners) is None:
             rows[name] = row
             owners |= dict.fromkeys(row.layers, name)
-        whys[name] = why or _served(gate, wanted, override)
+        whys[name] = why or turn.turn.decision.why
     return Gates(tuple(sorted(rows.values(), key=lambda row: row.name)), whys)
-
-
-def _row(gate: GateSpec, mixture: MixtureSpec) -> GateRow:
-    layers = gate.layers or tuple(range(mixture.layers))
-    return GateRow(gate.meta.name, layers, gate.variant)
-
-
-def _served(gate: GateSpec, row: GateRow, override: OverrideSpec | None) -> Why:
-    version, wanted = row.stable.version, gate.version.version
-    if override is None or version == wanted:
-        return Why(Reason.COMPLETE, f"{version} is served")
-    message = f"{version} is served instead of {wanted}: {because(override)}"
-    return Why(Reason.OVERRIDDEN, message)
 
 
 def _conflict(row: GateRow, owners: Mapping[int, str]) -> Why | None:
@@ -102,23 +108,11 @@ def _conflict(row: GateRow, owners: Mapping[int, str]) -> Why | None:
     return None
 
 
-def _missing(row: GateRow, experts: Mapping[str, ExpertRow]) -> Why | None:
-    """Return which of the listed experts keep the gate from being served."""
-    unknown = [e for e in row.experts if e not in experts]
-    if unknown:
-        return Why(Reason.EXPERTS_MISSING, f"no Expert has the id {', '.join(unknown)}")
-    dense = [e for e in row.experts if experts[e].role is Role.DENSE]
-    if dense:
-        message = f"{', '.join(dense)} has the role Dense, which stands in: no gate can pick it"
-        return Why(Reason.INVALID_SPEC, message)
-    starting = [e for e in row.experts if experts[e].stable is None]
-    if starting:
-        names = ", ".join(starting)
-        return Why(
-            Reason.EXPERTS_NOT_READY, f"{names} cannot serve yet: {row.stable.version} waits"
-        )
-    short = [e for e in row.experts if not set(row.layers) <= set(experts[e].layers)]
-    if short:
-        names = ", ".join(short)
-        return Why(Reason.INVALID_SPEC, f"{names} does not serve all layers of this gate")
-    return None
+def _missing(
+    row: GateRow, before: GateRow | None, experts: Mapping[str, ExpertRow], reach: Reach
+) -> Why | None:
+    """Return what keeps a variant that was not there before from coming into the table."""
+    known = {v.sha256 for v in before.named} if before else set()
+    fresh = (variant for variant in row.named if variant.sha256 not in known)
+    whys = (lacks(variant, row.layers, before, experts, reach) for variant in fresh)
+    return next((why for why in whys if why is not None), None)

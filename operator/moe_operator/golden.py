@@ -13,26 +13,30 @@ from typing import Final, Self
 from moe_core.document import InvalidDocument, Reader
 from moe_operator.paired import Paired
 from moe_operator.quality import Compared, GoldenResult
+from moe_operator.spec import Tried
 
 _SHOWN: Final = 200  # characters of what is no result, from its end
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is compared: two versions of one expert, on one golden set, all by sha256."""
+    """What is compared: two versions of one expert or gate, on one golden set, all by sha256."""
 
     golden: str
-    expert_id: str
+    expert_id: str  # or the name of the gate
     stable: str
     candidate: str
+    kind: Tried = Tried.EXPERT
 
     @classmethod
     def read(cls, said: Reader) -> Self:
+        kind = Tried.GATE if "gate" in said.value else Tried.EXPERT
         return cls(
             golden=said.sha256("golden"),
-            expert_id=said.text("expert"),
+            expert_id=said.text(kind.lower()),
             stable=said.sha256("stable"),
             candidate=said.sha256("candidate"),
+            kind=kind,
         )
 
 

@@ -118,7 +118,7 @@ def target_of(body: Body) -> tuple[str, str]:
 def mixture_of(kind: Kind, body: Body) -> str:
     """Return the name of the mixture that an object belongs to; empty where it names none.
 
-    An Override may name an Expert, whose mixture only the cache knows: empty too.
+    An Override may name an Expert or a Gate, whose mixture only the cache knows: empty too.
     """
     if kind in (MIXTURE, ROUTING_TABLE):
         return str(metadata(body).get("name", ""))

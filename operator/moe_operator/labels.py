@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from moe_core.table import Version
-from moe_operator.spec import ExpertSpec
+from moe_operator.spec import ExpertSpec, Tried
 
 API_VERSION: Final = "moeops.dev/v1alpha1"
 MIXTURE: Final = "moeops.dev/mixture"
 COMPONENT: Final = "moeops.dev/component"
 EXPERT: Final = "moeops.dev/expert"
+GATE: Final = "moeops.dev/gate"
 EXPERT_ID: Final = "moeops.dev/expert-id"
 VERSION: Final = "moeops.dev/version"
 DIGEST: Final = "moeops.dev/digest"
@@ -33,9 +34,10 @@ def deployment_name(expert: str, sha256: str) -> str:
     return f"{expert}-{short(sha256)}"
 
 
-def evaluators_name(expert: str, revision: int, golden: str) -> str:
+def evaluators_name(expert: ExpertSpec, revision: int, golden: str) -> str:
     """Return how the names of the pods begin that try a revision on a golden set."""
-    return f"{expert}-eval-{revision}-{short(golden)}-"
+    what = "eval" if expert.kind is Tried.EXPERT else "gate-eval"
+    return f"{expert.meta.name}-{what}-{revision}-{short(golden)}-"
 
 
 def routers_name(mixture: str) -> str:
@@ -71,8 +73,16 @@ def of_worker(expert: ExpertSpec, version: Version) -> dict[str, str]:
 
 
 def of_evaluator(expert: ExpertSpec, version: Version) -> dict[str, str]:
-    """Return all labels of a pod that tries a version on a golden set."""
-    return {**of_worker(expert, version), COMPONENT: EVALUATOR}
+    """Return all labels of a pod that tries a version of an expert or a gate on a golden set."""
+    if expert.kind is Tried.EXPERT:
+        return {**of_worker(expert, version), COMPONENT: EVALUATOR}
+    return {
+        **common(),
+        **of_component(expert.mixture, EVALUATOR),
+        GATE: expert.meta.name,
+        DIGEST: short(version.sha256),
+        VERSION: version.version,
+    }
 
 
 def common() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Numbers the versions of an expert as it had them, and keeps their pods' templates.
+"""Numbers the versions of an expert or a gate as it had them, and keeps their templates.
 
 Each change of spec.version is one revision, as is each retry; going back to an earlier version is
 a new revision of the same artifact. The number is what tells a version that failed from the same
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_core.table import ExpertRow
+from moe_operator.revisions import name_of
 from moe_operator.spec import ExpertSpec
 from moe_operator.world import Revision
 
@@ -48,8 +49,14 @@ def trace(
         return Lineage(known, own)
     served = row is not None and expert.version.sha256 in {v.sha256 for v in row.named}
     kept = _template(own, expert.version.sha256) if served else None
-    name = f"{expert.meta.name}-{number}"
-    made = Revision(expert.meta.name, number, expert.version, kept or render(), name)
+    made = Revision(
+        expert=expert.meta.name,
+        number=number,
+        version=expert.version,
+        template=kept or render(),
+        name=name_of(expert.kind, expert.meta.name, number),
+        kind=expert.kind,
+    )
     return Lineage(made, (*own, made), made)
 
 

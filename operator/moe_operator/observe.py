@@ -186,6 +186,7 @@ def pod_seen(body: Body) -> PodSeen:
         ended=_ended(status),
         succeeded=status.get("phase") == "Succeeded",
         message=str(_terminated(status).get("message", "")),
+        gate=own.get(labels.GATE, ""),
     )
 
 

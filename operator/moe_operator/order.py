@@ -15,13 +15,16 @@ from moe_core.table import Role
 from moe_operator.fit import Accepted, on_trial
 from moe_operator.gates import Gates
 from moe_operator.reason import Reason, Why, listed
-from moe_operator.report import Turn
 from moe_operator.rollout import advance
 from moe_operator.spec import Action
+from moe_operator.turn import Turn
 
 
-def begin_in_order(turns: Sequence[Turn], limit: int, gates: Gates) -> tuple[Turn, ...]:
-    """Let begin what may, `limit` under way at once; the others say what they wait for."""
+def begin_in_order(turns: Sequence[Turn], limit: int, gates: Gates, first: str) -> tuple[Turn, ...]:
+    """Let begin what may, `limit` under way at once; the others say what they wait for.
+
+    `first` is a gate that goes before all of them, if there is one.
+    """
     asking = sorted((turn for turn in turns if turn.decision.asks), key=_place)
     if not asking:
         return tuple(turns)
@@ -29,9 +32,7 @@ def begin_in_order(turns: Sequence[Turn], limit: int, gates: Gates) -> tuple[Tur
     queue = _Queue(limit, [turn.row.expert_id for turn in running], Accepted.by(gates.rows))
     for turn in running:
         queue.put_ahead(turn)
-    waiting = (name for name, why in gates.whys.items() if why.reason is Reason.WOULD_CONFOUND)
-    gate = next(waiting, "")
-    decided = {turn.row.expert_id: queue.take(turn, gate) for turn in asking}
+    decided = {turn.row.expert_id: queue.take(turn, first) for turn in asking}
     return tuple(decided.get(turn.row.expert_id, turn) for turn in turns)
 
 

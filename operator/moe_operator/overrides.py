@@ -149,7 +149,7 @@ def waiting_status(override: OverrideSpec, why: Why | None) -> dict[str, Any]:
         return dict(override.meta.status)
     message = f"there is no {override.kind.value} {override.target}"
     if why is not None:
-        message = f"Expert {override.target} does not count: {why.message}"
+        message = f"{override.kind.value} {override.target} does not count: {why.message}"
     return {
         "state": State.PENDING.value,
         "message": message[:_MESSAGE_LIMIT],

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_core.table import ExpertRow, GateRow, Table
+from moe_core.table import ExpertRow, GateRow
 from moe_operator.fit import Accepted, Misfit, accepts, may_serve, misfits
-from moe_operator.gates import Gates, plan_gates, rows_by_name
+from moe_operator.gate_turns import GateTurn
+from moe_operator.gates import Gates, Surroundings, plan_gates
 from moe_operator.reason import Reason, Why, listed
 from moe_operator.restore import Restored
-from moe_operator.spec import MixtureSpec
-from moe_operator.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +39,24 @@ class Experts:
     wanted: Mapping[str, str]
     trials: Sequence[str]
 
+    @property
+    def possible(self) -> Mapping[str, ExpertRow]:
+        return {**self.rows, **self.joinable}
+
 
 def pair(
-    world: World, mixture: MixtureSpec, table: Table | None, experts: Experts, restored: Restored
+    around: Surroundings, turns: Sequence[GateTurn], experts: Experts, restored: Restored
 ) -> Pairs:
     """Return which gates change, and which held experts with them.
 
     A gate that a person brings back waits for no rollout.
     """
-    before = rows_by_name(table)
-    search = _Search(world, mixture, before, experts, restored)
+    search = _Search(around, tuple((turn, _target(turn, experts)) for turn in turns), experts)
     found = search.run({})
     changed = [
         row
         for row in found.gates.rows
-        if row.name not in restored.gates and _confounds(row, before, found.joined)
+        if row.name not in restored.gates and _confounds(row, around.before, found.joined)
     ]
     if not changed or not experts.trials:
         return found
@@ -70,36 +72,55 @@ def pair(
     return search.run(waits)
 
 
+def _target(turn: GateTurn, experts: Experts) -> GateRow:
+    """Return the row that a gate is to have: on trial, or whole where it only fits with others.
+
+    A candidate that does not accept what is served cannot be tried out on some sessions: it is
+    served to all of them at once, with the versions of experts that it accepts.
+    """
+    row, whole = turn.row, turn.whole
+    if _broken(turn, experts.rows) and turn.on_trial and not turn.row.serving[1:]:
+        return turn.at_once(turn.turn.row)
+    alone = any(True for _ in misfits(row, experts.rows))
+    return whole if whole is not None and alone else row
+
+
+def _broken(turn: GateTurn, experts: Mapping[str, ExpertRow]) -> bool:
+    """Return whether the gate in service lists an expert that serves nothing any more."""
+    listed = turn.before.stable.experts if turn.before is not None else ()
+    return any(e not in experts or experts[e].stable is None for e in listed)
+
+
 def _confounds(
     row: GateRow, before: Mapping[str, GateRow], joined: Mapping[str, ExpertRow]
 ) -> bool:
-    """Return whether sessions get other answers by a change; the first gate of layers has none."""
+    """Return whether sessions get other answers by a change; the first gate of layers has none.
+
+    What is only given up counts for nothing.
+    """
     old = before.get(row.name)
     if old is None or old == row:
         return False
-    routes = [(r.layers, r.stable.sha256, r.stable.experts, r.stable.top_k) for r in (old, row)]
-    return routes[0] != routes[1] or bool(row.stable.accepts.keys() & joined.keys())
+    known = {(v.sha256, v.experts, v.top_k) for v in old.serving}
+    fresh = any((v.sha256, v.experts, v.top_k) not in known for v in row.serving)
+    return fresh or old.layers != row.layers or bool(row.stable.accepts.keys() & joined.keys())
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    world: World
-    mixture: MixtureSpec
-    before: Mapping[str, GateRow]
+    around: Surroundings
+    targets: Sequence[tuple[GateTurn, GateRow]]
     experts: Experts
-    restored: Restored
 
     def run(self, waits: Mapping[str, Why]) -> Pairs:
         """Take back what does not fit, until all does; `waits` are gates that stay, by name."""
-        stay, joined = dict(waits), dict(self.experts.joinable)
+        stay, joined, before = dict(waits), dict(self.experts.joinable), self.around.before
         while True:
             rows = {**self.experts.rows, **joined}
-            gates = plan_gates(
-                self.world, self.mixture, self.before, rows, stay, self.restored.gates
-            )
+            gates = plan_gates(self.around, self.targets, rows, stay)
             back, kept = set(self._unneeded(gates, joined)), len(stay)
             for wrong in (found for gate in gates.rows for found in misfits(gate, rows)):
-                old = self.before.get(wrong.gate.name)
+                old = before.get(wrong.gate.name)
                 if wrong.expert_id in joined and old is not None and _refused_by(old, wrong):
                     back.add(wrong.expert_id)
                 elif wrong.gate != old:
@@ -126,4 +147,4 @@ class _Search:
 
 
 def _refused_by(gate: GateRow, wrong: Misfit) -> bool:
-    return any(not accepts(v, wrong.expert_id, wrong.version) for v in gate.named)
+    return any(not accepts(v, wrong.expert_id, wrong.version) for v in gate.serving)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-from moe_core.table import ExpertRow, GateRow, Table, Version
+from moe_core.table import ExpertRow, GateRow, GateVariant, Table, Version
 from moe_operator.admission import admit, closing_rows, opening_rows
 from moe_operator.case import Case, Decision
 from moe_operator.children import expert_children, leaving, unapplied
@@ -21,7 +21,8 @@ from moe_operator.epochs import forgotten, unkept
 from moe_operator.evaluators import evaluate, unwanted, wanted
 from moe_operator.findings import Sources, judge
 from moe_operator.fit import Accepted, accepts, on_trial
-from moe_operator.gates import coming
+from moe_operator.gate_turns import GateTurn, begin_one, gate_turns
+from moe_operator.gates import Gates, Surroundings, coming, rows_by_name
 from moe_operator.held import joined
 from moe_operator.intent import Delete, Plan, Status
 from moe_operator.lineage import trace
@@ -33,7 +34,7 @@ from moe_operator.pruning import outdated
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why
 from moe_operator.render import mixture_children
-from moe_operator.report import Outlook, Turn, report
+from moe_operator.report import Outlook, report
 from moe_operator.restore import Restored, restore
 from moe_operator.rollout import advance
 from moe_operator.seen import Seen, by_expert
@@ -41,6 +42,8 @@ from moe_operator.spec import Action, ExpertSpec, MixtureSpec
 from moe_operator.spread import Move, spread
 from moe_operator.telling import changes, lapses, steps
 from moe_operator.template import Settings, worker_template
+from moe_operator.trial import as_row
+from moe_operator.turn import Turn
 from moe_operator.world import Window, World
 
 __all__ = ["Settings", "plan_mixture"]
@@ -59,8 +62,9 @@ def plan_mixture(
     reach, admission, seen = Reach.of(world, now), admit(world, mixture), by_expert(world)
     restored = restore(world)
     ids = frozenset(expert.expert_id for expert in admission.experts)
-    rows_before = opening_rows(admission.experts, stored, ids)
-    asked = coming(world, mixture, stored, restored.gates)
+    rows_before = tuple(opening_rows(admission.experts, stored, ids))
+    gate_alone = gate_turns(world, mixture, reach, windows, restored, settings)
+    asked = coming(gate_alone)
     accepted = Accepted.by(stored.gates if stored else ())
     alone = tuple(
         _turn(
@@ -74,12 +78,18 @@ def plan_mixture(
         )
         for expert, row in zip(admission.experts, rows_before, strict=True)
     )
-    pairs = pair(world, mixture, stored, _experts(alone), restored)
+    around = Surroundings(world, mixture, rows_by_name(stored), reach)
+    experts = _experts(alone)
+    gate_alone = begin_one(gate_alone, experts.rows, experts.possible, reach)
+    pairs = pair(around, gate_alone, experts, restored)
     gates = pairs.gates
-    turns = begin_in_order(_together(alone, pairs), mixture.max_concurrent, gates)
+    first = gates.first(gate_alone, experts.rows)
+    turns = begin_in_order(_together(alone, pairs), mixture.max_concurrent, gates, first)
+    of_gates = tuple(_settled(one, gates) for one in gate_alone)
+    tried = (*turns, *of_gates)
     rows = {turn.row.expert_id: turn.row for turn in turns}
-    experts = closing_rows(rows, stored, gates.rows, admission.refused)
-    table = _table(mixture, stored, reach.next_epoch, gates.rows, experts)
+    closing = closing_rows(rows, stored, gates.rows, admission.refused)
+    table = _table(mixture, stored, reach.next_epoch, gates.rows, closing)
     children = [expert_children(t.case, t.decision, t.lineage, mixture, settings) for t in turns]
     manifests = [*mixture_children(mixture, settings), *(m for c in children for m in c.manifests)]
     named = [*table.experts, *(stored.experts if stored else ())]
@@ -88,37 +98,39 @@ def plan_mixture(
     gone = leaving(world, kept, named, reach.released(stored.epoch if stored else 0))
     settled = table is stored and not changed and not gone
     move = spread(world, table, reach) if settled else Move()
-    statuses = report(Outlook(world, mixture, table, turns, admission, gates, reach, restored))
+    statuses = report(
+        Outlook(world, mixture, table, turns, of_gates, admission, gates, reach, restored)
+    )
     # What a table says is put down as soon as it is stored.
     written = None if table is stored else now
-    times = (written, move.again_at, *(at for turn in turns for at in turn.times))
+    times = (written, move.again_at, *(at for turn in tried for at in turn.times))
     return Plan(
-        revisions=tuple(t.lineage.made for t in turns if t.lineage.made is not None),
+        revisions=tuple(t.lineage.made for t in tried if t.lineage.made is not None),
         snapshots=unkept(stored, world.snapshots),
-        locks=(*_locks(world, table), *(() if table is stored else _memories(turns))),
+        locks=(*_locks(world, table), *(() if table is stored else _memories(tried))),
         table=None if table is stored else table,
         manifests=changed,
-        deletes=(*gone, *move.deletes, *_pruned(world, mixture, turns)),
+        deletes=(*gone, *move.deletes, *_pruned(world, mixture, tried)),
         statuses=statuses,
-        notes=(*steps(turns), *changes(turns, statuses), *lapses(world, statuses), *move.notes),
-        pods=tuple(turn.evaluator for turn in turns if turn.evaluator is not None),
+        notes=(*steps(tried), *changes(tried, statuses), *lapses(world, statuses), *move.notes),
+        pods=tuple(turn.evaluator for turn in tried if turn.evaluator is not None),
         again_at=min((at for at in times if at is not None), default=None),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What is around an expert: `gates` are those that list it and are not in service yet."""
+    """What is around an expert: `gates` are variants that list it and are not stable yet."""
 
     reach: Reach
     windows: Mapping[str, Window]
     accepted: Accepted
-    gates: tuple[GateRow, ...]
+    gates: tuple[GateVariant, ...]
     restored: Restored
 
     def awaits(self, expert_id: str, version: Version) -> bool:
         """Return whether a gate that is to come accepts a version."""
-        return any(accepts(gate.stable, expert_id, version.version) for gate in self.gates)
+        return any(accepts(gate, expert_id, version.version) for gate in self.gates)
 
 
 def _turn(
@@ -185,6 +197,19 @@ def _together(turns: tuple[Turn, ...], pairs: Pairs) -> tuple[Turn, ...]:
     return tuple(map(served, turns))
 
 
+def _settled(one: GateTurn, gates: Gates) -> Turn:
+    """Return a gate's turn as it came out: where its row does not change, nothing is told of it."""
+    turn, row = one.turn, gates.row(one.name)
+    decision = replace(turn.decision, why=gates.whys[one.name])
+    if row is not None and row not in (one.row, one.before) and one.before is not None:
+        said = f"{row.stable.version} is served, with the versions of experts that it accepts"
+        told, why = Why(Reason.PROMOTED, said), Why(Reason.COMPLETE, said)
+        decision = replace(decision, why=why, told=told, again_at=turn.case.now)
+    if row is not None and row != one.before:
+        return replace(turn, decision=replace(decision, row=as_row(one.gate, one.mixture, row)))
+    return replace(turn, decision=replace(decision, row=turn.before, told=None))
+
+
 def _pruned(world: World, mixture: MixtureSpec, turns: tuple[Turn, ...]) -> Iterator[Delete]:
     """Give what is no longer needed: old revisions and epochs, and evaluators that had their say.
 
@@ -231,7 +256,7 @@ def _memories(turns: tuple[Turn, ...]) -> Iterator[Status]:
         meta, limit = turn.case.expert.meta, turn.case.expert.history_limit
         history = remember(meta, (turn.before.rollout,), limit)
         if history != meta.status.get("history", []):
-            yield Status("Expert", meta.name, {"history": history})
+            yield Status(turn.case.expert.kind.value, meta.name, {"history": history})
 
 
 def _locks(world: World, table: Table) -> tuple[Status, ...]:

@@ -56,8 +56,8 @@ def worker_deployment(
 def evaluator_pod(
     name: str, expert: ExpertSpec, version: Version, spec: Mapping[str, Any]
 ) -> Manifest:
-    """Return the pod that tries a version of an expert on a golden set."""
-    owner, own = ("Expert", expert.meta), labels.of_evaluator(expert, version)
+    """Return the pod that tries a version of an expert or a gate on a golden set."""
+    owner, own = (expert.kind.value, expert.meta), labels.of_evaluator(expert, version)
     body = _object("v1", "Pod", name, owner=owner, labels_=own)
     body["spec"] = dict(spec)
     return manifest(body)

@@ -8,58 +8,26 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from moe_core.table import ExpertRow, Table
+from moe_core.table import Table
 from moe_operator import labels
 from moe_operator.admission import Admission
-from moe_operator.case import Case, Decision
-from moe_operator.evaluators import Evaluated
 from moe_operator.gates import Gates
-from moe_operator.intent import Manifest, Status
-from moe_operator.lineage import Lineage
+from moe_operator.intent import Status
 from moe_operator.memory import remember
 from moe_operator.overrides import known_versions, waiting_status
 from moe_operator.overrides import status_of as override_status
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason
 from moe_operator.restore import Restored, Restoring
-from moe_operator.seen import Seen
 from moe_operator.spec import Meta, MixtureSpec, OverrideSpec, TargetKind
 from moe_operator.standing import Counts, mixture_status
 from moe_operator.status import expert_status, gate_status, refused_status
 from moe_operator.template import reserved_env
+from moe_operator.turn import Turn
 from moe_operator.world import PodSeen, World
 
 # (kind, object, status as it is to be)
 Entry = tuple[str, Meta, Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One expert in this pass: what its step depended on, and what it is."""
-
-    case: Case
-    before: ExpertRow
-    decision: Decision
-    lineage: Lineage
-    seen: Seen
-    evaluated: Evaluated | None = None
-
-    @property
-    def row(self) -> ExpertRow:
-        return self.decision.row
-
-    @property
-    def evaluator(self) -> Manifest | None:
-        """The evaluator to make, where the trial that it is for goes on as it is."""
-        same = self.row.rollout == self.before.rollout
-        return self.evaluated.made if self.evaluated is not None and same else None
-
-    @property
-    def times(self) -> Iterator[datetime | None]:
-        """When time alone may change something."""
-        yield self.decision.again_at
-        if self.evaluated is not None:
-            yield self.evaluated.again_at
 
 
 @dataclass(frozen=True)
@@ -70,6 +38,7 @@ class Outlook:
     mixture: MixtureSpec
     table: Table
     turns: tuple[Turn, ...]
+    of_gates: tuple[Turn, ...]
     admission: Admission
     gates: Gates
     reach: Reach
@@ -130,32 +99,39 @@ def _refused(outlook: Outlook) -> Iterator[Entry]:
 
 
 def _gates(outlook: Outlook) -> Iterator[Entry]:
-    for gate in outlook.world.gates:
-        name = gate.meta.name
-        if name in outlook.gates.whys and not gate.meta.deleting:
-            row, why = outlook.gates.row(name), outlook.gates.whys[name]
-            yield "Gate", gate.meta, gate_status(gate, row, why, outlook.now)
+    for turn in outlook.of_gates:
+        meta, limit = turn.case.expert.meta, turn.case.expert.history_limit
+        in_use = outlook.gates.row(meta.name) is not None
+        history = remember(meta, (turn.before.rollout, turn.row.rollout), limit)
+        status = gate_status(turn.case, turn.row, turn.decision.why, in_use)
+        yield "Gate", meta, {**status, "history": history}
 
 
 def _overrides(outlook: Outlook) -> Iterator[Entry]:
-    turns = {turn.case.expert.meta.name: turn for turn in outlook.turns}
+    turns = {
+        (turn.case.expert.kind.value, turn.case.expert.meta.name): turn
+        for turn in (*outlook.turns, *outlook.of_gates)
+    }
     for override in outlook.world.overrides:
-        if override.kind is TargetKind.EXPERT and not override.meta.deleting:
-            turn = turns.get(override.target)
+        if override.kind is not TargetKind.MIXTURE and not override.meta.deleting:
+            turn = turns.get((override.kind.value, override.target))
             yield "Override", override.meta, _override(override, turn, outlook)
-    decided = {name: turn.case.decided.serve for name, turn in turns.items()}
+    decided = {turn.case.expert.meta.name: turn.case.decided.serve for turn in outlook.turns}
     restoring = Restoring(outlook.world, outlook.table, outlook.restored, decided)
     for override, status in restoring.statuses():
         yield "Override", override.meta, status
 
 
 def _override(override: OverrideSpec, turn: Turn | None, outlook: Outlook) -> Mapping[str, Any]:
-    """Return the status of an Override of an Expert, also of one that does not count."""
+    """Return the status of an Override of an Expert or Gate, also of one that does not count."""
     if turn is not None:
         expert, decided = turn.case.expert, turn.case.decided
         known = known_versions(turn.before, turn.lineage.revisions)
         return override_status(override, expert, decided, turn.row, known)
-    return waiting_status(override, outlook.admission.refused.get(override.target))
+    refused = outlook.admission.refused
+    if override.kind is TargetKind.GATE:
+        refused = outlook.gates.whys
+    return waiting_status(override, refused.get(override.target))
 
 
 def _mixture(outlook: Outlook, experts: list[Entry]) -> Mapping[str, Any]:

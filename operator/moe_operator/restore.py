@@ -132,7 +132,9 @@ class Restoring:
         newest, _ = self.restored.gates[name]
         if newest is not override:
             return _Part.LAPSED, f"Override {newest.meta.name} is newer"
-        return (_Part.SERVED if row in self.table.gates else _Part.WAITING), ""
+        now = next((gate for gate in self.table.gates if gate.name == name), None)
+        served = now is not None and now.stable == row.stable and now.candidate is None
+        return (_Part.SERVED if served else _Part.WAITING), ""
 
     def _expert(self, override: OverrideSpec, snapshot: Snapshot, name: str) -> tuple[_Part, str]:
         version = snapshot.experts.get(name)

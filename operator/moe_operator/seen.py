@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from moe_operator import labels
-from moe_operator.spec import OverrideSpec, TargetKind
-from moe_operator.world import DeploymentSeen, PodSeen, Revision, World
+from moe_operator.spec import OverrideSpec, TargetKind, Tried
+from moe_operator.world import DeploymentSeen, Loading, PodSeen, Revision, World
 
 _REFUSED = "Refused"
 
@@ -69,7 +69,8 @@ def by_expert(world: World) -> Mapping[str, Seen]:
     """Return what is observed by the name of the Expert object; nothing for unknown names."""
     seen: defaultdict[str, Seen] = defaultdict(Seen)
     for revision in world.revisions:
-        seen[revision.expert].revisions.append(revision)
+        if revision.kind is Tried.EXPERT:
+            seen[revision.expert].revisions.append(revision)
     for override in world.overrides:
         if override.kind is TargetKind.EXPERT:
             seen[override.target].overrides.append(override)
@@ -81,7 +82,7 @@ def by_expert(world: World) -> Mapping[str, Seen]:
         if pod.component == labels.WORKER and not pod.deleting:
             seen[pod.expert].pods.append(pod)
             owners[pod.name] = pod.expert
-        elif pod.component == labels.EVALUATOR:
+        elif pod.component == labels.EVALUATOR and pod.expert:
             seen[pod.expert].evaluators.append(pod)
     for (kind, name), sentence in world.refused.items():
         expert, _, digest = name.rpartition("-")
@@ -90,4 +91,27 @@ def by_expert(world: World) -> Mapping[str, Seen]:
     for report in world.workers:
         if report.phase == _REFUSED and report.pod in owners:
             seen[owners[report.pod]].refused[report.sha256] = report.message
+    return seen
+
+
+def by_gate(world: World) -> Mapping[str, Seen]:
+    """Return what is observed by the name of the Gate object; nothing for unknown names."""
+    seen: defaultdict[str, Seen] = defaultdict(Seen)
+    for revision in world.revisions:
+        if revision.kind is Tried.GATE:
+            seen[revision.expert].revisions.append(revision)
+    for override in world.overrides:
+        if override.kind is TargetKind.GATE:
+            seen[override.target].overrides.append(override)
+    for pod in world.pods:
+        if pod.gate:
+            seen[pod.gate].evaluators.append(pod)
+    refused = {
+        sha256: loading.message
+        for report in world.routers
+        for sha256, loading in report.gates.items()
+        if loading.state is Loading.REFUSED
+    }
+    for gate in world.gates:
+        seen[gate.meta.name].refused.update(refused)
     return seen

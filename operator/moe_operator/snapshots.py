@@ -22,8 +22,8 @@ def name_of(mixture: str, epoch: int) -> str:
 
 
 def is_snapshot(body: Body) -> bool:
-    """Return whether a ControllerRevision of a mixture is one of an epoch, not of an expert."""
-    return labels.EXPERT not in labels_of(body)
+    """Return whether a ControllerRevision of a mixture is one of an epoch."""
+    return not labels_of(body).keys() & {labels.EXPERT, labels.GATE}
 
 
 def to_body(snapshot: Snapshot, key: Key, owner: Body) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, Self
 
 from moe_core.document import InvalidDocument, Reader
@@ -47,10 +48,18 @@ class Action(StrEnum):
     RETRY = "Retry"
 
 
+class Tried(StrEnum):
+    """What has versions that are tried out."""
+
+    EXPERT = "Expert"
+    GATE = "Gate"
+
+
 class TargetKind(StrEnum):
     """What an Override decides about."""
 
     EXPERT = "Expert"
+    GATE = "Gate"
     MIXTURE = "Mixture"
 
 
@@ -156,7 +165,10 @@ def _failover(reader: Reader | None) -> Failover:
 
 @dataclass(frozen=True, slots=True)
 class ExpertSpec:
-    """One expert as it is wanted: its version, its replicas, and how it changes."""
+    """One expert as it is wanted: its version, its replicas, and how it changes.
+
+    A gate goes through its rollouts in the same terms, as one of that `kind` (see `trial`).
+    """
 
     meta: Meta
     mixture: str
@@ -169,6 +181,7 @@ class ExpertSpec:
     rollout: Strategy = field(default_factory=Strategy)
     evaluation: Evaluation | None = None  # where there is none, that of the Mixture counts
     history_limit: int = HISTORY_LIMIT
+    kind: Tried = Tried.EXPERT
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -204,6 +217,9 @@ class GateSpec:
     experts: tuple[str, ...]
     top_k: int
     accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rollout: Strategy = field(default_factory=partial(Strategy, shadow_percent=5))
+    evaluation: Evaluation | None = None  # where there is none, that of the Mixture counts
+    history_limit: int = HISTORY_LIMIT
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -212,6 +228,7 @@ class GateSpec:
         versions = {item.text("id"): item.texts("versions") for item in spec.items("experts")}
         experts = tuple(item.text("id") for item in spec.items("experts"))
         top_k = spec.child("policy").integer("topK", low=1)
+        rollout = spec.optional_child("rollout") or Reader({}, "spec.rollout")
         if top_k > len(experts):
             count = len(experts)
             raise InvalidDocument(f"spec.policy.topK is {top_k}; there are {count} experts")
@@ -223,6 +240,9 @@ class GateSpec:
             experts=experts,
             top_k=top_k,
             accepts={expert_id: names for expert_id, names in versions.items() if names},
+            rollout=Strategy.read(rollout, shadow_percent=5),
+            evaluation=_evaluation(spec),
+            history_limit=_history_limit(spec),
         )
 
     @property
@@ -243,7 +263,7 @@ def _history_limit(spec: Reader) -> int:
 
 @dataclass(frozen=True, slots=True)
 class OverrideSpec:
-    """What a person decided about one Expert, or about a Mixture; `step` None means any.
+    """What a person decided about one Expert or Gate, or about a Mixture; `step` None means any.
 
     Of a Mixture there is only Serve: `replaces` holds, by kind and name of the objects that serve
     their version of `epoch`, the spec.version that this is about.
@@ -281,6 +301,7 @@ class OverrideSpec:
             step=spec.integer("step") if "step" in spec.value else None,
             reason=spec.text("reason", default=""),
             requested_by=spec.text("requestedBy", default=""),
+            kind=kind,
         )
 
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from moe_core.table import ExpertRow, GateRow, Outcome, Rollout
+from moe_core.table import ExpertRow, Outcome, Rollout
 from moe_operator import labels
 from moe_operator.case import Case
 from moe_operator.conditions import Condition, conditions
@@ -17,7 +17,7 @@ from moe_operator.judgement import Finding
 from moe_operator.labels import short
 from moe_operator.reason import Reason, Why
 from moe_operator.seen import Seen
-from moe_operator.spec import GateSpec, Meta
+from moe_operator.spec import Meta
 from moe_operator.verdict import answered_requests, rows_seen
 from moe_operator.world import Window
 
@@ -156,27 +156,37 @@ def refused_status(meta: Meta, why: Why, now: datetime, in_use: bool | None) -> 
     }
 
 
-def gate_status(gate: GateSpec, row: GateRow | None, why: Why, now: datetime) -> dict[str, Any]:
-    """Return the status of a Gate, given its row of the new table."""
-    complete = why.reason is Reason.COMPLETE
-    served = None if row is None else row.stable
-    serving = why if served is None else Why(Reason.SERVING, f"{served.version} is served")
-    phase = "Pending" if served is None else "Serving" if complete else "Waiting"
-    if served is not None and why.reason is Reason.OVERRIDDEN:
-        phase = why.reason.value
+def gate_status(case: Case, row: ExpertRow, why: Why, in_use: bool) -> dict[str, Any]:
+    """Return the status of a Gate, given its row, in the terms of an expert, as it is to be."""
+    serving = why
+    if row.stable is not None:
+        serving = Why(Reason.SERVING, f"{row.stable.version} is served")
+    ready = Condition("Ready", row.stable is not None, serving)
+    meta = case.expert.meta
     status: dict[str, Any] = {
-        "observedGeneration": gate.meta.generation,
-        "phase": phase,
-        "inUse": served is not None,
+        "observedGeneration": meta.generation,
+        "phase": _gate_phase(row, why),
+        "weight": f"{row.rollout.weight}%" if row.rollout and row.candidate else "",
+        "candidate": row.candidate.version if row.candidate else "",
+        "inUse": in_use,
         "conditions": conditions(
-            gate.meta,
-            now,
-            (
-                Condition("Ready", served is not None, serving),
-                Condition("Progressing", not why.reason.stuck, why),
-            ),
+            meta, case.now, (ready, Condition("Progressing", not why.reason.stuck, why))
         ),
     }
-    if served is not None:
-        status |= {"version": served.version, "sha256": served.sha256}
-    return status
+    if row.stable is not None:
+        status |= {"version": row.stable.version, "sha256": row.stable.sha256}
+    if row.rollout is not None:
+        status["rollout"] = _rollout(case, row.rollout, why)
+    return {key: value for key, value in status.items() if value != ""}
+
+
+def _gate_phase(row: ExpertRow, why: Why) -> str:
+    if row.stable is None:
+        return "Pending"
+    if row.rollout is not None and not row.rollout.outcome.ended:
+        if _held(row.rollout, why):
+            return "Paused"
+        return "Canary" if row.rollout.weights else "Shadow"
+    if why.reason.stuck:
+        return why.reason.value
+    return "Serving" if why.reason is Reason.COMPLETE else "Waiting"

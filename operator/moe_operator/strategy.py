@@ -47,6 +47,29 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutingLimits:
+    """What a gate on trial must not do otherwise than stable, in any layer; for gates only."""
+
+    max_load_shift_percent: int = 40  # percentage points of tokens
+    min_entropy_percent: int = 10
+    min_overlap_percent: int = 0
+    max_divergence_millibits: int | None = None
+    min_rows: int = 256
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        divergence = "maxDivergenceMillibits"
+        limited = divergence in reader.value
+        return cls(
+            reader.integer("maxLoadShiftPercent", low=1, high=100, default=40),
+            reader.integer("minEntropyPercent", high=100, default=10),
+            reader.integer("minOverlapPercent", high=100, default=0),
+            reader.integer(divergence, low=1) if limited else None,
+            reader.integer("minShadowRows", low=1, default=256),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class OutcomeLimits:
     """How much worse what clients report may be than of stable, and of how many sessions each."""
 
@@ -94,9 +117,11 @@ class Strategy:
     shadow_percent: int = 0
     outcomes: OutcomeLimits = OutcomeLimits()
     queries: tuple[Query, ...] = ()
+    routing: RoutingLimits = RoutingLimits()
 
     @classmethod
-    def read(cls, reader: Reader) -> Self:
+    def read(cls, reader: Reader, shadow_percent: int = 0) -> Self:
+        """Read it; `shadow_percent` counts where none is given. Raises InvalidDocument."""
         steps = tuple(Step.read(item) for item in reader.items("steps"))
         analysis = reader.optional_child("analysis") or Reader({}, f"{reader.path}.analysis")
         outcomes = analysis.optional_child("outcomes")
@@ -111,7 +136,8 @@ class Strategy:
             progress_deadline_s=reader.integer("progressDeadlineSeconds", low=1, default=600),
             scale_down_delay_s=reader.integer("scaleDownDelaySeconds", default=30),
             evidence_deadline_s=reader.integer("evidenceDeadlineSeconds", low=1, default=3600),
-            shadow_percent=reader.integer("shadowPercent", high=100, default=0),
+            shadow_percent=reader.integer("shadowPercent", high=100, default=shadow_percent),
             outcomes=OutcomeLimits() if outcomes is None else OutcomeLimits.read(outcomes),
             queries=tuple(Query.read(item) for item in analysis.items("prometheus")),
+            routing=RoutingLimits.read(analysis),
         )

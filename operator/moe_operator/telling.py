@@ -12,8 +12,8 @@ from typing import Any, Final
 from moe_operator.intent import Note, Status
 from moe_operator.overrides import State
 from moe_operator.reason import Reason
-from moe_operator.report import Turn
 from moe_operator.restore import LAPSED_FOR
+from moe_operator.turn import Turn
 from moe_operator.world import World
 
 # Conditions whose change is worth an Event, and the status that is well.
@@ -25,23 +25,30 @@ def steps(turns: Iterable[Turn]) -> Iterator[Note]:
     for turn in turns:
         why = turn.decision.told
         if why is not None:
-            name = turn.case.expert.meta.name
-            yield Note("Expert", name, why.reason.stuck, why.reason.value, why.message)
+            expert = turn.case.expert
+            yield Note(
+                expert.kind.value, expert.meta.name, why.reason.stuck, why.reason.value, why.message
+            )
 
 
 def changes(turns: Iterable[Turn], statuses: Iterable[Status]) -> Iterator[Note]:
-    """Tell of experts that began or ceased to serve, and of rollouts that got stuck."""
-    before = {turn.case.expert.meta.name: turn.case.expert.meta.status for turn in turns}
-    told = {turn.case.expert.meta.name for turn in turns if turn.decision.told is not None}
+    """Tell of experts and gates that began or ceased to serve, and of rollouts that got stuck."""
+    quiet = {
+        (expert.kind.value, expert.meta.name): expert.meta.status
+        for turn in turns
+        if turn.decision.told is None
+        for expert in (turn.case.expert,)
+    }
     for status in statuses:
-        if status.kind != "Expert" or status.name not in before or status.name in told:
+        place = status.kind, status.name
+        if place not in quiet:
             continue
-        old = _conditions(before[status.name])
+        old = _conditions(quiet[place])
         for kind, condition in _conditions(status.status).items():
             if kind in old and _worth_telling(old[kind], condition):
                 well = _WELL.get(kind, "True") == condition["status"]
                 reason, message = condition["reason"], condition["message"]
-                yield Note("Expert", status.name, not well, reason, message)
+                yield Note(status.kind, status.name, not well, reason, message)
 
 
 def lapses(world: World, statuses: Iterable[Status]) -> Iterator[Note]:

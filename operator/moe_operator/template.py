@@ -105,7 +105,7 @@ def evaluator_spec(
     env = {
         "MOE_EVAL_ROUTERS": f"{labels.routers_name(name)}:{ROUTER_PORT}",
         "MOE_EVAL_MIXTURE": name,
-        "MOE_EVAL_EXPERT": trial.expert_id,
+        f"MOE_EVAL_{trial.kind.upper()}": trial.expert_id,
         "MOE_EVAL_STABLE": trial.stable,
         "MOE_EVAL_CANDIDATE": trial.candidate,
         "MOE_EVAL_TRUNK_URI": mixture.trunk_uri,

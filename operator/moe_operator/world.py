@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from moe_core.table import GateRow, Table, Version
 from moe_operator.sequential import Arm
-from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, OverrideSpec
+from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, OverrideSpec, Tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,11 @@ class StoredTable:
 class Revision:
     """A ControllerRevision: a version of an expert as it was accepted, with its pods' template.
 
-    The template is frozen with it, so that a new operator restarts nobody.
+    The template is frozen with it, so that a new operator restarts nobody. Of a gate it is the
+    variant as the table has it.
     """
 
-    expert: str  # name of the Expert object
+    expert: str  # name of the Expert, or of the Gate
     number: int
     version: Version
     template: Mapping[str, object]
@@ -39,6 +40,7 @@ class Revision:
     uid: str = ""
     resource_version: str = ""
     created: str = ""  # RFC 3339; empty where it is only about to be made
+    kind: Tried = Tried.EXPERT
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class PodSeen:
     ended: datetime | None = None
     succeeded: bool = False
     message: str = ""
+    gate: str = ""  # name of the Gate that an evaluator is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +151,58 @@ class Measure(StrEnum):
 class OutcomeSum:
     """What sessions on one version, begun under one weight of its rollout, were worth in sum."""
 
-    expert_id: str
+    expert_id: str  # empty where it is of a gate
     sha256: str
     since_epoch: int  # of that weight
     measure: Measure
     arm: Arm
+    gate: str = ""
+
+
+class Loading(StrEnum):
+    """How far a router is with a gate."""
+
+    FETCHING = "Fetching"
+    LOADED = "Loaded"
+    REFUSED = "Refused"
+
+
+@dataclass(frozen=True, slots=True)
+class GateLoading:
+    """How far a router is with one gate's artifact, and why it is no further."""
+
+    state: Loading
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShadow:
+    """Sums over rows of one layer that a gate's candidate scored beside the stable one.
+
+    `overlap` is of Jaccard indexes, `divergence` and both entropies in bits. `pairs` are the
+    chosen (row, slot) pairs by expert, in the order of the candidate's list, `base_pairs` in that
+    of the stable one's.
+    """
+
+    layer: int
+    rows: int
+    overlap: float
+    divergence: float
+    entropy: float
+    base_entropy: float
+    pairs: tuple[int, ...]
+    base_pairs: tuple[int, ...]
+    overflow_pairs: int = 0
+    base_overflow_pairs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What a router saw of a gate's candidate beside the stable version, since it began."""
+
+    sha256: str
+    base_sha256: str
+    layers: tuple[LayerShadow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +222,9 @@ class RouterReport:
     outcomes: tuple[OutcomeSum, ...] = ()
     # sha256 of what workers offered whose links are silent for the moment
     silent: frozenset[str] = frozenset()
+    # By sha256 of what the table names.
+    gates: Mapping[str, GateLoading] = field(default_factory=dict)
+    shadows: tuple[Shadow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 NAMESPACE = "models"
 MIXTURE = "tiny"
@@ -66,6 +66,15 @@ def evaluated(**evaluation: Any) -> dict[str, Any]:
     return {"trunk": trunk, "evaluation": {"artifact": artifact, **evaluation}}
 
 
+# A gate is looked at in the shadow, then on half of the sessions for a second.
+QUICK_GATE: Final = {
+    "steps": [{"weightPercent": 50, "pauseSeconds": 1}],
+    "minRequests": 1,
+    "scaleDownDelaySeconds": 2,
+    "analysis": {"minShadowRows": 20},
+}
+
+
 def gate(
     experts: Sequence[str],
     version: str = "g1",
@@ -79,6 +88,7 @@ def gate(
         **versioned(name, version),
         "experts": [{"id": expert_id} for expert_id in experts],
         "policy": {"type": "TopK", "topK": min(2, len(experts))},
+        "rollout": QUICK_GATE,
         **spec,
     }
     return {"metadata": meta(name, created), "spec": fields}

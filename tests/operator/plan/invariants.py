@@ -109,7 +109,7 @@ def _changed(before: Table | None, table: Table) -> Iterator[tuple[ExpertRow, Ex
 def _pairs_fit(table: Table) -> None:
     """No gate beside a version that it does not accept, neither served nor on trial."""
     for gate in table.gates:
-        for variant in gate.named:
+        for variant in gate.serving:
             for expert_id, names in variant.accepts.items():
                 row = table.expert(expert_id)
                 assert row is not None

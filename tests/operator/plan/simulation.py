@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from moe_core.pins import pinned
-from moe_core.table import ExpertRow, Table, Version
+from moe_core.table import ExpertRow, GateRow, GateVariant, Table, Version
 from moe_operator.evidence import Evidence
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.plan import Settings, plan_mixture
@@ -25,6 +25,9 @@ from moe_operator.world import (
     Answer,
     Counters,
     DeploymentSeen,
+    GateLoading,
+    LayerShadow,
+    Loading,
     Measure,
     NodeSeen,
     OutcomeSum,
@@ -32,6 +35,7 @@ from moe_operator.world import (
     Question,
     Revision,
     RouterReport,
+    Shadow,
     Snapshot,
     StoredTable,
     WorkerReport,
@@ -66,6 +70,8 @@ class Behaviour:
     # Next-token loss: of one sequence in 64 of the golden set, and of every session of 100 tokens.
     golden: tuple[float, float] = (0.0, 0.01)  # mean and sd of candidate − stable, stable being 2
     bits: float = 2.0
+    # Of a gate: the share of tokens that it sends to the first of its experts, in percent.
+    first_percent: int = 50
 
 
 @dataclass(slots=True)
@@ -124,6 +130,8 @@ class Router:
     table: Table | None = None
     counters: dict[str, Counters] = field(default_factory=dict)
     outcomes: dict[tuple[str, str, int], Arm] = field(default_factory=dict)
+    gate_outcomes: dict[tuple[str, str, int], Arm] = field(default_factory=dict)
+    shadows: dict[tuple[str, str], Shadow] = field(default_factory=dict)  # candidate, base
 
 
 @dataclass(slots=True)
@@ -166,9 +174,16 @@ class Simulation:
 
     def change(self, name: str, **spec: Any) -> None:
         """Change fields of an Expert's spec."""
-        body = self.bodies["Expert", name]
+        self._change("Expert", name, spec)
+
+    def change_gate(self, name: str, **spec: Any) -> None:
+        """Change fields of a Gate's spec."""
+        self._change("Gate", name, spec)
+
+    def _change(self, kind: str, name: str, spec: Mapping[str, Any]) -> None:
+        body = self.bodies[kind, name]
         meta = {**body["metadata"], "generation": body["metadata"]["generation"] + 1}
-        self.put("Expert", {**body, "metadata": meta, "spec": {**body["spec"], **spec}})
+        self.put(kind, {**body, "metadata": meta, "spec": {**body["spec"], **spec}})
 
     def want(self, name: str, version: str) -> None:
         self.change(name, **versioned(name, version))
@@ -180,9 +195,10 @@ class Simulation:
             self.drop(found)
         kept_pods = {n: p for n, p in self.evaluators.items() if _owner(p.manifest) != uid}
         self.evaluators = kept_pods
-        if kind == "Expert":
-            kept = {n: r for n, r in self.revisions.items() if r.expert != name}
-            self.revisions = kept
+        if kind in ("Expert", "Gate"):
+            self.revisions = {
+                n: r for n, r in self.revisions.items() if (r.kind.value, r.expert) != (kind, name)
+            }
 
     def wipe_status(self) -> None:
         for kind, name in list(self.bodies):
@@ -330,8 +346,9 @@ class Simulation:
             name=name,
             uid=name,
             component=labels["moeops.dev/component"],
-            expert=labels["moeops.dev/expert"],
+            expert=labels.get("moeops.dev/expert", ""),
             digest=labels["moeops.dev/digest"],
+            gate=labels.get("moeops.dev/gate", ""),
             node="n1",
             address="",
             ready=False,
@@ -362,10 +379,27 @@ class Simulation:
             latency_bounds_us=BOUNDS_US,
             workers=workers,
             versions=dict(router.counters),
-            outcomes=tuple(
-                OutcomeSum(*drawn, Measure.LOSS, arm) for drawn, arm in router.outcomes.items()
+            outcomes=(
+                *(OutcomeSum(*drawn, Measure.LOSS, arm) for drawn, arm in router.outcomes.items()),
+                *(
+                    OutcomeSum("", sha256, since, Measure.LOSS, arm, name)
+                    for (name, sha256, since), arm in router.gate_outcomes.items()
+                ),
             ),
+            gates=self._loaded(router),
+            shadows=tuple(router.shadows.values()),
         )
+
+    def _loaded(self, router: Router) -> dict[str, GateLoading]:
+        """Routers load at once what their table names, if they can."""
+        found = {}
+        for row in router.table.gates if router.table else ():
+            for variant in row.named:
+                behaviour = self.behaviours.get(variant.sha256, Behaviour())
+                state = Loading.LOADED if behaviour.starts else Loading.FETCHING
+                state = Loading.REFUSED if behaviour.refused else state
+                found[variant.sha256] = GateLoading(state, behaviour.refused)
+        return found
 
     def _worker_reports(self) -> Iterator[WorkerReport]:
         for pod in self.pods.values():
@@ -419,7 +453,11 @@ class Simulation:
         sample = {"n": 64, "mean": mean, "sd": sd, "stable": 2.0, "candidate": 2.0 + mean}
         said = {
             "golden": environment["MOE_EVAL_GOLDEN_SHA256"],
-            "expert": environment["MOE_EVAL_EXPERT"],
+            **{
+                kind: environment[f"MOE_EVAL_{kind.upper()}"]
+                for kind in ("expert", "gate")
+                if f"MOE_EVAL_{kind.upper()}" in environment
+            },
             "stable": environment["MOE_EVAL_STABLE"],
             "candidate": "f" * 64 if self.foreign_result else candidate,
             "all": sample,
@@ -453,17 +491,66 @@ class Simulation:
                 self._session(router, router.table, f"session-{self._next_session()}")
 
     def _session(self, router: Router, table: Table, session: str) -> None:
-        for expert_id in {e for gate in table.gates for e in gate.experts}:
-            row = table.expert(expert_id)
-            version = None if row is None else pinned(row, session, table.epoch)
+        variants = [pinned(row, session, table.epoch) for row in table.gates]
+        for row, variant in zip(table.gates, variants, strict=True):
+            self._choose(router, row, variant, table.epoch)
+        for expert_id in {e for variant in variants for e in variant.experts}:
+            expert = table.expert(expert_id)
+            version = None if expert is None else pinned(expert, session, table.epoch)
             if version is not None:
                 counted = router.counters.get(version.sha256, Counters())
                 router.counters[version.sha256] = self._counted(counted, version.sha256)
-                assert row is not None
-                self._tell_outcome(router, row, version, table.epoch)
-                self._shadow(router, row, version)
+                assert expert is not None
+                self._tell_outcome(router, expert, version, table.epoch)
+                self._shadow(router, expert, version)
 
-    def _tell_outcome(self, router: Router, row: ExpertRow, version: Version, epoch: int) -> None:
+    def _choose(self, router: Router, row: GateRow, variant: GateVariant, epoch: int) -> None:
+        """Count a session's request for its gate, and let the candidate score a row beside it."""
+        behaviour = self.behaviours.get(variant.sha256, Behaviour())
+        known = router.counters.get(variant.sha256, Counters())
+        counts = list(known.latency_counts or (0,) * (len(BOUNDS_US) + 1))
+        counts[behaviour.latency_bucket] += 1
+        router.counters[variant.sha256] = replace(
+            known,
+            requests=known.requests + 1,
+            rows=known.rows + 1,
+            errors=known.errors + behaviour.fails,
+            latency_counts=tuple(counts),
+        )
+        self._tell_outcome(router, row, variant, epoch)
+        share = row.rollout.shadow_percent if row.rollout else 0
+        if row.candidate is not None and variant == row.stable and share:
+            self._score(router, row, row.candidate)
+
+    def _score(self, router: Router, row: GateRow, candidate: GateVariant) -> None:
+        """Let 20 rows of each layer be scored in the shadow."""
+        key = candidate.sha256, row.stable.sha256
+        known = router.shadows.get(key)
+        layers = []
+        for number, layer in enumerate(row.layers):
+            rows = 20 + (known.layers[number].rows if known else 0)
+            layers.append(
+                LayerShadow(
+                    layer=layer,
+                    rows=rows,
+                    overlap=0.5 * rows,
+                    divergence=0.2 * rows,
+                    entropy=float(rows),
+                    base_entropy=float(rows),
+                    pairs=self._pairs(candidate, rows),
+                    base_pairs=self._pairs(row.stable, rows),
+                )
+            )
+        router.shadows[key] = Shadow(*key, tuple(layers))
+
+    def _pairs(self, variant: GateVariant, rows: int) -> tuple[int, ...]:
+        first = self.behaviours.get(variant.sha256, Behaviour()).first_percent * rows // 100
+        others = len(variant.experts) - 1
+        return (first, *((rows - first) // others for _ in range(others)))
+
+    def _tell_outcome(
+        self, router: Router, row: ExpertRow | GateRow, version: Version, epoch: int
+    ) -> None:
         """Let a session of 100 tokens, drawn at random, say what its answers were worth."""
         rollout = row.rollout
         if not self.reporting or rollout is None or not 0 < rollout.weight < 100:
@@ -472,8 +559,12 @@ class Simulation:
         behaviour = self.behaviours.get(version.sha256, Behaviour())
         tokens, bits = 100.0, 100 * (behaviour.bits + 0.01 * (self._sessions % 5 - 2))
         arm = Arm(1, tokens, bits, tokens**2, bits**2, tokens * bits)
-        drawn = row.expert_id, version.sha256, since
-        router.outcomes[drawn] = router.outcomes.get(drawn, Arm()) + arm
+        if isinstance(row, GateRow):
+            sums, name = router.gate_outcomes, row.name
+        else:
+            sums, name = router.outcomes, row.expert_id
+        drawn = name, version.sha256, since
+        sums[drawn] = sums.get(drawn, Arm()) + arm
 
     def _shadow(self, router: Router, row: ExpertRow, version: Version) -> None:
         """Give the candidate a copy of some of what stable answers."""

@@ -61,7 +61,8 @@ def test_layers_of_what_is_served_wait_for_the_next_version() -> None:
     sim.run(2)
     assert row(sim).layers == (0, 1)
     assert condition(sim, "Expert", "e0", "Degraded")[:2] == ("True", "LayersPending")
-    put_gate(sim, "e0", "e1", version="g2", layers=[0])
+    sim.remove("Gate", "gate")
+    put_gate(sim, "e0", "e1", name="first", layers=[0])
     sim.want("e0", "v2")
     sim.run(20)
     assert row(sim).layers == (0,)
@@ -154,6 +155,8 @@ def test_an_expert_that_no_gate_names_any_more_is_free() -> None:
     sim = started()
     put_gate(sim, "e0", version="g2")
     sim.run(3)
+    assert sim.bodies["Expert", "e1"]["status"]["inUse"] is True
+    sim.run(9)
     assert sim.bodies["Expert", "e1"]["status"]["inUse"] is False
     sim.remove("Expert", "e1")
     sim.run(2)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import ExpertRow
+from moe_core.table import ExpertRow, GateRow
 from tests.operator.plan.bodies import evaluated, expert, gate, mixture, override, restore, sha
 from tests.operator.plan.simulation import Behaviour, Simulation
 
@@ -107,7 +107,7 @@ def essence(sim: Simulation) -> Mapping[str, Any]:
     }
     return {
         "experts": [_row(row) for row in sim.stored.table.experts],
-        "gates": sim.stored.table.gates,
+        "gates": [_gate(row) for row in sim.stored.table.gates],
         "epoch": sim.stored.table.epoch,
         "deployments": {name: d.replicas for name, d in sim.deployments.items()},
         "revisions": sorted(sim.revisions),
@@ -136,6 +136,13 @@ def _row(row: ExpertRow) -> tuple[Any, ...]:
     ended = (rollout.revision, rollout.target, rollout.step, rollout.outcome, percents)
     assert bool(rollout.evaluated) <= bool(percents), "what passed has had weight"
     return (row.stable, row.candidate, row.previous, row.revoked, ended)
+
+
+def _gate(row: GateRow) -> tuple[Any, ...]:
+    rollout = row.rollout
+    percents = [weight.percent for weight in rollout.weights] if rollout else []
+    ended = (rollout.revision, rollout.target, rollout.outcome, percents) if rollout else ()
+    return (row.layers, row.stable, row.candidate, row.previous, row.revoked, ended)
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)

@@ -226,6 +226,13 @@ def served_gate(sim: Simulation) -> str:
     return sim.stored.table.gates[0].stable.version
 
 
+def on_trial(sim: Simulation) -> str:
+    """Return the version of the gate that is on trial."""
+    assert sim.stored is not None
+    candidate = sim.stored.table.gates[0].candidate
+    return candidate.version if candidate is not None else ""
+
+
 def test_a_gate_waits_for_rollouts_and_the_next_rollouts_for_the_gate() -> None:
     sim = several(3)
     sim.want("e0", "v2")
@@ -242,7 +249,11 @@ def test_a_gate_waits_for_rollouts_and_the_next_rollouts_for_the_gate() -> None:
         assert served_gate(sim) == "g1"
         sim.tick()
     sim.run(1)
-    assert served_gate(sim) == "g2"
+    assert on_trial(sim) == "g2"
+    assert says(sim, "e1") == ("WouldConfound", "v2 waits until Gate gate has changed")
+    while served_gate(sim) == "g1":
+        assert stable(sim, "e1") == "v1"
+        sim.tick()
     sim.run(20)
     assert stable(sim, "e1") == "v2"
 
@@ -255,7 +266,7 @@ def test_an_abort_lets_a_gate_go_on_at_once() -> None:
     sim.tick()
     sim.put("Override", override("stop", "e0", "Abort", revision=2))
     sim.operate()
-    assert served_gate(sim) == "g2"
+    assert on_trial(sim) == "g2"
 
 
 def test_a_gate_that_waits_for_something_else_keeps_no_rollout_from_beginning() -> None:
