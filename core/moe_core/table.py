@@ -152,6 +152,7 @@ class ExpertRow:
     `stable` is None until a first version is routable. While a rollout is in progress `candidate`
     is its target. After a promotion `previous` is the old stable for as long as its pods are
     kept, so that sessions pinned to it stay. A version in `revoked` gets no row any more.
+    `idle_since` is when the gates ceased to list it (RFC 3339); empty where one does, or none did.
     """
 
     name: str
@@ -164,6 +165,7 @@ class ExpertRow:
     previous: Version | None = None
     revoked: tuple[str, ...] = ()
     rollout: Rollout | None = None
+    idle_since: str = ""
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -178,6 +180,7 @@ class ExpertRow:
             previous=_optional(reader, "previous", Version.read),
             revoked=reader.texts("revoked"),
             rollout=_optional(reader, "rollout", Rollout.read),
+            idle_since=reader.text("idleSince", default=""),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,6 +194,8 @@ class ExpertRow:
             row["backup"] = self.backup
         if self.stable is not None:
             row["stable"] = self.stable.to_dict()
+        if self.idle_since:
+            row["idleSince"] = self.idle_since
         return row | _trial(self)
 
     @property

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from moe_core.table import ExpertRow, GateRow, Table
-from moe_operator.reason import Reason, Why
+from moe_operator.reason import Reason, Why, written
 from moe_operator.spec import ExpertSpec, MixtureSpec
 from moe_operator.world import World
 
@@ -82,6 +83,7 @@ def closing_rows(
     table: Table | None,
     gates: Iterable[GateRow],
     refused: Mapping[str, Why],
+    now: datetime,
 ) -> tuple[ExpertRow, ...]:
     """Return all rows of the new table: those of the experts that count, and what must stay.
 
@@ -99,4 +101,15 @@ def closing_rows(
             kept[row.expert_id] = ExpertRow(
                 row.name, row.expert_id, row.role, row.layers, row.backup
             )
-    return tuple(kept[expert_id] for expert_id in sorted(kept))
+    answering = listed | {row.backup for row in kept.values() if row.backup}
+    before = {e for gate in (table.gates if table else ()) for e in gate.experts}
+    return tuple(
+        _idle(kept[expert_id], expert_id in answering, expert_id in before, now)
+        for expert_id in sorted(kept)
+    )
+
+
+def _idle(row: ExpertRow, listed: bool, was_listed: bool, now: datetime) -> ExpertRow:
+    """Note since when no gate lists an expert that one listed."""
+    since = "" if listed else row.idle_since or (written(now) if was_listed else "")
+    return row if since == row.idle_since else replace(row, idle_since=since)

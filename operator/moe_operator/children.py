@@ -13,6 +13,7 @@ from moe_core.table import ExpertRow, Outcome, Version
 from moe_operator import labels
 from moe_operator.case import Case, Decision
 from moe_operator.ending import cold_at, keeps_size
+from moe_operator.idle import asleep
 from moe_operator.intent import Delete, Manifest
 from moe_operator.lineage import Lineage
 from moe_operator.render import worker_deployment
@@ -52,6 +53,8 @@ def _replicas(case: Case, decision: Decision) -> dict[str, tuple[Version, int]]:
     rollout and for a while after it they only grow.
     """
     row, replicas = decision.row, case.expert.replicas
+    if asleep(row, case):
+        return {v.sha256: (v, 0) for v in (row.previous, row.stable) if v is not None}
     there = case.replicas if keeps_size(row, case) else {}
     wanted = {
         version.sha256: (version, max(replicas, there.get(labels.short(version.sha256), 0)))

@@ -116,12 +116,15 @@ class _Shift:
 def _shift(seen: Routing, layer: LayerShadow) -> _Shift:
     """Return the expert of a layer that the candidate sends most beyond stable.
 
-    Its share is taken at its lower bound, as if rows were independent.
+    Its share is taken at its lower bound, as if rows were independent. One that stable does not
+    list may stand for what the candidate lists no more, as after a change of names: it is compared
+    with the most loaded of those.
     """
     before = dict(zip(seen.stable.experts, layer.base_pairs, strict=False))
+    gone = max((p for e, p in before.items() if e not in seen.candidate.experts), default=0)
 
     def shift(expert: str, pairs: int) -> _Shift:
-        stable = 100 * before.get(expert, 0) / layer.rows
+        stable = 100 * before.get(expert, gone) / layer.rows
         surely = lowest_percent(pairs, layer.rows) - stable
         return _Shift(layer.layer, expert, 100 * pairs / layer.rows, stable, surely)
 

@@ -24,6 +24,7 @@ from moe_operator.fit import Accepted, accepts, on_trial
 from moe_operator.gate_turns import GateTurn, begin_one, gate_turns
 from moe_operator.gates import Gates, Surroundings, coming, rows_by_name
 from moe_operator.held import joined
+from moe_operator.idle import wakes_at
 from moe_operator.intent import Delete, Plan, Status
 from moe_operator.lineage import trace
 from moe_operator.memory import remember
@@ -88,7 +89,7 @@ def plan_mixture(
     of_gates = tuple(_settled(one, gates) for one in gate_alone)
     tried = (*turns, *of_gates)
     rows = {turn.row.expert_id: turn.row for turn in turns}
-    closing = closing_rows(rows, stored, gates.rows, admission.refused)
+    closing = closing_rows(rows, stored, gates.rows, admission.refused, now)
     table = _table(mixture, stored, reach.next_epoch, gates.rows, closing)
     children = [expert_children(t.case, t.decision, t.lineage, mixture, settings) for t in turns]
     manifests = [*mixture_children(mixture, settings), *(m for c in children for m in c.manifests)]
@@ -103,7 +104,8 @@ def plan_mixture(
     )
     # What a table says is put down as soon as it is stored.
     written = None if table is stored else now
-    times = (written, move.again_at, *(at for turn in tried for at in turn.times))
+    idle = (wakes_at(turn.row, turn.case) for turn in turns)
+    times = (written, move.again_at, *(at for turn in tried for at in turn.times), *idle)
     return Plan(
         revisions=tuple(t.lineage.made for t in tried if t.lineage.made is not None),
         snapshots=unkept(stored, world.snapshots),

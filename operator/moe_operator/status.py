@@ -13,6 +13,7 @@ from moe_operator import labels
 from moe_operator.case import Case
 from moe_operator.conditions import Condition, conditions
 from moe_operator.ending import keeps_size
+from moe_operator.idle import asleep, why_idle
 from moe_operator.judgement import Finding
 from moe_operator.labels import short
 from moe_operator.reason import Reason, Why
@@ -95,6 +96,8 @@ def _ready(case: Case, row: ExpertRow, why: Why) -> Condition:
     if row.stable is None:
         return Condition("Ready", False, why)
     version = row.stable.version
+    if (idle := why_idle(row, case)) is not None:
+        return Condition("Ready", False, idle)
     if case.expert.replicas == 0:
         message = f"spec.replicas is 0: {version} has no pods"
         return Condition("Ready", False, Why(Reason.SCALED_TO_ZERO, message))
@@ -108,6 +111,8 @@ def _ready(case: Case, row: ExpertRow, why: Why) -> Condition:
 def _degraded(case: Case, row: ExpertRow, ready: int) -> Condition:
     """Degraded: it serves with less than what was asked for."""
     expert = case.expert
+    if asleep(row, case):
+        return Condition("Degraded", False, Why(Reason.AS_WANTED, "nothing is missing"))
     if row.stable is not None and ready < expert.replicas:
         problem = case.problems.get(short(row.stable.sha256), "")
         message = f"{ready} of {expert.replicas} pods of {row.stable.version} are ready"
@@ -132,6 +137,8 @@ def _more_than_wanted(case: Case, row: ExpertRow) -> str:
 
 
 def _phase(row: ExpertRow, why: Why, serves: Condition, lacks: Condition) -> str:
+    if serves.why.reason is Reason.NOT_LISTED:
+        return "Removable"
     if not serves.holds:
         return "NotReady" if row.stable else "Pending"
     if row.rollout is not None and not row.rollout.outcome.ended:

@@ -94,9 +94,11 @@ def gate(
     return {"metadata": meta(name, created), "spec": fields}
 
 
-def override(name: str, target: str, action: str, **spec: Any) -> dict[str, Any]:
+def override(
+    name: str, target: str, action: str, *, kind: str = "Expert", **spec: Any
+) -> dict[str, Any]:
     fields: Mapping[str, Any] = {
-        "targetRef": {"kind": "Expert", "name": target},
+        "targetRef": {"kind": kind, "name": target},
         "action": action,
         **spec,
     }
@@ -110,5 +112,10 @@ def restore(epoch: int, **instead_of: str) -> dict[str, Any]:
         for name, version in instead_of.items()
     ]
     reference = {"kind": "Mixture", "name": MIXTURE}
-    spec = {"targetRef": reference, "epoch": epoch, "replaces": replaces, "requestedBy": "ann"}
+    spec: dict[str, Any] = {
+        "targetRef": reference,
+        "epoch": epoch,
+        "replaces": replaces,
+        "requestedBy": "ann",
+    }
     return override("back", "", "Serve", **spec)

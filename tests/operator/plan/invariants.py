@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from moe_core.pins import pinned
-from moe_core.table import ExpertRow, Outcome, Table
+from moe_core.table import ExpertRow, GateRow, Outcome, Table
 from moe_operator.intent import Plan
 from moe_operator.labels import EVALUATOR, deployment_name
 from moe_operator.reach import Reach
@@ -44,16 +44,21 @@ def _gives_up_one_pod_of_a_whole_mixture(plan: Plan, world: World) -> None:
 
 def _one_evaluator_of_a_dark_candidate(plan: Plan, world: World) -> None:
     """An evaluator is only made of a candidate without weight, and one at a time."""
-    running = {pod.expert for pod in world.pods if pod.component == EVALUATOR and not pod.over}
+    evaluators = (pod for pod in world.pods if pod.component == EVALUATOR)
+    running = {(pod.expert, pod.gate) for pod in evaluators if not pod.over}
     for made in plan.pods:
-        name = made.body["metadata"]["labels"]["moeops.dev/expert"]
+        labels = made.body["metadata"]["labels"]
+        expert, gate = labels.get("moeops.dev/expert", ""), labels.get("moeops.dev/gate", "")
         assert world.table is not None
-        (row,) = (row for row in world.table.table.experts if row.name == name)
+        table = world.table.table
+        rows: list[ExpertRow | GateRow] = [r for r in table.experts if r.name == expert]
+        rows += [r for r in table.gates if r.name == gate]
+        (row,) = rows
         assert row.candidate is not None
         assert row.rollout is not None
         assert not row.rollout.weights, "an evaluator of a candidate that has weight"
         assert not row.rollout.evaluated, "an evaluator of what has passed"
-        assert name not in running, "a second evaluator beside one that runs"
+        assert (expert, gate) not in running, "a second evaluator beside one that runs"
 
 
 def _legal_table(before: Table | None, table: Table, world: World) -> None:

@@ -229,6 +229,8 @@ def rests_as_wanted(sim: Simulation, name: str) -> None:
         for d in sim.deployments.values()
         if d.labels.get("moeops.dev/expert") == name
     }
-    assert pods == {sha(name, row.stable.version): 1}
+    listed = any(name in gate.experts for gate in sim.stored.table.gates)
+    assert bool(row.idle_since) <= (not listed)
+    assert pods == {sha(name, row.stable.version): 0 if row.idle_since else 1}
     assert sim.evaluators == {}
     assert versioned(name, row.stable.version)["artifact"]["sha256"] == row.stable.sha256
