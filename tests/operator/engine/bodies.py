@@ -50,6 +50,13 @@ def gate(*expert_ids: str, digest: str = "", version: str = "v1") -> Body:
         "artifact": {"uri": f"file:///artifacts/gate-{version}", "sha256": digest or sha("9")},
         "experts": [{"id": expert_id} for expert_id in expert_ids],
         "policy": {"type": "TopK", "topK": 1},
+        # Nobody scores rows here: the shadow is in the tests of the planner.
+        "rollout": {
+            "steps": [{"weightPercent": 100, "pauseSeconds": 1}],
+            "minRequests": 0,
+            "shadowPercent": 0,
+            "scaleDownDelaySeconds": 1,
+        },
     }
     return own("Gate", "tiny-gate", spec)
 

@@ -227,7 +227,9 @@ async def gate_and_experts_changed(scene: Scene) -> None:
     await scene.put(gate("e0", "e1", "e2", version="v2", digest=sha("8")))
     await scene.rest()
     await scene.put(expert("e2", sha("c")))
-    await scene.until(lambda table: table["gates"] and "e2" in table["gates"][0]["experts"])
+    await scene.until(
+        lambda table: table["gates"] and "e2" in table["gates"][0]["stable"]["experts"]
+    )
     await scene.put(gate("e1", version="v3", digest=sha("7")))
     await scene.rest()
 

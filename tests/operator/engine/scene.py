@@ -135,7 +135,8 @@ async def outcome(scene: Scene) -> dict[str, Any]:
     return {
         "experts": {row["expertId"]: _row(row) for row in table["experts"]},
         "gates": {
-            row["name"]: (row["stable"]["version"], row["experts"]) for row in table["gates"]
+            row["name"]: (row["stable"]["version"], row["stable"]["experts"])
+            for row in table["gates"]
         },
         "epoch": table["epoch"],
         "deployments": {_name(d): d["spec"]["replicas"] for d in await all_of(DEPLOYMENT)},

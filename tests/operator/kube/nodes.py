@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from moe_operator.cluster import ApiError, Lister, Writer
 from moe_operator.kinds import DEPLOYMENT, POD, ROUTING_TABLE, Body, labels_of, metadata
 from moe_operator.reports import Unanswered
-from moe_operator.world import Counters, RouterReport, WorkerReport
+from moe_operator.world import Counters, GateLoading, Loading, RouterReport, WorkerReport
 
 
 class Api(Writer, Lister, Protocol):
@@ -172,6 +172,7 @@ class Nodes:
             latency_bounds_us=_BOUNDS_US,
             workers=self._links(mixture),
             versions={sha256: self.counters.get(sha256, Counters()) for sha256 in digests},
+            gates=_loaded(table) if table is not None else {},
         )
 
     async def worker(self, address: str) -> tuple[WorkerReport, ...]:
@@ -204,6 +205,13 @@ class Nodes:
             if ip not in self.lost and (pod.get("status") or {}).get("podIP") == ip:
                 return pod
         raise Unanswered(address)
+
+
+def _loaded(table: Body) -> dict[str, GateLoading]:
+    """Routers here load at once what the table names."""
+    rows = table["spec"]["gates"]
+    named = (row.get(place) for row in rows for place in ("stable", "candidate", "previous"))
+    return {variant["sha256"]: GateLoading(Loading.LOADED) for variant in named if variant}
 
 
 def sha256_of(pod: Body) -> str:

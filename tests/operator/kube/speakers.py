@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Final
 
 import grpc
 
 from moe_operator.kinds import labels_of
 from moe_operator.reports import Unanswered
 from moe_operator.template import ROUTER_PORT
-from moe_operator.world import RouterReport
+from moe_operator.world import Loading, RouterReport
 from moeops.v1 import router_pb2
 from tests.operator.kube.nodes import Nodes
 
@@ -79,7 +80,18 @@ def response(report: RouterReport) -> router_pb2.DescribeResponse:
             )
             for sha256, counters in report.versions.items()
         ],
+        gates=[
+            router_pb2.GateState(sha256=sha256, state=_STATES[loading.state])
+            for sha256, loading in report.gates.items()
+        ],
     )
+
+
+_STATES: Final = {
+    Loading.LOADED: router_pb2.GateState.LOADED,
+    Loading.FETCHING: router_pb2.GateState.FETCHING,
+    Loading.REFUSED: router_pb2.GateState.REFUSED,
+}
 
 
 @contextlib.asynccontextmanager
