@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from moe_core import dtypes
-from moe_core.table import GateRow, Rung
+from moe_core.table import GateRow, GateVariant, Rung
 from moe_router.counters import LATENCY_BOUNDS_US, Counters, VersionTally
 from moe_router.link import Link, State
 from moe_router.links import Links
@@ -88,11 +88,9 @@ class Describer:
 
 
 def describe_mixture(
-    request: router_pb2.DescribeMixtureRequest, view: View | None
+    request: router_pb2.DescribeMixtureRequest, view: View
 ) -> router_pb2.DescribeMixtureResponse:
     """Return what a client needs to attach. Raises Refused."""
-    if view is None:
-        raise Refused(Code.UNAVAILABLE, "this router has no routing table yet", 200)
     table = view.table
     if request.mixture not in ("", table.mixture):
         text = f"mixture is {request.mixture!r}; this router serves {table.mixture!r}"
@@ -117,6 +115,16 @@ def _gate(gate: GateRow) -> router_pb2.GateDescription:
         sha256=gate.stable.sha256,
         experts=gate.stable.experts,
         top_k=gate.stable.top_k,
+        others=[_gate_version(variant) for variant in gate.named if variant is not gate.stable],
+    )
+
+
+def _gate_version(variant: GateVariant) -> router_pb2.GateVersion:
+    return router_pb2.GateVersion(
+        version=variant.version,
+        sha256=variant.sha256,
+        experts=variant.experts,
+        top_k=variant.top_k,
     )
 
 

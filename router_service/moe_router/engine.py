@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from moe_core.table import GateRow
+from moe_core.table import GateRow, GateVariant
+from moe_router.begin import Begun, begin, parse_begin
 from moe_router.counters import Counters
 from moe_router.exchange import Exchange
 from moe_router.flight import Flight, Links
@@ -24,13 +25,18 @@ from moe_router.message import Outlook
 from moe_router.outcomes import Outcomes, Report, parse_reports
 from moe_router.overflow import loads
 from moe_router.refusal import Code, Refused
-from moe_router.request import Request, check_mixture, choose, parse_dispatch, parse_route
-from moe_router.sessions import Pins, Start, Tokens, check_start, pin
+from moe_router.request import Request, Rows, check_mixture, choose, parse_dispatch, parse_route
+from moe_router.sessions import Pins, Start, Taken, Tokens, check_start, pin
 from moe_router.settle import Outcome
 from moe_router.shadow import Shadows, Trail
-from moe_router.tables import Tables
+from moe_router.tables import Tables, served
 from moe_router.view import View
-from moeops.v1.router_pb2 import DispatchRequest, ReportOutcomeRequest, RouteRequest
+from moeops.v1.router_pb2 import (
+    BeginRequest,
+    DispatchRequest,
+    ReportOutcomeRequest,
+    RouteRequest,
+)
 
 Array = npt.NDArray[Any]
 
@@ -42,7 +48,7 @@ REPORTS_AT_ONCE = 32  # about a millisecond
 class Gates(Protocol):
     """Where gate weights come from."""
 
-    def weight(self, gate: GateRow, layer: int) -> Array:
+    def weight(self, gate: GateRow, variant: GateVariant, layer: int) -> Array:
         """Return the weight (E, H) of a layer. Raises Refused while it is not there."""
         ...
 
@@ -62,7 +68,7 @@ class Fate:
     token: bytes
     outcome: Outcome
     degraded: bool
-    repinned: tuple[str, ...]
+    repinned: tuple[Taken, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,16 @@ class Engine:
         with self._counted():
             view = await self._table_for(message)
             rows = parse_route(message, view, self._tokens.read)
-            return await self._serve(choose(rows, self._gates.weight(rows.gate, rows.layer)), view)
+            return await self._serve(
+                choose(rows, self._gates.weight(rows.gate, rows.gate.stable, rows.layer)), view
+            )
+
+    async def begin(self, message: BeginRequest) -> tuple[View, list[Begun]]:
+        """Begin sessions, or look at those that have begun, by this table. Raises Refused."""
+        beginners = parse_begin(message, self._tokens.read)
+        view = await self._reach(one.start for one in beginners if one.start is not None)
+        check_mixture(message.mixture, view)
+        return view, [begin(one, view, self._pin) for one in beginners]
 
     async def report(self, message: ReportOutcomeRequest) -> int:
         """Take what clients found answers worth; return how many are new evidence. Raises Refused.
@@ -161,9 +176,7 @@ class Engine:
                 await self._tables.reach(start, WAIT_FOR_TABLE_S)
             if self._tables.view is not None:
                 check_start(start, self._tables.view)
-        if self._tables.view is None:
-            raise Refused(Code.UNAVAILABLE, "this router has no routing table yet", 200)
-        return self._tables.view
+        return served(self._tables)
 
     async def _serve(self, request: Request, view: View) -> Answer:
         count, limit = len(request.rows.hidden), self._limits.rows_in_flight
@@ -186,6 +199,9 @@ class Engine:
         trail = Trail(request, exchange.used) if view.shadowed else None
         return Answer(hidden, fates, view.table.epoch, trail)
 
+    def _chosen(self, rows: Rows) -> Request:
+        return choose(rows, self._gates.weight(rows.gate, rows.gate.stable, rows.layer))
+
     async def _exchange(self, request: Request, view: View) -> Exchange:
         deadline_ms = request.rows.deadline_ms
         within_s = deadline_ms / 1000 if deadline_ms else self._limits.deadline_s
@@ -201,7 +217,7 @@ class Engine:
         return Outlook(self._clock(), newest, self._links.routable, self._links.load)
 
     def _pin(self, view: View, session: str, start: Start | None) -> Pins:
-        if not view.rolling:
+        if not view.rolling and not view.rolling_gates:
             return _STABLE
         if self._pins_of is not view or len(self._pins) >= PINS_KEPT:
             self._pins, self._pins_of = {}, view
@@ -226,7 +242,7 @@ class Engine:
             session = sequence.session
             start = sequence.start or Start(view.table.uid, view.table.epoch)
             token = sequence.token or start.to_token(session)
-            news = self._marks.tell(session, self._pin(view, session, start).lost)
+            news = self._marks.tell(session, self._pin(view, session, start).taken)
             repinned = news if sequence.start is not None else ()  # what begins now lost nothing
             degraded = self._marks.degraded(session)
             fates.append(Fate(token, outcome, degraded, repinned))

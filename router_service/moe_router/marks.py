@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from moe_core.table import Failover
 from moe_router.budget import MIXTURE_BURST, SESSION_BURST, Allowance, Bucket
 from moe_router.refusal import Code, Refused
+from moe_router.sessions import Taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Mark:
 
     bucket: Bucket | None = None
     degraded: bool = False
-    told: frozenset[tuple[str, int]] = frozenset()
+    told: frozenset[Taken] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,13 @@ class Marks:
     def degraded(self, session: str) -> bool:
         return self._marks.get(session, _UNMARKED).degraded
 
-    def tell(self, session: str, lost: Iterable[tuple[str, int]]) -> tuple[str, ...]:
-        """Return the experts in `lost` (expert id, revision) that this session was not told of."""
+    def tell(self, session: str, taken: Iterable[Taken]) -> tuple[Taken, ...]:
+        """Return what in `taken` this session was not told of."""
         mark = self._marks.get(session, _UNMARKED)
-        news = tuple(loss for loss in lost if loss not in mark.told)
+        news = tuple(one for one in taken if one not in mark.told)
         if news:
             self._put(session, replace(mark, told=mark.told.union(news)))
-        return tuple(expert_id for expert_id, _ in news)
+        return news
 
     def account(self, failover: Failover, losses: Sequence[Loss]) -> None:
         """Charge a request to its sessions and the mixture, or to none of them.

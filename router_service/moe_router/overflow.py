@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from moe_core.pins import weight_since
 from moe_core.table import ExpertRow
-from moe_router.request import Request, Sequence
+from moe_router.request import EMPTY, Request, Sequence
 from moe_router.sessions import Pins
 from moe_router.view import View
 
@@ -46,9 +46,9 @@ def capacity(rows: int, top_k: int, experts: int) -> int:
 
 
 def count_overflow(chosen: npt.NDArray[Any], experts: int) -> int:
-    """Return the pairs of a batch beyond capacity; `chosen` is (T, k), each from 0 to E - 1."""
+    """Return the pairs of a batch beyond capacity; `chosen` is (T, k), from 0 to E - 1 or EMPTY."""
     rows, top_k = chosen.shape
-    pairs = np.bincount(chosen.ravel(), minlength=experts)  # (E,)
+    pairs = np.bincount(chosen[chosen != EMPTY], minlength=experts)  # (E,)
     return int(np.maximum(pairs - capacity(rows, top_k, experts), 0).sum())
 
 
@@ -71,10 +71,11 @@ def loads(request: Request, view: View, pins_of: Callable[[Sequence], Pins]) -> 
         drawn = [row for row, since in trials if began >= since]
         if not drawn:
             continue
-        overflowing, pins = count_overflow(chosen, experts), pins_of(sequence)
+        pairs, overflowing = int((chosen != EMPTY).sum()), count_overflow(chosen, experts)
+        pins = pins_of(sequence)
         for row in drawn:
             if (version := pins.of(row)) is not None:
-                yield Load(row.expert_id, version.sha256, chosen.size, overflowing, begins)
+                yield Load(row.expert_id, version.sha256, pairs, overflowing, begins)
 
 
 def _drawn_since(row: ExpertRow, view: View) -> int | None:

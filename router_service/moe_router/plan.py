@@ -1,6 +1,7 @@
 """Groups the chosen (row, slot) pairs of a request by expert and version, each pair exactly once.
 
-Pure over arrays. A pair is known by its flat position `row * k + slot`.
+Pure over arrays. A pair is known by its flat position `row * k + slot`. A slot in which the gate
+chose nobody (`EMPTY`) is no pair.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_core.table import Version
-from moe_router.request import Request
+from moe_router.request import EMPTY, Request
 from moe_router.sessions import Pins
 from moe_router.view import View
 
@@ -50,12 +51,13 @@ def plan(request: Request, pins: Sequence[Pins], view: View) -> list[Batch]:
         of_sequence.append(variants[key])
     targets: dict[_Target, int] = {}
     numbers = np.zeros((len(variant_pins), len(names)), np.intp)  # (variants, E)
-    for index in np.unique(request.experts).tolist():
+    for index in np.unique(request.experts[request.experts != EMPTY]).tolist():
         for number, pin in enumerate(variant_pins):
             numbers[number, index] = _number(names[index], pin, view, targets)
     sizes = [sequence.last - sequence.first for sequence in request.rows.sequences]
     variant = np.repeat(np.array(of_sequence, np.intp), sizes)  # (T,)
     keys = numbers[variant[:, None], request.experts]  # (T, k)
+    keys[request.experts == EMPTY] = EMPTY
     listed = list(targets)
     return [Batch(*listed[key], pairs) for key, pairs in _groups(keys)]
 
@@ -69,6 +71,7 @@ def _number(name: str, pin: Pins, view: View, targets: dict[_Target, int]) -> in
 def _groups(keys: npt.NDArray[np.intp]) -> list[tuple[int, Pairs]]:
     flat: npt.NDArray[Any] = keys.ravel()
     order = np.argsort(flat, kind="stable")
+    order = order[np.searchsorted(flat, EMPTY, side="right", sorter=order) :]
     ordered = flat[order]
     starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    return [(int(flat[pairs[0]]), pairs) for pairs in np.split(order, starts)]
+    return [(int(flat[pairs[0]]), pairs) for pairs in np.split(order, starts) if len(pairs)]

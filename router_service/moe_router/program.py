@@ -72,7 +72,7 @@ class Router:
         describer = Describer(
             identity, self.tables, self.links, counters, outcomes, clock, time.time
         )
-        self._servicer = RouterServicer(self.engine, self.tables, describer)
+        self._servicer = RouterServicer(self.engine, self.tables, self._gates, describer)
         self._health = health.HealthServicer()
         self._copies = Copies(settings.cache, settings.mixture) if settings.cache else None
         self._held: tuple[dict[str, Any], float] | None = None

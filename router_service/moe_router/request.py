@@ -27,6 +27,7 @@ ReadToken = Callable[[bytes, str, str], Start]  # as `sessions.read_token`
 
 MAX_DEADLINE_MS = 600_000
 MAX_FORCED = 64
+EMPTY = -1  # in place of an expert: the gate chose nobody for this slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Rows and the experts chosen for them."""
+    """Rows and the experts chosen for them.
+
+    An `EMPTY` slot, of weight 0, is not sent anywhere and degrades nothing: the gate itself chose
+    fewer experts for that row.
+    """
 
     rows: Rows
     experts: npt.NDArray[np.int32]  # (T, k) rows of the gate's expert list

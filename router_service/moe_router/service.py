@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
@@ -11,24 +12,31 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from moe_router.begin import Begun
 from moe_router.describe import WIRE_RUNGS, Describer, describe_mixture
 from moe_router.engine import Answer, Engine, Fate
 from moe_router.events import Throttle, tell
+from moe_router.gates import GateArtifacts
 from moe_router.refusal import Refused
+from moe_router.request import check_mixture
 from moe_router.settle import Outcome
 from moe_router.stream import HEARTBEAT_S, R, Reply, RowsStream
-from moe_router.tables import Tables
+from moe_router.tables import Tables, served
 from moeops.v1 import router_pb2, router_pb2_grpc
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
 
 INTERNAL = 13
+_PUSHBACK = "grpc-retry-pushback-ms"  # gRPC's own word for when to try again
 
 
 class RouterServicer(router_pb2_grpc.RouterServicer):
     """Serves `moeops.v1.Router`."""
 
-    def __init__(self, engine: Engine, tables: Tables, describer: Describer) -> None:
+    def __init__(
+        self, engine: Engine, tables: Tables, gates: GateArtifacts, describer: Describer
+    ) -> None:
         self._engine, self._tables, self._describer = engine, tables, describer
+        self.gates = gates
         self.streams: set[RowsStream[Any]] = set()
         self._ending = False
         self._refusals, self._climbs = Throttle(1.0), Throttle(1.0)
@@ -48,11 +56,25 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
     async def DescribeMixture(  # noqa: N802
         self, request: router_pb2.DescribeMixtureRequest, context: Any
     ) -> router_pb2.DescribeMixtureResponse:
-        try:
-            return describe_mixture(request, self._tables.view)
-        except Refused as refused:
-            await _abort(context, refused)
-            raise
+        async with _refusing(context):
+            return describe_mixture(request, served(self._tables))
+
+    async def Begin(  # noqa: N802
+        self, request: router_pb2.BeginRequest, context: Any
+    ) -> router_pb2.BeginResponse:
+        async with _refusing(context, self._tell_refusal):
+            view, begun = await self._engine.begin(request)
+            uid, epoch, sessions = view.table.uid, view.table.epoch, map(_session, begun)
+            return router_pb2.BeginResponse(table_uid=uid, epoch=epoch, sessions=sessions)
+
+    async def FetchGate(  # noqa: N802
+        self, request: router_pb2.FetchGateRequest, context: Any
+    ) -> AsyncIterator[router_pb2.GateChunk]:
+        async with _refusing(context, self._tell_refusal):
+            view = served(self._tables)
+            check_mixture(request.mixture, view)
+            async for data, size in self.gates.chunks(view, request.sha256):
+                yield router_pb2.GateChunk(data=data, size=size)
 
     async def Describe(  # noqa: N802
         self, request: router_pb2.DescribeRequest, context: Any
@@ -62,12 +84,8 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
     async def ReportOutcome(  # noqa: N802
         self, request: router_pb2.ReportOutcomeRequest, context: Any
     ) -> router_pb2.ReportOutcomeResponse:
-        try:
+        async with _refusing(context, self._tell_refusal):
             return router_pb2.ReportOutcomeResponse(accepted=await self._engine.report(request))
-        except Refused as refused:
-            self._tell_refusal(refused)
-            await _abort(context, refused)
-            raise
 
     async def beat(self) -> None:
         """Send heartbeats on all streams until cancelled."""
@@ -140,9 +158,24 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
                 tell("ladder", rung=rung, expert=expert_id, rows=rows, held_back=held)
 
 
-async def _abort(context: Any, refused: Refused) -> None:
-    code = next(c for c in grpc.StatusCode if c.value[0] == refused.code)
-    await context.abort(code, refused.message)
+@asynccontextmanager
+async def _refusing(
+    context: Any, told: Callable[[Refused], None] = lambda _: None
+) -> AsyncIterator[None]:
+    """End a call with the status of what is refused in it, and with when to try again."""
+    try:
+        yield
+    except Refused as refused:
+        told(refused)
+        code = next(c for c in grpc.StatusCode if c.value[0] == refused.code)
+        again = ((_PUSHBACK, str(refused.retry_after_ms)),) if refused.retry_after_ms else ()
+        await context.abort(code, refused.message, again)
+        raise
+
+
+def _session(begun: Begun) -> router_pb2.SessionGates:
+    pins = [router_pb2.GatePin(name=name, sha256=v.sha256) for name, v in begun.gates]
+    return router_pb2.SessionGates(start_token=begun.token, gates=pins)
 
 
 def _bytes(hidden: npt.NDArray[Any]) -> bytes:
@@ -155,7 +188,8 @@ def _outcome(fate: Fate) -> router_pb2.SequenceOutcome:
         start_token=fate.token,
         degraded_ppm=round(1e6 * outcome.lost / outcome.mass) if outcome.mass > 0 else 0,
         degraded=fate.degraded,
-        repinned_experts=fate.repinned,
+        repinned_experts=[one.name for one in fate.repinned if not one.gate],
+        repinned_gates=[one.name for one in fate.repinned if one.gate],
         rungs=[
             router_pb2.RungRows(rung=WIRE_RUNGS[rung], expert_id=expert_id, rows=rows)
             for rung, expert_id, rows in outcome.rungs

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from moe_core.pins import bucket, pinned, weight_at
-from moe_core.table import ExpertRow, Outcome, Rollout, Version
+from moe_core.table import ExpertRow, GateRow, GateVariant, Outcome, Rollout, Version
 from moe_router.refusal import Code, Refused
 from moe_router.view import View
 
@@ -99,51 +99,71 @@ def _show(token: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Pins:
-    """Where a session's versions differ from stable, and which experts it lost its version of.
+class Taken:
+    """An expert, or a gate, whose version a rollout of this revision took from a session."""
 
-    `lost` are (expert id, revision of the rollout that took the version away). For the experts in
-    `forced` no other version may answer.
+    name: str  # the expert's id, or the gate's name
+    revision: int
+    gate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """Where a session's versions differ from stable, and which ones were taken from it.
+
+    `moved` is by expert id, `gates` by the name of a gate. For the experts in `forced` no other
+    version may answer.
     """
 
     moved: Mapping[str, Version]
-    lost: tuple[tuple[str, int], ...] = ()
+    taken: tuple[Taken, ...] = ()
     forced: frozenset[str] = frozenset()
+    gates: Mapping[str, GateVariant] = field(default_factory=dict)
 
     def of(self, row: ExpertRow) -> Version | None:
         return self.moved.get(row.expert_id, row.stable)
+
+    def gate(self, row: GateRow) -> GateVariant:
+        return self.gates.get(row.name, row.stable)
 
     def force(self, versions: Mapping[str, Version]) -> Pins:
         """Return these pins with some versions, by expert id, put in their place."""
         if not versions:
             return self
-        return Pins({**self.moved, **versions}, self.lost, frozenset(versions))
+        return replace(self, moved={**self.moved, **versions}, forced=frozenset(versions))
 
 
 def pin(view: View, session: str, began: int) -> Pins:
     """Derive the versions of one session; `began` is an epoch of this view's uid."""
     moved: dict[str, Version] = {}
-    lost = []
+    gates: dict[str, GateVariant] = {}
+    taken = []
     for row in view.rolling:
         version = pinned(row, session, began)
         if version is not None and version != row.stable:
             moved[row.expert_id] = version
         if row.rollout is not None and _took_its_version(row, row.rollout, session, began):
-            lost.append((row.expert_id, row.rollout.revision))
-    return Pins(moved, tuple(lost))
+            taken.append(Taken(row.expert_id, row.rollout.revision))
+    for gate in view.rolling_gates:
+        variant = pinned(gate, session, began)
+        if variant != gate.stable:
+            gates[gate.name] = variant
+        if gate.rollout is not None and _took_its_version(gate, gate.rollout, session, began):
+            taken.append(Taken(gate.name, gate.rollout.revision, gate=True))
+    return Pins(moved, tuple(taken), gates=gates)
 
 
-def _took_its_version(row: ExpertRow, rollout: Rollout, session: str, began: int) -> bool:
+def _took_its_version(row: ExpertRow | GateRow, rollout: Rollout, session: str, began: int) -> bool:
     """Whether the last rollout took from this session the version that it used.
 
     A rollout that was taken back took its target; one that was promoted took the old version once
     its pods are gone. Sessions that began on the other side, or afterwards, lost nothing; nor did
-    those that began before an expert's very first version, which has no trial.
+    those that began before the very first version, which has no trial.
     """
     if not rollout.outcome.ended or row.stable is None:
         return False
     on_target = bucket(rollout.salt, session) < weight_at(rollout.weights, began) * 100
     if rollout.outcome is Outcome.PROMOTED:
-        tried = len(rollout.weights) > 1 and row.stable == rollout.target
+        tried = len(rollout.weights) > 1 and row.stable.sha256 == rollout.target.sha256
         return tried and not on_target and row.previous is None
     return on_target and rollout.target.sha256 in row.revoked

@@ -13,6 +13,7 @@ from moe_core.document import InvalidDocument
 from moe_core.dtypes import UnknownDtype, by_name
 from moe_core.table import Table
 from moe_router.events import tell
+from moe_router.refusal import Code, Refused
 from moe_router.sessions import Start
 from moe_router.view import View
 
@@ -77,3 +78,10 @@ class Tables:
         except TimeoutError:
             pass
         return self._view
+
+
+def served(tables: Tables) -> View:
+    """Return the newest table. Raises Refused while there is none."""
+    if tables.view is None:
+        raise Refused(Code.UNAVAILABLE, "this router has no routing table yet", 200)
+    return tables.view

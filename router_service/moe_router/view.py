@@ -17,7 +17,8 @@ class View:
     """One table, by expert id and by layer. `dense` has the stand-in of each layer with one.
 
     `rolling` are the experts with a rollout, `tried` those with a candidate beside a stable
-    version, `shadowed` those of them that shadow rows are wanted for.
+    version, `shadowed` those of them that shadow rows are wanted for. `rolling_gates` and
+    `tried_gates` are the same of gates.
     """
 
     table: Table
@@ -27,6 +28,8 @@ class View:
     rolling: tuple[ExpertRow, ...]
     tried: tuple[ExpertRow, ...]
     shadowed: tuple[ExpertRow, ...]
+    rolling_gates: tuple[GateRow, ...]
+    tried_gates: tuple[GateRow, ...]
 
     @classmethod
     def of(cls, table: Table) -> Self:
@@ -40,6 +43,7 @@ class View:
         }
         rolling = tuple(row for row in table.experts if row.rollout is not None)
         tried = tuple(row for row in rolling if row.candidate is not None and row.stable)
+        rolling_gates = tuple(gate for gate in table.gates if gate.rollout is not None)
         return cls(
             table=table,
             experts={row.expert_id: row for row in table.experts},
@@ -48,6 +52,8 @@ class View:
             rolling=rolling,
             tried=tried,
             shadowed=tuple(row for row in tried if row.rollout and row.rollout.shadow_percent),
+            rolling_gates=rolling_gates,
+            tried_gates=tuple(gate for gate in rolling_gates if gate.candidate is not None),
         )
 
     def stable(self, expert_id: str) -> Version | None:

@@ -110,6 +110,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
     heartbeats: bool = True
     requests: list[Request] = field(default_factory=list)
     reports: list[router_pb2.ReportOutcomeRequest] = field(default_factory=list)
+    gates: dict[str, bytes] = field(default_factory=dict)
     refuses_reports: grpc.StatusCode | None = None
     streams: int = 0
     address: str = ""
@@ -147,6 +148,26 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
     ) -> AsyncIterator[Response]:
         async for response in self._serve(requests):
             yield response
+
+    async def Begin(  # noqa: N802
+        self, request: router_pb2.BeginRequest, context: Any
+    ) -> router_pb2.BeginResponse:
+        pins = [router_pb2.GatePin(name=g.name, sha256=g.sha256) for g in self.description.gates]
+        sessions = [
+            router_pb2.SessionGates(start_token=one.start_token or b"1:uid:7", gates=pins)
+            for one in request.sessions
+        ]
+        return router_pb2.BeginResponse(table_uid="uid", epoch=7, sessions=sessions)
+
+    async def FetchGate(  # noqa: N802
+        self, request: router_pb2.FetchGateRequest, context: Any
+    ) -> AsyncIterator[router_pb2.GateChunk]:
+        content = self.gates.get(request.sha256)
+        if content is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such gate")
+            return
+        for at in range(0, len(content), 1 << 18):
+            yield router_pb2.GateChunk(data=content[at : at + (1 << 18)], size=len(content))
 
     async def ReportOutcome(  # noqa: N802
         self, request: router_pb2.ReportOutcomeRequest, context: Any

@@ -17,6 +17,7 @@ from moe_core.table import (
     ExpertRow,
     Failover,
     GateRow,
+    GateVariant,
     Outcome,
     Rollout,
     Rung,
@@ -87,10 +88,10 @@ class Gates:
     def __init__(self, weights: Mapping[str, Any]) -> None:
         self._weights = weights
 
-    def weight(self, row: GateRow, layer: int) -> Any:
-        if row.stable.sha256 not in self._weights:
+    def weight(self, row: GateRow, variant: GateVariant, layer: int) -> Any:
+        if variant.sha256 not in self._weights:
             raise Refused(Code.UNAVAILABLE, "not here yet")
-        return self._weights[row.stable.sha256]
+        return self._weights[variant.sha256]
 
 
 def mixture(*rows: ExpertRow, ladder: tuple[Rung, ...] | None = None, percent: int = 100) -> Table:

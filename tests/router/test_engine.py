@@ -18,7 +18,7 @@ from moe_core.table import (
 from moe_router.engine import Answer, Engine, Limits
 from moe_router.ladder import Cause
 from moe_router.refusal import Code, Refused
-from moe_router.sessions import Start
+from moe_router.sessions import Start, Taken
 from moe_router.tables import Tables
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, SequenceRows
 from moeops.v1.types_pb2 import DTYPE_FLOAT32
@@ -259,7 +259,7 @@ async def test_a_session_on_a_revoked_version_is_told_once_that_it_was_repinned(
     third = await bench.dispatch([[0, 1]], sessions=sessions)
     other = await bench.dispatch([[0, 1]], sessions=[SequenceRows(session="n", rows=1)])
 
-    assert second.fates[0].repinned == ("a",)
+    assert second.fates[0].repinned == (Taken("a", 2),)
     assert values(second) == [1.5]
     assert third.fates[0].repinned == ()
     assert other.fates[0].repinned == ()

@@ -5,6 +5,8 @@ Experts multiply by powers of two, so that sums in float32 are exact and any mis
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from moe_router.ladder import NOT_DEGRADED, Cause
 from moe_router.message import Message, Outlook
 from moe_router.plan import Pairs
 from moe_router.replica import Offer, Routable
-from moe_router.request import Request, parse_dispatch
+from moe_router.request import EMPTY, Request, parse_dispatch
 from moe_router.sessions import Pins
 from moe_router.view import View
 from moeops.v1.link_pb2 import GroupResult, Result
@@ -40,8 +42,13 @@ def mixture(ladder: tuple[Rung, ...] = tuple(Rung)) -> Table:
 
 
 def parsed(content: Table, chosen: list[list[int]]) -> Request:
+    """Return a request of equal weights; an EMPTY slot has none, as a gate leaves it."""
     hidden = np.arange(1, len(chosen) + 1, dtype=np.float32)[:, None].repeat(HIDDEN, 1)
-    return parse_dispatch(dispatch_request(content, chosen, hidden=hidden), View.of(content))
+    named = [[max(0, expert) for expert in row] for row in chosen]
+    request = parse_dispatch(dispatch_request(content, named, hidden=hidden), View.of(content))
+    experts = np.array(chosen, np.int32)
+    weights = np.where(experts == EMPTY, 0, request.weights).astype(np.float32)
+    return replace(request, experts=experts, weights=weights)
 
 
 def result(message: Message, failures: list[GroupResult | None]) -> tuple[Result, memoryview]:
@@ -108,7 +115,7 @@ steps = st.lists(
     ),
     max_size=30,
 )
-choices = st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=2), min_size=1, max_size=6)
+choices = st.lists(st.lists(st.integers(EMPTY, 2), min_size=2, max_size=2), min_size=1, max_size=6)
 
 
 @settings(max_examples=300)
@@ -131,14 +138,16 @@ def test_whatever_fails_each_pair_is_answered_once_and_the_sum_is_right(
     for token in range(len(chosen)):
         factors = [run.answered_by.get(2 * token + slot) for slot in (0, 1)]
         kept = [f for f in factors if f is not None]
-        expected[token] = (token + 1) * sum(kept) / len(kept) if kept else 0
+        mass = 0.5 * sum(expert != EMPTY for expert in chosen[token])
+        expected[token] = (token + 1) * mass * sum(kept) / len(kept) if kept else 0
     assert hidden[:, 0].tolist() == expected.tolist()
-    left = 2 * len(chosen) - len(run.answered_by)
+    pairs = sum(expert != EMPTY for row in chosen for expert in row)
+    left = pairs - len(run.answered_by)
     told = sum(r for g, _, r in outcome.rungs if g in (Rung.RENORMALISE, Rung.RESIDUAL))
     assert told == left
     degraded = sum(r for g, _, r in outcome.rungs if g not in NOT_DEGRADED)
     assert outcome.lost == degraded * 0.5
-    assert outcome.mass == len(chosen)
+    assert outcome.mass == pairs * 0.5
 
 
 @given(choices, st.randoms(use_true_random=False))
@@ -152,7 +161,8 @@ def test_answers_in_any_order_give_the_dense_computation(
 
     hidden, (outcome,) = run.exchange.answer()
 
-    dense = [(t + 1) * (2.0 ** pair[0] + 2.0 ** pair[1]) / 2 for t, pair in enumerate(chosen)]
+    factors = [[2.0**expert if expert != EMPTY else 0.0 for expert in row] for row in chosen]
+    dense = [(token + 1) * sum(row) / 2 for token, row in enumerate(factors)]
     assert hidden[:, 0].tolist() == dense
     assert outcome.rungs == ()
     assert outcome.lost == 0

@@ -122,9 +122,9 @@ def test_a_session_that_is_moved_is_told(
     epoch = history[0].epoch
     for before, after in pairwise(history):
         old, new = (pinned(t.experts[0], session, epoch) for t in (before, after))
-        lost = pin(View.of(after), session, epoch).lost
+        taken = pin(View.of(after), session, epoch).taken
         if old != new:
-            assert [expert_id for expert_id, _ in lost] == ["e"]
+            assert [one.name for one in taken] == ["e"]
 
 
 async def ask(router: Engine, content: Table, session: str, token: bytes) -> tuple[float, bytes]:

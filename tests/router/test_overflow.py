@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from moe_core.pins import bucket
 from moe_core.table import ExpertRow, Table, WeightSince
 from moe_router.overflow import capacity, count_overflow
+from moe_router.request import EMPTY
 from moeops.v1.router_pb2 import ForcedVersion, SequenceRows
 from tests.router.bench import A2, A, B, Bench, C, canary, mixture, worker
 
@@ -27,7 +28,7 @@ NONE, CROWD = (0, 0), (10, 2)
 def batches(draw: st.DrawFn) -> tuple[list[list[int]], int]:
     experts = draw(st.integers(1, 12))
     top_k = draw(st.integers(1, experts))
-    row = st.lists(st.integers(0, experts - 1), min_size=top_k, max_size=top_k)
+    row = st.lists(st.integers(EMPTY, experts - 1), min_size=top_k, max_size=top_k)
     return draw(st.lists(row, min_size=1, max_size=40)), experts
 
 
@@ -40,6 +41,8 @@ def test_overflow_is_what_a_filling_expert_would_turn_away(
     taken, turned_away = [0] * experts, 0
     for row in chosen:
         for expert in row:
+            if expert == EMPTY:
+                continue
             if taken[expert] < takes:
                 taken[expert] += 1
             else:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from moe_core.table import Table
 from moe_router.describe import Describer, Identity
 from moe_router.engine import Engine, Limits
 from moe_router.gates import GateArtifacts
@@ -56,16 +57,18 @@ class Served:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[Served]:
+async def served(content: Table = TABLE) -> AsyncIterator[Served]:
     worker = FakeWorker({A.sha256: 1.0, B.sha256: 2.0})
     clock = asyncio.get_running_loop().time
     tables, links = Tables("tiny", clock), Links(clock)
-    tables.offer(to_object(TABLE))
-    engine = Engine(tables, FakeLinks({"w": worker}), GateArtifacts(None), clock, Limits())
+    gates = GateArtifacts(None)
+    tables.on_change(gates.want)
+    tables.offer(to_object(content))
+    engine = Engine(tables, FakeLinks({"w": worker}), gates, clock, Limits())
     identity = Identity("r-0", "n1", "inc", "tiny")
     counters, outcomes = engine.counters, engine.outcomes
     describer = Describer(identity, tables, links, counters, outcomes, clock, lambda: clock() + 1e9)
-    servicer = RouterServicer(engine, tables, describer)
+    servicer = RouterServicer(engine, tables, gates, describer)
     server = grpc.aio.server()
     router_pb2_grpc.add_RouterServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -75,6 +78,7 @@ async def served() -> AsyncIterator[Served]:
         yield Served(router_pb2_grpc.RouterStub(channel), worker, servicer, [])
     beat.cancel()
     await server.stop(None)
+    gates.end()
 
 
 def request(**options: Any) -> DispatchRequest:

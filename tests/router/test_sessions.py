@@ -14,7 +14,7 @@ from moe_core.table import ExpertRow, Outcome, Rollout, Table, WeightSince
 from moe_router.budget import SESSION_BURST
 from moe_router.marks import Loss, Marks
 from moe_router.refusal import Refused
-from moe_router.sessions import pin
+from moe_router.sessions import Taken, pin
 from moe_router.view import View
 from tests.support.tables import expert, gate, table, version
 
@@ -59,7 +59,7 @@ def versions(seen: View, began: int) -> list[str]:
 
 
 def told(seen: View, began: int) -> list[bool]:
-    return [pin(seen, session, began).lost == (("e", 2),) for session in SESSIONS]
+    return [pin(seen, session, began).taken == (Taken("e", 2),) for session in SESSIONS]
 
 
 def test_a_share_of_the_sessions_sees_the_candidate() -> None:
@@ -104,10 +104,14 @@ def test_the_first_version_of_an_expert_takes_nothing_from_anybody() -> None:
 def test_each_loss_is_told_once() -> None:
     marks = Marks()
 
-    assert marks.tell("s", [("e", 2), ("f", 1)]) == ("e", "f")
-    assert marks.tell("s", [("e", 2), ("f", 1)]) == ()
-    assert marks.tell("s", [("e", 3)]) == ("e",)
-    assert marks.tell("t", [("e", 3)]) == ("e",)
+    first, other, later = Taken("e", 2), Taken("f", 1), Taken("e", 3)
+
+    assert marks.tell("s", [first, other]) == (first, other)
+    assert marks.tell("s", [first, other]) == ()
+    assert marks.tell("s", [later]) == (later,)
+    assert marks.tell("t", [later]) == (later,)
+    gate = Taken("e", 3, gate=True)
+    assert marks.tell("t", [later, gate]) == (gate,), "a gate may be named as an expert is"
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=200))

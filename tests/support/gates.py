@@ -22,7 +22,12 @@ class WrittenGate:
 
 
 def write_gate(
-    directory: Path, layers: Mapping[int, Array], experts: Sequence[str], *, top_k: int = 2
+    directory: Path,
+    layers: Mapping[int, Array],
+    experts: Sequence[str],
+    *,
+    top_k: int = 2,
+    name: str = "gate",
 ) -> WrittenGate:
     """Write the weights (E, H) of some layers, in their own dtype."""
     first = next(iter(layers.values()))
@@ -30,6 +35,6 @@ def write_gate(
     metadata = GateMetadata(tuple(layers), first.shape[1], tuple(experts), top_k, dtype)
     tensors = {f"layers.{layer}.weight": weight for layer, weight in layers.items()}
     content = b"".join(bytes(piece) for piece in encode(metadata, tensors.__getitem__))
-    path = directory / "gate.safetensors"
+    path = directory / f"{name}.safetensors"
     path.write_bytes(content)
     return WrittenGate(path, hashlib.sha256(content).hexdigest())
