@@ -6,13 +6,12 @@ states to send. Pure: what is said here is what the requests that follow will be
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from moe_core.table import GateVariant
 from moe_router.refusal import Code, Refused
-from moe_router.request import ReadToken, check_session
-from moe_router.sessions import Pins, Start, read_token
+from moe_router.sequences import PinsOf, ReadToken, check_session
+from moe_router.sessions import Start, read_token
 from moe_router.view import View
 from moeops.v1.router_pb2 import BeginRequest
 
@@ -52,9 +51,7 @@ def parse_begin(message: BeginRequest, read: ReadToken = read_token) -> list[Beg
     return beginners
 
 
-def begin(
-    beginner: Beginner, view: View, pins_of: Callable[[View, str, Start | None], Pins]
-) -> Begun:
+def begin(beginner: Beginner, view: View, pins_of: PinsOf) -> Begun:
     """Say how a session stands in a table that knows its start."""
     start = beginner.start or Start(view.table.uid, view.table.epoch)
     pins = pins_of(view, beginner.session, start)

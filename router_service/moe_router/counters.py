@@ -5,19 +5,17 @@ Only sums, no clock: times come with what is counted.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from moe_core.table import Rung
+from moe_router.gate_tally import GateTallies
 from moe_router.ladder import Cause
+from moe_router.latency import count_latency, no_latencies
 from moe_router.message import Part
 from moe_router.overflow import Load
 from moeops.v1.link_pb2 import GroupResult
-
-# Of attempts, in microseconds: doubling from a quarter of a millisecond to eight seconds.
-LATENCY_BOUNDS_US = tuple(250 << n for n in range(16))
 
 
 @dataclass(slots=True)
@@ -40,7 +38,7 @@ class VersionTally:
     errors: Counter[Cause] = field(default_factory=Counter)
     nonfinite_rows: int = 0
     norm_sum: float = 0.0
-    latency_counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_US) + 1))
+    latency_counts: list[int] = field(default_factory=no_latencies)
     last_sent_s: float | None = None
     last_used_s: float | None = None
     shadow: ShadowTally = field(default_factory=ShadowTally)
@@ -50,7 +48,7 @@ class VersionTally:
 
     def attempt(self, latency_s: float) -> None:
         self.requests += 1
-        self.latency_counts[bisect_left(LATENCY_BOUNDS_US, latency_s * 1e6)] += 1
+        count_latency(self.latency_counts, latency_s)
 
 
 class Counters:
@@ -60,6 +58,7 @@ class Counters:
         self.requests = 0
         self.failed_requests = 0
         self.rungs: Counter[tuple[Rung, str]] = Counter()
+        self.gates = GateTallies()
         self._versions: dict[tuple[str, str], VersionTally] = {}
 
     def versions(
@@ -112,7 +111,8 @@ class Counters:
 
     def loaded(self, load: Load) -> None:
         """Count what a session on a version sent to the experts of a layer."""
-        tally = self._of(load.expert_id, load.sha256)
+        name, sha256 = load.of.name, load.of.sha256
+        tally = self.gates.of(name, sha256) if load.of.gate else self._of(name, sha256)
         tally.session_pairs += load.pairs
         tally.overflow_pairs += load.overflowing
         tally.overflow_sessions += load.begins

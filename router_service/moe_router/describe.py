@@ -6,16 +6,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from moe_core import dtypes
-from moe_core.table import GateRow, GateVariant, Rung
-from moe_router.counters import LATENCY_BOUNDS_US, Counters, VersionTally
+from moe_core.table import Rung
+from moe_router import gates
+from moe_router.counters import Counters, VersionTally
+from moe_router.describe_gates import describe_gate, gate_counters, gate_shadows
+from moe_router.gates import GateArtifacts, Standing
+from moe_router.latency import LATENCY_BOUNDS_US
 from moe_router.link import Link, State
 from moe_router.links import Links
 from moe_router.outcomes import Arm, Measure, Outcomes, Sums
 from moe_router.refusal import Code, Refused
+from moe_router.scorings import Scorings
 from moe_router.tables import Tables
 from moe_router.view import View
 from moeops.v1 import router_pb2
-from moeops.v1.router_pb2 import LinkState, OutcomeSums, VersionCounters
+from moeops.v1.router_pb2 import GateState, LinkState, OutcomeSums, VersionCounters
 
 WIRE_RUNGS = {
     Rung.REPLICA: router_pb2.RUNG_REPLICA,
@@ -26,6 +31,11 @@ WIRE_RUNGS = {
     Rung.RESIDUAL: router_pb2.RUNG_RESIDUAL,
 }
 _WIRE_MEASURES = {Measure.LOSS: OutcomeSums.LOSS, Measure.SCORE: OutcomeSums.SCORE}
+_WIRE_GATES = {
+    gates.State.FETCHING: GateState.FETCHING,
+    gates.State.LOADED: GateState.LOADED,
+    gates.State.REFUSED: GateState.REFUSED,
+}
 _WIRE_STATES = {
     State.CONNECTING: LinkState.CONNECTING,
     State.LIVE: LinkState.LIVE,
@@ -54,11 +64,14 @@ class Describer:
         links: Links,
         counters: Counters,
         outcomes: Outcomes,
+        gates: GateArtifacts,
+        scorings: Scorings,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._identity, self._tables, self._links = identity, tables, links
         self._counters, self._outcomes = counters, outcomes
+        self._gates, self._scorings = gates, scorings
         self._clock, self._wall = clock, wall
 
     def describe(self, request: router_pb2.DescribeRequest) -> router_pb2.DescribeResponse:
@@ -84,6 +97,9 @@ class Describer:
             failed_requests=counters.failed_requests,
             latency_bounds_us=LATENCY_BOUNDS_US,
             outcomes=[_sums(*one) for one in self._outcomes.sums(view)] if view else [],
+            gates=[_state(standing) for standing in self._gates.standings()],
+            gate_counters=gate_counters(view, counters.gates, only) if view else [],
+            gate_shadows=gate_shadows(view, self._scorings, only) if view else [],
         )
 
 
@@ -103,28 +119,7 @@ def describe_mixture(
         layers=table.layers,
         dtype=dtypes.by_name(table.dtype).wire,
         trunk_sha256=table.trunk_sha256,
-        gates=[_gate(gate) for gate in table.gates],
-    )
-
-
-def _gate(gate: GateRow) -> router_pb2.GateDescription:
-    return router_pb2.GateDescription(
-        name=gate.name,
-        layers=gate.layers,
-        version=gate.stable.version,
-        sha256=gate.stable.sha256,
-        experts=gate.stable.experts,
-        top_k=gate.stable.top_k,
-        others=[_gate_version(variant) for variant in gate.named if variant is not gate.stable],
-    )
-
-
-def _gate_version(variant: GateVariant) -> router_pb2.GateVersion:
-    return router_pb2.GateVersion(
-        version=variant.version,
-        sha256=variant.sha256,
-        experts=variant.experts,
-        top_k=variant.top_k,
+        gates=[describe_gate(gate) for gate in table.gates],
     )
 
 
@@ -147,6 +142,7 @@ def _link(link: Link) -> LinkState:
 def _sums(arm: Arm, measure: Measure, sums: Sums) -> OutcomeSums:
     return OutcomeSums(
         expert_id=arm.expert_id,
+        gate=arm.gate,
         sha256=arm.sha256,
         since_epoch=arm.since_epoch,
         measure=_WIRE_MEASURES[measure],
@@ -156,6 +152,15 @@ def _sums(arm: Arm, measure: Measure, sums: Sums) -> OutcomeSums:
         ww=sums.ww,
         xx=sums.xx,
         wx=sums.wx,
+    )
+
+
+def _state(standing: Standing) -> router_pb2.GateState:
+    return router_pb2.GateState(
+        gate=standing.gate,
+        sha256=standing.sha256,
+        state=_WIRE_GATES[standing.state],
+        message=standing.message,
     )
 
 

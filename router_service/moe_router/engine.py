@@ -11,11 +11,11 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy.typing as npt
 
-from moe_core.table import GateRow, GateVariant
+from moe_router.applied import choose
 from moe_router.begin import Begun, begin, parse_begin
 from moe_router.counters import Counters
 from moe_router.exchange import Exchange
@@ -25,8 +25,9 @@ from moe_router.message import Outlook
 from moe_router.outcomes import Outcomes, Report, parse_reports
 from moe_router.overflow import loads
 from moe_router.refusal import Code, Refused
-from moe_router.request import Request, Rows, check_mixture, choose, parse_dispatch, parse_route
-from moe_router.sessions import Pins, Start, Taken, Tokens, check_start, pin
+from moe_router.request import Request, Rows, check_mixture, parse_dispatch, parse_route
+from moe_router.scorings import Gates, Scorings
+from moe_router.sessions import PinsKept, Start, Taken, Tokens, check_start
 from moe_router.settle import Outcome
 from moe_router.shadow import Shadows, Trail
 from moe_router.tables import Tables, served
@@ -41,16 +42,8 @@ from moeops.v1.router_pb2 import (
 Array = npt.NDArray[Any]
 
 WAIT_FOR_TABLE_S = 1.0
-PINS_KEPT = 16_384
+CALLERS_FAULT = frozenset({Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.FAILED_PRECONDITION})
 REPORTS_AT_ONCE = 32  # about a millisecond
-
-
-class Gates(Protocol):
-    """Where gate weights come from."""
-
-    def weight(self, gate: GateRow, variant: GateVariant, layer: int) -> Array:
-        """Return the weight (E, H) of a layer. Raises Refused while it is not there."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,34 +93,35 @@ class Engine:
         self._clock, self._limits = clock, limits
         self.outcomes = Outcomes()
         self._shadows = Shadows(links, self.counters)
+        self.scorings = Scorings(gates, clock)
         self._tokens = Tokens()
         self._marks = Marks()
-        self._pins: dict[tuple[str, int], Pins] = {}
-        self._pins_of: View | None = None
+        self._pins = PinsKept()
         self._rows = 0
         self._turns = itertools.count()
 
     async def dispatch(self, message: DispatchRequest) -> Answer:
         """Serve rows whose experts the caller chose. Raises Refused."""
+        began_s = self._clock()
         with self._counted():
             view = await self._table_for(message)
-            return await self._serve(parse_dispatch(message, view, self._tokens.read), view)
+            request = parse_dispatch(message, view, self._tokens.read, self._pins.of)
+            return await self._serve(request.rows, lambda: request, view, began_s)
 
     async def route(self, message: RouteRequest) -> Answer:
         """Serve rows, applying the table's gate. Raises Refused."""
+        began_s = self._clock()
         with self._counted():
             view = await self._table_for(message)
-            rows = parse_route(message, view, self._tokens.read)
-            return await self._serve(
-                choose(rows, self._gates.weight(rows.gate, rows.gate.stable, rows.layer)), view
-            )
+            rows = parse_route(message, view, self._tokens.read, self._pins.of)
+            return await self._serve(rows, lambda: self._chosen(rows), view, began_s)
 
     async def begin(self, message: BeginRequest) -> tuple[View, list[Begun]]:
         """Begin sessions, or look at those that have begun, by this table. Raises Refused."""
         beginners = parse_begin(message, self._tokens.read)
         view = await self._reach(one.start for one in beginners if one.start is not None)
         check_mixture(message.mixture, view)
-        return view, [begin(one, view, self._pin) for one in beginners]
+        return view, [begin(one, view, self._pins.of) for one in beginners]
 
     async def report(self, message: ReportOutcomeRequest) -> int:
         """Take what clients found answers worth; return how many are new evidence. Raises Refused.
@@ -145,8 +139,13 @@ class Engine:
 
     def follow(self, answer: Answer) -> None:
         """Copy what candidates are to be tried with, now that an answer has gone out."""
-        if answer.trail is not None and self._tables.view is not None:
-            self._shadows.follow(answer.trail, self._outlook(self._tables.view))
+        trail, newest = answer.trail, self._tables.view
+        if trail is None or newest is None:
+            return
+        if newest.shadowed:
+            self._shadows.follow(trail, self._outlook(newest))
+        if trail.request.rows.layer in newest.shadowed_layers:
+            self.scorings.follow(trail.request, newest)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -178,53 +177,60 @@ class Engine:
                 check_start(start, self._tables.view)
         return served(self._tables)
 
-    async def _serve(self, request: Request, view: View) -> Answer:
-        count, limit = len(request.rows.hidden), self._limits.rows_in_flight
+    async def _serve(
+        self, rows: Rows, choose_: Callable[[], Request], view: View, began_s: float
+    ) -> Answer:
+        """Serve rows, and count for their gates how that went."""
+        gates = self.counters.gates
+        try:
+            self._check_room(len(rows.hidden))
+            request = choose_()
+            exchange = await self._exchange(request, view)
+            hidden, outcomes = exchange.answer()
+            self._account(view, outcomes)
+        except Exception as error:
+            if not (isinstance(error, Refused) and error.code in CALLERS_FAULT):
+                gates.failed(rows, self._clock() - began_s)
+            raise
+        gates.answered(request, outcomes, self._clock() - began_s)
+        for load in loads(request, view):
+            self.counters.loaded(load)
+        fates = self._fates(request, outcomes, view)
+        followed = view.shadowed or rows.layer in view.shadowed_layers
+        trail = Trail(request, exchange.used) if followed else None
+        return Answer(hidden, fates, view.table.epoch, trail)
+
+    def _check_room(self, count: int) -> None:
+        limit = self._limits.rows_in_flight
         if count > limit:
             text = f"sequences have {count} rows; a request may have at most {limit}"
             raise Refused(Code.INVALID_ARGUMENT, text)
         if self._rows + count > limit:
             text = f"{self._rows} rows are under way here and at most {limit} may be; try again"
             raise Refused(Code.RESOURCE_EXHAUSTED, text, retry_after_ms=50)
-        self._rows += count
-        try:
-            exchange = await self._exchange(request, view)
-        finally:
-            self._rows -= count
-        hidden, outcomes = exchange.answer()
-        self._account(view, outcomes)
-        for load in loads(request, view, lambda s: self._pin(view, s.session, s.start)):
-            self.counters.loaded(load)
-        fates = self._fates(request, outcomes, view)
-        trail = Trail(request, exchange.used) if view.shadowed else None
-        return Answer(hidden, fates, view.table.epoch, trail)
 
     def _chosen(self, rows: Rows) -> Request:
-        return choose(rows, self._gates.weight(rows.gate, rows.gate.stable, rows.layer))
+        gate, layer = rows.gate, rows.layer
+        return choose(rows, [self._gates.weight(gate, v, layer) for v in rows.variants])
 
     async def _exchange(self, request: Request, view: View) -> Exchange:
         deadline_ms = request.rows.deadline_ms
         within_s = deadline_ms / 1000 if deadline_ms else self._limits.deadline_s
-        pins = [self._pin(view, s.session, s.start).force(s.forced) for s in request.rows.sequences]
+        pins = [s.pins.force(s.forced) for s in request.rows.sequences]
         deadline_s, turn = self._clock() + within_s, next(self._turns)
         exchange = Exchange(request, view, pins, deadline_s, turn)
         flight = Flight(exchange, self._links, lambda: self._outlook(view), self.counters)
-        await flight.finish()
+        count = len(request.rows.hidden)
+        self._rows += count
+        try:
+            await flight.finish()
+        finally:
+            self._rows -= count
         return exchange
 
     def _outlook(self, view: View) -> Outlook:
         newest = self._tables.view or view
         return Outlook(self._clock(), newest, self._links.routable, self._links.load)
-
-    def _pin(self, view: View, session: str, start: Start | None) -> Pins:
-        if not view.rolling and not view.rolling_gates:
-            return _STABLE
-        if self._pins_of is not view or len(self._pins) >= PINS_KEPT:
-            self._pins, self._pins_of = {}, view
-        key = (session, view.table.epoch if start is None else start.epoch)
-        if key not in self._pins:
-            self._pins[key] = pin(view, *key)
-        return self._pins[key]
 
     def _account(self, view: View, outcomes: Sequence[Outcome]) -> None:
         losses = [
@@ -240,16 +246,13 @@ class Engine:
         fates = []
         for sequence, outcome in zip(request.rows.sequences, outcomes, strict=True):
             session = sequence.session
-            start = sequence.start or Start(view.table.uid, view.table.epoch)
-            token = sequence.token or start.to_token(session)
-            news = self._marks.tell(session, self._pin(view, session, start).taken)
+            began = Start(view.table.uid, view.table.epoch)
+            token = sequence.token or began.to_token(session)
+            news = self._marks.tell(session, sequence.pins.taken)
             repinned = news if sequence.start is not None else ()  # what begins now lost nothing
             degraded = self._marks.degraded(session)
             fates.append(Fate(token, outcome, degraded, repinned))
         return tuple(fates)
-
-
-_STABLE = Pins({})
 
 
 async def _paced(reports: Iterable[Report]) -> AsyncIterator[Report]:

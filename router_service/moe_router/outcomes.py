@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from moe_core.pins import pinned, weight_since
+from moe_core.table import ExpertRow, GateRow, WeightSince
 from moe_router.refusal import Code, Refused
-from moe_router.request import check_session
+from moe_router.sequences import check_session
 from moe_router.sessions import Start, read_token
 from moe_router.view import View
 from moeops.v1.router_pb2 import ReportOutcomeRequest, SessionOutcome
@@ -59,11 +60,15 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Sessions on one version of an expert that began under the weight set in `since_epoch`."""
+    """Sessions on one version of an expert that began under the weight set in `since_epoch`.
+
+    Of a gate where `gate` is its name; then there is no expert.
+    """
 
     expert_id: str
     sha256: str
     since_epoch: int
+    gate: str = ""
 
 
 @dataclass(slots=True)
@@ -165,21 +170,36 @@ def arms(view: View, session: str, began: int) -> tuple[Arm, ...]:
     """Return where a session counts: for each rollout on trial that drew its arm at random."""
     found = []
     for row in view.tried:
-        since = None if row.rollout is None else weight_since(row.rollout.weights, began)
-        version = pinned(row, session, began)
-        if since is not None and 0 < since.percent < 100 and version is not None:
+        since, version = _drawn(row, began), pinned(row, session, began)
+        if since is not None and version is not None:
             found.append(Arm(row.expert_id, version.sha256, since.epoch))
+    for gate in view.tried_gates:
+        if (since := _drawn(gate, began)) is not None:
+            variant = pinned(gate, session, began)
+            found.append(Arm("", variant.sha256, since.epoch, gate.name))
     return tuple(found)
 
 
+def _drawn(row: ExpertRow | GateRow, began: int) -> WeightSince | None:
+    """Return the weight under which chance drew the arm of a session; None where it did not."""
+    since = None if row.rollout is None else weight_since(row.rollout.weights, began)
+    return since if since is not None and 0 < since.percent < 100 else None
+
+
 def _on_trial(arm: Arm, view: View) -> bool:
-    row = view.experts.get(arm.expert_id)
+    row = _tried(arm, view)
     if row is None or row.rollout is None or row.candidate is None:
         return False
     versions = {version.sha256 for version in row.named}
     return arm.sha256 in versions and any(
         since.epoch == arm.since_epoch for since in row.rollout.weights
     )
+
+
+def _tried(arm: Arm, view: View) -> ExpertRow | GateRow | None:
+    if arm.gate:
+        return next((gate for gate in view.tried_gates if gate.name == arm.gate), None)
+    return view.experts.get(arm.expert_id)
 
 
 def parse_reports(message: ReportOutcomeRequest) -> Iterator[Report]:

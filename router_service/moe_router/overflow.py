@@ -9,7 +9,7 @@ of all layers and experts count for the arm that the session is in. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,22 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_core.pins import weight_since
-from moe_core.table import ExpertRow
-from moe_router.request import EMPTY, Request, Sequence
+from moe_core.table import ExpertRow, GateRow
+from moe_router.request import Request
 from moe_router.sessions import Pins
+from moe_router.variants import EMPTY
 from moe_router.view import View
 
 _FACTOR = (6, 5)  # 1.2, in whole numbers so that nothing is rounded up for a rounding error
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A version of an expert, by its id, or of a gate, by its name."""
+
+    name: str
+    sha256: str
+    gate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +42,7 @@ class Load:
     `begins` where the session's first request is this one.
     """
 
-    expert_id: str
-    sha256: str
+    of: Subject
     pairs: int
     overflowing: int
     begins: bool
@@ -52,19 +61,20 @@ def count_overflow(chosen: npt.NDArray[Any], experts: int) -> int:
     return int(np.maximum(pairs - capacity(rows, top_k, experts), 0).sum())
 
 
-def loads(request: Request, view: View, pins_of: Callable[[Sequence], Pins]) -> Iterator[Load]:
-    """Give the load of each batch for each expert on trial whose arm chance drew.
+def loads(request: Request, view: View) -> Iterator[Load]:
+    """Give the load of each batch for each expert or gate on trial whose arm chance drew.
 
     A batch so small that no expert can overflow (C ≥ T; one row always is) tells nothing of a
     version, and would only hide what the others tell.
     """
-    trials = [(row, since) for row in view.tried if (since := _drawn_since(row, view)) is not None]
+    rows: list[ExpertRow | GateRow] = [*view.tried, *view.tried_gates]
+    trials = [(row, since) for row in rows if (since := _drawn_since(row, view)) is not None]
     if not trials:
         return
-    experts = len(request.rows.gate.stable.experts)
     for sequence in request.rows.sequences:
-        chosen = request.experts[sequence.first : sequence.last]  # (T, k)
-        if sequence.forced or capacity(len(chosen), chosen.shape[1], experts) >= len(chosen):
+        experts, top_k = len(sequence.gate.experts), sequence.gate.top_k
+        chosen = request.chosen[sequence.first : sequence.last, :top_k]  # (T, k)
+        if sequence.evaluates or capacity(len(chosen), top_k, experts) >= len(chosen):
             continue
         begins = sequence.start is None
         began = view.table.epoch if sequence.start is None else sequence.start.epoch
@@ -72,13 +82,20 @@ def loads(request: Request, view: View, pins_of: Callable[[Sequence], Pins]) -> 
         if not drawn:
             continue
         pairs, overflowing = int((chosen != EMPTY).sum()), count_overflow(chosen, experts)
-        pins = pins_of(sequence)
         for row in drawn:
-            if (version := pins.of(row)) is not None:
-                yield Load(row.expert_id, version.sha256, pairs, overflowing, begins)
+            if (of := _subject(row, sequence.pins)) is not None:
+                yield Load(of, pairs, overflowing, begins)
 
 
-def _drawn_since(row: ExpertRow, view: View) -> int | None:
+def _subject(row: ExpertRow | GateRow, pins: Pins) -> Subject | None:
+    """Return which version of what is on trial a session is on."""
+    if isinstance(row, GateRow):
+        return Subject(row.name, pins.gate(row).sha256, gate=True)
+    version = pins.of(row)
+    return None if version is None else Subject(row.expert_id, version.sha256)
+
+
+def _drawn_since(row: ExpertRow | GateRow, view: View) -> int | None:
     """Return the epoch from which on sessions are drawn under the weight in force.
 
     None where all of them are on one side. Older sessions do not count: most of them are on

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_core.table import Version
-from moe_router.request import EMPTY, Request
+from moe_router.request import Request
 from moe_router.sessions import Pins
+from moe_router.variants import EMPTY
 from moe_router.view import View
 
 Pairs = npt.NDArray[np.intp]
@@ -39,7 +40,7 @@ _Target = tuple[str, Version | None, bool]  # a batch without its pairs
 
 def plan(request: Request, pins: Sequence[Pins], view: View) -> list[Batch]:
     """Return the batches of a request whose sequences have these pins, in this order."""
-    names = request.rows.gate.stable.experts
+    names = request.names
     variants: dict[tuple[object, ...], int] = {}
     variant_pins: list[Pins] = []
     of_sequence = []

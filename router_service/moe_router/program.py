@@ -70,7 +70,15 @@ class Router:
         identity = Identity(settings.name, settings.node, uuid.uuid4().hex, settings.mixture)
         counters, outcomes = self.engine.counters, self.engine.outcomes
         describer = Describer(
-            identity, self.tables, self.links, counters, outcomes, clock, time.time
+            identity,
+            self.tables,
+            self.links,
+            counters,
+            outcomes,
+            self._gates,
+            self.engine.scorings,
+            clock,
+            time.time,
         )
         self._servicer = RouterServicer(self.engine, self.tables, self._gates, describer)
         self._health = health.HealthServicer()

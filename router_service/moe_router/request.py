@@ -6,55 +6,47 @@ a sentence that names the field, its value and what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moe_core import dtypes
-from moe_core.table import GateRow, Version
-from moe_router.gate import Choice, TopK, logits
+from moe_core.table import GateRow, GateVariant
 from moe_router.refusal import Code, Refused
-from moe_router.sessions import Start, read_token
+from moe_router.sequences import GateReader, PinsOf, ReadToken, Sequence, read_sequences
+from moe_router.sessions import pins_of, read_token
+from moe_router.variants import EMPTY, one_list
 from moe_router.view import View
-from moeops.v1.router_pb2 import DispatchRequest, ForcedVersion, RouteRequest, SequenceRows
+from moeops.v1.router_pb2 import DispatchRequest, RouteRequest
 
 Array = npt.NDArray[Any]
 
-ReadToken = Callable[[bytes, str, str], Start]  # as `sessions.read_token`
+Indexes = npt.NDArray[np.int32]
 
 MAX_DEADLINE_MS = 600_000
-MAX_FORCED = 64
-EMPTY = -1  # in place of an expert: the gate chose nobody for this slot
-
-
-@dataclass(frozen=True, slots=True)
-class Sequence:
-    """The rows `first` … `last` (excluded) of one session; `start` is None in its first request.
-
-    `token` is what `start` was read from; `forced` are the versions, by expert id, that must
-    answer whatever the session's pins say.
-    """
-
-    session: str
-    start: Start | None
-    first: int
-    last: int
-    token: bytes = b""
-    forced: Mapping[str, Version] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What both kinds of request have in common: rows of one layer, by session."""
+    """What both kinds of request have in common: rows of one layer, by session.
+
+    `variants` are those of the layer's gate that sequences use, each once.
+    """
 
     layer: int
     gate: GateRow
     hidden: Array  # (T, H)
     sequences: tuple[Sequence, ...]
+    variants: tuple[GateVariant, ...]
     deadline_ms: int  # 0 where the client gave none
+
+    def numbers(self) -> npt.NDArray[np.intp]:
+        """Return which of the variants each row's is, (T,)."""
+        places = {variant.sha256: number for number, variant in enumerate(self.variants)}
+        numbers = [places[sequence.gate.sha256] for sequence in self.sequences]
+        return np.repeat(np.array(numbers, np.intp), [s.last - s.first for s in self.sequences])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,69 +54,101 @@ class Request:
     """Rows and the experts chosen for them.
 
     An `EMPTY` slot, of weight 0, is not sent anywhere and degrades nothing: the gate itself chose
-    fewer experts for that row.
+    fewer experts for that row. `chosen` are the same as `experts`, as each row's own variant
+    counts them. `entropy` is that of the gate's probabilities where this router applied it.
     """
 
     rows: Rows
-    experts: npt.NDArray[np.int32]  # (T, k) rows of the gate's expert list
+    names: tuple[str, ...]
+    experts: Indexes  # (T, k) rows of `names`
     weights: Array  # (T, k), finite and not negative
+    chosen: Indexes  # (T, k) rows of the expert list of the row's variant
+    entropy: Array | None = None  # (T,) in bits
+
+    @classmethod
+    def of(
+        cls, rows: Rows, chosen: Indexes, weights: Array, entropy: Array | None = None
+    ) -> Request:
+        """Put choices that are by each variant's own list into one list."""
+        if len(rows.variants) == 1:
+            return cls(rows, rows.variants[0].experts, chosen, weights, chosen, entropy)
+        names, places = one_list(rows.variants)
+        experts = places[rows.numbers()[:, None], chosen]
+        return cls(rows, names, experts, weights, chosen, entropy)
 
 
 def _invalid(message: str) -> Refused:
     return Refused(Code.INVALID_ARGUMENT, message)
 
 
-def parse_dispatch(message: DispatchRequest, view: View, read: ReadToken = read_token) -> Request:
+def parse_dispatch(
+    message: DispatchRequest, view: View, read: ReadToken = read_token, pins: PinsOf = pins_of
+) -> Request:
     """Read a request whose caller has applied the gate. Raises Refused."""
-    rows = _parse_rows(message, view, read)
-    gate, served = rows.gate, rows.gate.stable
-    if message.gate_sha256 != served.sha256:
-        raise Refused(
-            Code.FAILED_PRECONDITION,
-            f"gate_sha256 is {message.gate_sha256!r}; layer {rows.layer} is served with gate "
-            f"{gate.name!r} version {served.version!r}, which is {served.sha256}",
-        )
-    if message.top_k != served.top_k:
-        text = f"gate {gate.name!r} chooses {served.top_k} experts"
+    rows = _parse_rows(message, view, read, pins, message.gate_sha256)
+    width = max(variant.top_k for variant in rows.variants)
+    if message.top_k != width:
+        text = f"gate {rows.gate.name!r} chooses {width} experts"
         raise _invalid(f"top_k is {message.top_k}; {text}")
-    shape, known = (len(rows.hidden), served.top_k), len(served.experts)
-    experts = _array("expert_index", message.expert_index, np.dtype(np.int32), shape)
-    wrong = (experts < 0) | (experts >= known)
-    if wrong.any():
-        row, slot = np.argwhere(wrong)[0]
-        raise _invalid(
-            f"expert_index[{row}, {slot}] is {experts[row, slot]}; gate {gate.name!r} knows "
-            f"{known} experts, so it must be from 0 to {known - 1}"
-        )
+    shape = (len(rows.hidden), width)
+    chosen = _array("expert_index", message.expert_index, np.dtype(np.int32), shape)
     weights = _array("expert_weights", message.expert_weights, _weights_dtype(message), shape)
+    _check_chosen(chosen, rows)
     wide = weights.astype(np.float32)
     wrong = ~(np.isfinite(wide) & (wide >= 0))
     if wrong.any():
         row, slot = np.argwhere(wrong)[0]
         value = wide[row, slot]
         raise _invalid(f"expert_weights[{row}, {slot}] is {value}; it must be finite, zero or more")
-    return Request(rows, experts, weights)
+    if len(rows.variants) > 1:
+        _check_empty(chosen, wide)
+    return Request.of(rows, chosen, weights)
 
 
-def parse_route(message: RouteRequest, view: View, read: ReadToken = read_token) -> Rows:
+def _check_chosen(chosen: Indexes, rows: Rows) -> None:
+    """Refuse what is no expert of a row's variant, or more or fewer experts than it chooses."""
+    if len(rows.variants) == 1:
+        wrong = (chosen < 0) | (chosen >= len(rows.variants[0].experts))
+    else:
+        sizes = np.array([(len(v.experts), v.top_k) for v in rows.variants])[rows.numbers()]
+        outside = (chosen < 0) | (chosen >= sizes[:, :1])
+        behind = np.arange(chosen.shape[1]) >= sizes[:, 1:]  # (T, k)
+        wrong = np.where(behind, chosen != EMPTY, outside)
+    if not wrong.any():
+        return
+    row, slot = (int(at) for at in np.argwhere(wrong)[0])
+    variant = next(s.gate for s in rows.sequences if row < s.last)
+    known, gate = len(variant.experts), rows.gate.name
+    text = f"gate {gate!r} knows {known} experts, so it must be from 0 to {known - 1}"
+    if slot >= variant.top_k:
+        text = f"version {variant.version!r} of gate {gate!r} chooses {variant.top_k} experts"
+        text = f"{text}, so it must be {EMPTY}, with the weight 0"
+    raise _invalid(f"expert_index[{row}, {slot}] is {chosen[row, slot]}; {text}")
+
+
+def _check_empty(chosen: Indexes, weights: Array) -> None:
+    wrong = (chosen == EMPTY) & (weights != 0)
+    if wrong.any():
+        row, slot = np.argwhere(wrong)[0]
+        text = f"there is no expert in this slot ({EMPTY}), so it must be 0"
+        raise _invalid(f"expert_weights[{row}, {slot}] is {weights[row, slot]}; {text}")
+
+
+def parse_route(
+    message: RouteRequest, view: View, read: ReadToken = read_token, pins: PinsOf = pins_of
+) -> Rows:
     """Read a request to which the gate is still to be applied. Raises Refused."""
-    return _parse_rows(message, view, read)
+    return _parse_rows(message, view, read, pins, None)
 
 
-def choose(rows: Rows, weight: Array) -> Request:
-    """Apply the gate of the rows' layer, whose weight is (E, H). Raises Refused."""
-    expected = (len(rows.gate.stable.experts), rows.hidden.shape[1])
-    if weight.shape != expected:
-        raise Refused(
-            Code.FAILED_PRECONDITION,
-            f"gate {rows.gate.name!r} has a weight of shape {weight.shape} for layer {rows.layer}; "
-            f"the table wants (experts, hiddenSize) = {expected}",
-        )
-    choice: Choice = TopK(rows.gate.stable.top_k).choose(logits(rows.hidden, weight))
-    return Request(rows, choice.experts, choice.weights)
-
-
-def _parse_rows(message: DispatchRequest | RouteRequest, view: View, read: ReadToken) -> Rows:
+def _parse_rows(
+    message: DispatchRequest | RouteRequest,
+    view: View,
+    read: ReadToken,
+    pins: PinsOf,
+    applied: str | None,
+) -> Rows:
+    """Read what both kinds have; `applied` is the caller's gate, None where the router's counts."""
     table = view.table
     if message.request_id == 0:
         raise _invalid("request_id is 0; it must be any other number")
@@ -140,10 +164,12 @@ def _parse_rows(message: DispatchRequest | RouteRequest, view: View, read: ReadT
         raise _invalid(f"hidden_size is {message.hidden_size}; it must be {table.hidden_size}")
     if message.deadline_ms > MAX_DEADLINE_MS:
         raise _invalid(f"deadline_ms is {message.deadline_ms}; at most {MAX_DEADLINE_MS}")
-    sequences = _sequences(message.sequences, view, read)
+    of_gate = GateReader(view, gate, message.layer, pins, applied)
+    sequences = read_sequences(message.sequences, view, read, of_gate)
     shape = (sequences[-1].last, table.hidden_size)
     hidden = _array("hidden", message.hidden, _hidden_dtype(message, view), shape)
-    return Rows(message.layer, gate, hidden, sequences, message.deadline_ms)
+    variants = tuple({s.gate.sha256: s.gate for s in sequences}.values())
+    return Rows(message.layer, gate, hidden, sequences, variants, message.deadline_ms)
 
 
 def _gate(layer: int, view: View) -> GateRow:
@@ -176,68 +202,12 @@ def _weights_dtype(message: DispatchRequest) -> np.dtype[Any]:
         raise _invalid(f"weights_{error}") from None
 
 
-def _sequences(
-    messages: Iterable[SequenceRows], view: View, read: ReadToken
-) -> tuple[Sequence, ...]:
-    sequences: list[Sequence] = []
-    first = 0
-    for index, message in enumerate(messages):
-        name = f"sequences[{index}]"
-        check_session(message.session, name)
-        if message.rows == 0:
-            raise _invalid(f"{name}.rows is 0; it must be 1 or more")
-        token, session = message.start_token, message.session
-        start = read(token, session, f"{name}.start_token") if token else None
-        forced = _forced(message.forced, view, name) if message.forced else {}
-        sequences.append(Sequence(session, start, first, first + message.rows, token, forced))
-        first += message.rows
-    if not sequences:
-        raise _invalid("sequences is empty; it must name the session of every row")
-    return tuple(sequences)
-
-
 def check_mixture(mixture: str, view: View) -> None:
     """Raise Refused unless a message is for the mixture that is served."""
     served = view.table.mixture
     if mixture != served:
         text = f"mixture is {mixture!r}; this router serves {served!r}"
         raise Refused(Code.FAILED_PRECONDITION, text)
-
-
-def check_session(session: str, name: str) -> None:
-    """Raise Refused unless it is the name of a session; `name` is what holds it."""
-    size = len(session.encode())
-    if not 1 <= size <= 128:
-        raise _invalid(f"{name}.session has {size} bytes; it must have 1 to 128")
-
-
-def _forced(messages: Collection[ForcedVersion], view: View, name: str) -> dict[str, Version]:
-    if len(messages) > MAX_FORCED:
-        raise _invalid(f"{name}.forced has {len(messages)} versions; at most {MAX_FORCED}")
-    found: dict[str, Version] = {}
-    for index, message in enumerate(messages):
-        expert_id, where = message.expert_id, f"{name}.forced[{index}]"
-        if expert_id in found:
-            raise _invalid(f"{where}.expert_id is {expert_id!r} once more; each may be named once")
-        found[expert_id] = _forced_version(message, view, where)
-    return found
-
-
-def _forced_version(message: ForcedVersion, view: View, where: str) -> Version:
-    row = view.experts.get(message.expert_id)
-    if row is None:
-        mixture = view.table.mixture
-        text = f"it must be an expert of mixture {mixture!r}"
-        raise _invalid(f"{where}.expert_id is {message.expert_id!r}; {text}")
-    if message.sha256 in row.revoked:
-        text = f"{where}.sha256 is {message.sha256}, a version of expert {row.expert_id!r} that"
-        raise Refused(Code.FAILED_PRECONDITION, f"{text} was taken back and gets no rows any more")
-    version = next((v for v in row.named if v.sha256 == message.sha256), None)
-    if version is None:
-        named = ", ".join(v.sha256 for v in row.named) or "none yet"
-        text = f"the table names for expert {row.expert_id!r}: {named}"
-        raise _invalid(f"{where}.sha256 is {message.sha256!r}; {text}")
-    return version
 
 
 def _array(name: str, data: bytes, dtype: np.dtype[Any], shape: tuple[int, int]) -> Array:

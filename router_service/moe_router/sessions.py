@@ -153,6 +153,34 @@ def pin(view: View, session: str, began: int) -> Pins:
     return Pins(moved, tuple(taken), gates=gates)
 
 
+def pins_of(view: View, session: str, start: Start | None) -> Pins:
+    """Derive the versions of a session that began then, or that begins with this table."""
+    return pin(view, session, view.table.epoch if start is None else start.epoch)
+
+
+class PinsKept:
+    """Remembers, within bounds, pins that were derived from the newest table."""
+
+    def __init__(self, capacity: int = 16_384) -> None:
+        self._capacity = capacity
+        self._view: View | None = None
+        self._pins: dict[tuple[str, int], Pins] = {}
+
+    def of(self, view: View, session: str, start: Start | None) -> Pins:
+        """Do what `pins_of` does."""
+        if not view.rolling and not view.rolling_gates:
+            return _STABLE
+        if self._view is not view or len(self._pins) >= self._capacity:
+            self._pins, self._view = {}, view
+        key = (session, view.table.epoch if start is None else start.epoch)
+        if key not in self._pins:
+            self._pins[key] = pin(view, *key)
+        return self._pins[key]
+
+
+_STABLE = Pins({})
+
+
 def _took_its_version(row: ExpertRow | GateRow, rollout: Rollout, session: str, began: int) -> bool:
     """Whether the last rollout took from this session the version that it used.
 

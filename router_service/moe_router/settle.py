@@ -18,7 +18,7 @@ from moe_core.table import Rung
 from moe_router.ladder import NOT_DEGRADED
 from moe_router.plan import Pairs
 from moe_router.request import Request
-from moe_router.request import Sequence as Rows
+from moe_router.sequences import Sequence as Rows
 
 Array = npt.NDArray[Any]
 

@@ -18,7 +18,8 @@ class View:
 
     `rolling` are the experts with a rollout, `tried` those with a candidate beside a stable
     version, `shadowed` those of them that shadow rows are wanted for. `rolling_gates` and
-    `tried_gates` are the same of gates.
+    `tried_gates` are the same of gates, `shadowed_layers` those in which a candidate of the gate
+    is to look at live rows.
     """
 
     table: Table
@@ -30,6 +31,7 @@ class View:
     shadowed: tuple[ExpertRow, ...]
     rolling_gates: tuple[GateRow, ...]
     tried_gates: tuple[GateRow, ...]
+    shadowed_layers: frozenset[int]
 
     @classmethod
     def of(cls, table: Table) -> Self:
@@ -54,6 +56,7 @@ class View:
             shadowed=tuple(row for row in tried if row.rollout and row.rollout.shadow_percent),
             rolling_gates=rolling_gates,
             tried_gates=tuple(gate for gate in rolling_gates if gate.candidate is not None),
+            shadowed_layers=frozenset(layer for layer, gate in gates.items() if _shadowed(gate)),
         )
 
     def stable(self, expert_id: str) -> Version | None:
@@ -64,3 +67,8 @@ class View:
         """Whether this table forbids rows to a version of an expert."""
         row = self.experts.get(expert_id)
         return row is not None and sha256 in row.revoked
+
+
+def _shadowed(gate: GateRow) -> bool:
+    rollout = gate.rollout
+    return gate.candidate is not None and rollout is not None and rollout.shadow_percent > 0

@@ -18,8 +18,9 @@ from moe_router.ladder import NOT_DEGRADED, Cause
 from moe_router.message import Message, Outlook
 from moe_router.plan import Pairs
 from moe_router.replica import Offer, Routable
-from moe_router.request import EMPTY, Request, parse_dispatch
+from moe_router.request import Request, parse_dispatch
 from moe_router.sessions import Pins
+from moe_router.variants import EMPTY
 from moe_router.view import View
 from moeops.v1.link_pb2 import GroupResult, Result
 from moeops.v1.types_pb2 import Failure

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from moe_core.pins import bucket
 from moe_core.table import ExpertRow, Table, WeightSince
 from moe_router.overflow import capacity, count_overflow
-from moe_router.request import EMPTY
+from moe_router.variants import EMPTY
 from moeops.v1.router_pb2 import ForcedVersion, SequenceRows
 from tests.router.bench import A2, A, B, Bench, C, canary, mixture, worker
 

@@ -67,7 +67,8 @@ async def served(content: Table = TABLE) -> AsyncIterator[Served]:
     engine = Engine(tables, FakeLinks({"w": worker}), gates, clock, Limits())
     identity = Identity("r-0", "n1", "inc", "tiny")
     counters, outcomes = engine.counters, engine.outcomes
-    describer = Describer(identity, tables, links, counters, outcomes, clock, lambda: clock() + 1e9)
+    described = tables, links, counters, outcomes, gates, engine.scorings
+    describer = Describer(identity, *described, clock, lambda: clock() + 1e9)
     servicer = RouterServicer(engine, tables, gates, describer)
     server = grpc.aio.server()
     router_pb2_grpc.add_RouterServicer_to_server(servicer, server)

@@ -1,0 +1,104 @@
+"""What a router says of gates: to clients which there are, to the operator how they fare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from moe_core.table import GateRow, GateVariant
+from moe_router.gate_shadow import Scored
+from moe_router.gate_tally import GateTallies, GateTally, LayerTally
+from moe_router.scorings import Scorings
+from moe_router.view import View
+from moeops.v1 import router_pb2
+
+
+def describe_gate(gate: GateRow) -> router_pb2.GateDescription:
+    """Return a gate's stable version, and what some sessions use instead."""
+    return router_pb2.GateDescription(
+        name=gate.name,
+        layers=gate.layers,
+        version=gate.stable.version,
+        sha256=gate.stable.sha256,
+        experts=gate.stable.experts,
+        top_k=gate.stable.top_k,
+        others=[_version(variant) for variant in gate.named if variant is not gate.stable],
+    )
+
+
+def _version(variant: GateVariant) -> router_pb2.GateVersion:
+    return router_pb2.GateVersion(
+        version=variant.version,
+        sha256=variant.sha256,
+        experts=variant.experts,
+        top_k=variant.top_k,
+    )
+
+
+def gate_counters(
+    view: View, tallies: GateTallies, only: Collection[str]
+) -> list[router_pb2.GateCounters]:
+    """Return the counters of each version that a table names: of these artifacts, or of all."""
+    return [
+        _counters(gate.name, variant.sha256, tallies.of(gate.name, variant.sha256))
+        for gate in view.table.gates
+        for variant in gate.named
+        if not only or variant.sha256 in only
+    ]
+
+
+def _counters(name: str, sha256: str, tally: GateTally) -> router_pb2.GateCounters:
+    return router_pb2.GateCounters(
+        gate=name,
+        sha256=sha256,
+        requests=tally.requests,
+        failed_requests=tally.failed_requests,
+        mass=tally.mass,
+        lost_mass=tally.lost_mass,
+        latency_counts=tally.latency_counts,
+        session_pairs=tally.session_pairs,
+        overflow_pairs=tally.overflow_pairs,
+        overflow_sessions=tally.overflow_sessions,
+        layers=[_layer(layer, one) for layer, one in sorted(tally.layers.items())],
+    )
+
+
+def _layer(layer: int, tally: LayerTally) -> router_pb2.GateLayer:
+    return router_pb2.GateLayer(
+        layer=layer,
+        rows=tally.rows,
+        pairs=tally.pairs,
+        overflow_pairs=tally.overflow_pairs,
+        scored_rows=tally.scored_rows,
+        entropy_sum=tally.entropy_sum,
+    )
+
+
+def gate_shadows(
+    view: View, scorings: Scorings, only: Collection[str]
+) -> list[router_pb2.GateShadow]:
+    """Return what candidates of a table made of live rows: these artifacts, or all."""
+    named = {(g.name, g.candidate.sha256) for g in view.tried_gates if g.candidate is not None}
+    shadows: dict[tuple[str, str, str], router_pb2.GateShadow] = {}
+    for of, scored in sorted(scorings.sums(), key=lambda one: one[0].layer):
+        if (of.gate, of.sha256) in named and (not only or of.sha256 in only):
+            blank = router_pb2.GateShadow(
+                gate=of.gate, sha256=of.sha256, base_sha256=of.base_sha256
+            )
+            shadow = shadows.setdefault((of.gate, of.sha256, of.base_sha256), blank)
+            shadow.layers.append(_shadow(of.layer, scored))
+    return list(shadows.values())
+
+
+def _shadow(layer: int, scored: Scored) -> router_pb2.ShadowLayer:
+    return router_pb2.ShadowLayer(
+        layer=layer,
+        rows=scored.rows,
+        overlap_sum=scored.overlap,
+        divergence_sum=scored.divergence,
+        entropy_sum=scored.entropy,
+        base_entropy_sum=scored.base_entropy,
+        pairs=scored.pairs,
+        base_pairs=scored.base_pairs,
+        overflow_pairs=scored.overflow_pairs,
+        base_overflow_pairs=scored.base_overflow_pairs,
+    )

@@ -1,0 +1,134 @@
+"""Counts what rows, loads and failures each version of a gate had, of live sessions.
+
+Only sums, as all counters are. Rows whose gate or experts were forced compare versions, and count
+for none of them. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moe_core.table import GateVariant
+from moe_router.latency import count_latency, no_latencies
+from moe_router.overflow import capacity
+from moe_router.request import Request, Rows
+from moe_router.sequences import Sequence as Rowed
+from moe_router.settle import Outcome
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(slots=True)
+class LayerTally:
+    """Rows of one layer; `pairs` are by expert, in the order of the version's list."""
+
+    pairs: Array  # (E,) int64
+    rows: int = 0
+    overflow_pairs: int = 0
+    scored_rows: int = 0
+    entropy_sum: float = 0.0
+
+
+@dataclass(slots=True)
+class GateTally:
+    """Counters of one version of one gate."""
+
+    requests: int = 0
+    failed_requests: int = 0
+    mass: float = 0.0
+    lost_mass: float = 0.0
+    latency_counts: list[int] = field(default_factory=no_latencies)
+    session_pairs: int = 0
+    overflow_pairs: int = 0
+    overflow_sessions: int = 0
+    layers: dict[int, LayerTally] = field(default_factory=dict)
+
+    def request(self, latency_s: float) -> None:
+        self.requests += 1
+        count_latency(self.latency_counts, latency_s)
+
+
+class GateTallies:
+    """The counters of all versions of all gates."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[tuple[str, str], GateTally] = {}
+
+    def of(self, name: str, sha256: str) -> GateTally:
+        """Return the counters of a version of a gate."""
+        key = name, sha256
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = GateTally()
+        return tally
+
+    def failed(self, rows: Rows, latency_s: float) -> None:
+        """Count a request that nobody could serve."""
+        for variant, _ in _live(rows):
+            tally = self.of(rows.gate.name, variant.sha256)
+            tally.request(latency_s)
+            tally.failed_requests += 1
+
+    def answered(self, request: Request, outcomes: Sequence[Outcome], latency_s: float) -> None:
+        """Count a request; `outcomes` are those of its sequences."""
+        rows = request.rows
+        for variant, numbers in _live(rows):
+            tally = self.of(rows.gate.name, variant.sha256)
+            tally.request(latency_s)
+            for number in numbers:
+                tally.mass += outcomes[number].mass
+                tally.lost_mass += outcomes[number].lost
+            layer = tally.layers.get(rows.layer)
+            if layer is None or len(layer.pairs) != len(variant.experts):  # a list put right
+                zero = np.zeros(len(variant.experts), np.int64)
+                layer = tally.layers[rows.layer] = LayerTally(zero)
+            _count(layer, request, variant, [rows.sequences[number] for number in numbers])
+
+
+def _live(rows: Rows) -> Iterator[tuple[GateVariant, Sequence[int]]]:
+    """Give each variant that live sequences use, and which sequences these are."""
+    sequences = rows.sequences
+    if len(rows.variants) == 1 and not any(s.evaluates for s in sequences):
+        yield rows.variants[0], range(len(sequences))
+        return
+    for variant in rows.variants:
+        numbers = [
+            number
+            for number, sequence in enumerate(sequences)
+            if sequence.gate.sha256 == variant.sha256 and not sequence.evaluates
+        ]
+        if numbers:
+            yield variant, numbers
+
+
+def _count(
+    layer: LayerTally, request: Request, variant: GateVariant, sequences: Sequence[Rowed]
+) -> None:
+    """Count what one variant chose in one request, with one pass over its pairs."""
+    experts, sizes = len(variant.experts), [s.last - s.first for s in sequences]
+    chosen, entropy = request.chosen, request.entropy
+    if sum(sizes) != len(chosen):
+        own = np.concatenate([np.arange(s.first, s.last) for s in sequences])
+        chosen, entropy = chosen[own], None if entropy is None else entropy[own]
+    room = [capacity(size, variant.top_k, experts) for size in sizes]
+    crowded = any(takes < size for takes, size in zip(room, sizes, strict=True))
+    places = chosen + 1  # EMPTY comes first
+    if crowded and len(sizes) > 1:
+        places += np.repeat(np.arange(len(sizes), dtype=np.int32) * (experts + 1), sizes)[:, None]
+        bins = np.bincount(places.ravel(), minlength=len(sizes) * (experts + 1))
+        batches = bins.reshape(len(sizes), experts + 1)[:, 1:]  # (batches, E)
+    else:
+        batches = np.bincount(places.ravel(), minlength=experts + 1)[None, 1:]
+    layer.rows += len(chosen)
+    layer.pairs += batches.sum(axis=0)
+    if crowded:
+        layer.overflow_pairs += int(np.maximum(batches - np.array(room)[:, None], 0).sum())
+    if entropy is not None:
+        known = np.isfinite(entropy)
+        layer.scored_rows += int(known.sum())
+        layer.entropy_sum += float(entropy[known].sum())
