@@ -1,7 +1,8 @@
 """Checks that a model is the one whose experts are served, before its first token.
 
 Each check names both values. Digests are computed from the model's own tensors, so that a trunk
-or a gate that only looks alike is found here and not in the answers.
+that only looks alike is found here and not in the answers, and so that it is known which versions
+of the gates are the model's own; others have to be fetched.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from moe_artifacts.metadata import GateMetadata
 from moe_artifacts.names import is_trunk
 from moe_artifacts.trunk import Tensor, trunk_sha256
 from moe_client.errors import Mismatch
-from moe_client.mixture import Gate, Mixture
+from moe_client.mixture import GateVersion, Mixture
 from moe_client.site import Site
 from moe_client.tensors import to_numpy
 from moe_core.dtypes import ELEMENT_TYPES, by_name
@@ -24,37 +25,69 @@ from moe_core.kernel import element_type, torch_dtype
 
 
 def check_shape(model: Any, sites: Sequence[Site], mixture: Mixture) -> None:
-    """Raise Mismatch unless sizes, layers, experts, top-k and dtype are those of the mixture."""
+    """Raise Mismatch unless sizes, layers and dtype are those of the mixture."""
     config = model.config.get_text_config()
     _same("hidden size", config.hidden_size, mixture.hidden_size, mixture)
     _same("number of MoE layers", len(sites), mixture.layers, mixture)
     _same("dtype", element_type(model.dtype).name, mixture.dtype, mixture)
     for site in sites:
-        gate = mixture.gate_of(site.layer)
-        if gate is None:
+        if mixture.gate_of(site.layer) is None:
             raise Mismatch(
                 f"mixture {mixture.name} has no gate for layer {site.layer} of the model",
                 epoch=mixture.epoch,
             )
-        where = f"in layer {site.layer}"
-        _same(f"number of experts {where}", site.num_experts, len(gate.experts), mixture)
-        _same(f"top-k {where}", config.num_experts_per_tok, gate.top_k, mixture)
 
 
-def check_digests(model: Any, sites: Sequence[Site], mixture: Mixture) -> None:
-    """Raise Mismatch unless trunk and gates are bit for bit those of the mixture.
+def trust(model: Any, sites: Sequence[Site], mixture: Mixture) -> dict[str, str]:
+    """Return what `check_digests` does without reading a tensor: the gates are taken for stable.
 
-    A trunk without a digest in the mixture, and a gate that the model does not show, are passed.
+    Raises Mismatch where the number of experts or top-k show that they are not.
+    """
+    config = model.config.get_text_config()
+    for site in sites:
+        gate = mixture.gate_of(site.layer)
+        if gate is not None:
+            where = f"in layer {site.layer}"
+            _same(f"number of experts {where}", site.num_experts, len(gate.experts), mixture)
+            _same(f"top-k {where}", config.num_experts_per_tok, gate.top_k, mixture)
+    return {gate.name: gate.sha256 for gate in mixture.gates}
+
+
+def check_digests(model: Any, sites: Sequence[Site], mixture: Mixture) -> dict[str, str]:
+    """Return the digest of the model's own version of each gate, by name.
+
+    Without those of which it has none that the mixture names (one that was retired); they are to
+    be fetched. A gate that the model does not show is taken for stable. Raises Mismatch unless the
+    trunk is bit for bit that of the mixture; where the mixture says nothing of its trunk, a gate
+    must show that they belong together.
     """
     if mixture.trunk_sha256:
         _same("trunk", trunk_sha256(_trunk(model)), mixture.trunk_sha256, mixture)
+    own = {}
     for gate in mixture.gates:
         weights = {site.layer: site.gate for site in sites if site.layer in gate.layers}
         if len(weights) != len(gate.layers) or any(w is None for w in weights.values()):
+            own[gate.name] = gate.sha256
             continue
-        digests = _gate_digests(gate, {k: w for k, w in weights.items() if w is not None})
-        if gate.sha256 not in digests:
-            _same(f"gate {gate.name}", digests[0], gate.sha256, mixture)
+        shown = {layer: weight for layer, weight in weights.items() if weight is not None}
+        top_k = model.config.get_text_config().num_experts_per_tok
+        found = [v for v in gate.versions if _is(v, top_k, shown)]
+        if found:
+            own[gate.name] = found[0].sha256
+        elif not mixture.trunk_sha256:
+            seen = _gate_digests(gate.stable, shown)[0] if _fits(gate.stable, shown) else "another"
+            _same(f"gate {gate.name}", seen, gate.sha256, mixture)
+    return own
+
+
+def _is(version: GateVersion, top_k: int, weights: dict[int, torch.Tensor]) -> bool:
+    """Say whether these are the weights of a version, bit for bit."""
+    alike = version.top_k == top_k and _fits(version, weights)
+    return alike and version.sha256 in _gate_digests(version, weights)
+
+
+def _fits(version: GateVersion, weights: dict[int, torch.Tensor]) -> bool:
+    return all(len(weight) == len(version.experts) for weight in weights.values())
 
 
 def _trunk(model: Any) -> Iterator[Tensor]:
@@ -65,8 +98,8 @@ def _trunk(model: Any) -> Iterator[Tensor]:
             yield name, data, tuple(tensor.shape), str(tensor.dtype)
 
 
-def _gate_digests(gate: Gate, weights: dict[int, torch.Tensor]) -> list[str]:
-    """Return the digests of this gate as an artifact, in its dtype and those that lose nothing."""
+def _gate_digests(gate: GateVersion, weights: dict[int, torch.Tensor]) -> list[str]:
+    """Return the digests of such a gate as an artifact, in its dtype and those without loss."""
     some = next(iter(weights.values()))
     own = element_type(some.dtype).name
     names = [own, *(e.name for e in ELEMENT_TYPES if e.name != own)]
@@ -79,9 +112,10 @@ def _gate_digests(gate: Gate, weights: dict[int, torch.Tensor]) -> list[str]:
     return digests
 
 
-def _gate_digest(gate: Gate, dtype: str, weights: dict[int, torch.Tensor]) -> str:
+def _gate_digest(gate: GateVersion, dtype: str, weights: dict[int, torch.Tensor]) -> str:
     hidden_size = next(iter(weights.values())).shape[1]
-    metadata = GateMetadata(gate.layers, hidden_size, gate.experts, gate.top_k, dtype)
+    layers = tuple(sorted(weights))
+    metadata = GateMetadata(layers, hidden_size, gate.experts, gate.top_k, dtype)
     arrays = {f"layers.{layer}.weight": to_numpy(weight) for layer, weight in weights.items()}
     return sha256_of(metadata, arrays.__getitem__)
 

@@ -7,17 +7,17 @@ transformers, so that load generators and other runtimes can use it.
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from moe_client import retry
 from moe_client.asking import Request
+from moe_client.begun import MAX_SESSIONS, Begun, to_request
 from moe_client.channel import MAX_MESSAGE_BYTES, connect
-from moe_client.errors import Closed, InvalidRequest, from_code
+from moe_client.errors import Closed, InvalidRequest, MalformedAnswer
 from moe_client.messages import (
     Answer,
     Choice,
@@ -29,15 +29,20 @@ from moe_client.messages import (
 )
 from moe_client.mixture import Mixture
 from moe_client.reporter import Reporter
-from moe_client.retry import Health
-from moe_client.router import ABSENT, PROBE_TIMEOUT_S, Router
+from moe_client.retry import ABSENT, Health
+from moe_client.rounds import NOT_NAMED, first_answer
+from moe_client.router import PROBE_TIMEOUT_S, Router
 from moe_client.worth import Worth
-from moeops.v1.router_pb2 import RowsResponse
+from moeops.v1.router_pb2 import FetchGateRequest, RowsResponse
 
 if TYPE_CHECKING:
     from moe_client.async_model import AsyncModel
 
 DEFAULT_TIMEOUT_S = 10.0
+BEGIN_TIMEOUT_S = 3.0
+"""Of one router, which waits 1 s for a table that a token is of."""
+FETCH_TIMEOUT_S = 60.0
+MAX_GATE_BYTES = 2 << 30
 _MARGIN_BYTES = 1 << 20
 
 
@@ -91,12 +96,62 @@ class RouterClient:
         """What is known of each router."""
         return {address: router.health for address, router in self._routers.items()}
 
-    async def describe(self, *, timeout_s: float | None = None) -> Mixture:
-        """Return what the routers serve. Raises MoeError."""
-        now = asyncio.get_running_loop().time()
-        served = await self._describe(now + (timeout_s or self.timeout_s))
+    async def describe(self, *, session: str = "", timeout_s: float | None = None) -> Mixture:
+        """Return what the routers serve, as the router of `session` says if it answers.
+
+        Raises MoeError.
+        """
+        served = Mixture.read(
+            await first_answer(
+                self._routers,
+                lambda router: router.describe(PROBE_TIMEOUT_S),
+                session,
+                timeout_s or self.timeout_s,
+            )
+        )
         self.mixture = self.mixture or served.name
         return served
+
+    async def begin(
+        self, sessions: Mapping[str, bytes], *, timeout_s: float | None = None
+    ) -> Begun:
+        """Begin sessions, or ask how they stand, by name with the start tokens that they have.
+
+        Raises InvalidRequest for more than 1,024, Mismatch for a token of a table that is gone,
+        and other MoeErrors.
+        """
+        if not 1 <= len(sessions) <= MAX_SESSIONS:
+            text = f"it must be 1 to {MAX_SESSIONS}"
+            raise InvalidRequest(f"{len(sessions)} sessions are to begin; {text}")
+        message = to_request(await self._name(), sessions)
+        answer = await first_answer(
+            self._routers,
+            lambda router: router.begin(message, BEGIN_TIMEOUT_S),
+            next(iter(sessions)),
+            timeout_s or self.timeout_s,
+        )
+        return Begun.read(answer, tuple(sessions))
+
+    async def fetch_gate(self, sha256: str, *, timeout_s: float | None = None) -> bytes:
+        """Return the artifact of a gate version: bytes of that digest.
+
+        Raises NotFound where no router's table names it, MalformedAnswer where a router gave out
+        something else, and other MoeErrors.
+        """
+        message = FetchGateRequest(mixture=await self._name(), sha256=sha256)
+        content = await first_answer(
+            self._routers,
+            lambda router: router.fetch_gate(message, MAX_GATE_BYTES, FETCH_TIMEOUT_S),
+            sha256,
+            timeout_s or FETCH_TIMEOUT_S,
+            passed=ABSENT | NOT_NAMED,
+        )
+        seen = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
+        if seen != sha256:
+            raise MalformedAnswer(
+                f"the gate that a router gave out has sha256 {seen}; {sha256} was asked for"
+            )
+        return content
 
     async def dispatch(
         self, rows: Rows, choice: Choice, *, trunk_sha256: str = "", timeout_s: float | None = None
@@ -154,22 +209,6 @@ class RouterClient:
 
     async def _name(self) -> str:
         return self.mixture or (await self.describe()).name
-
-    async def _describe(self, deadline: float) -> Mixture:
-        rounds = 0
-        while True:
-            for address, router in self._routers.items():
-                try:
-                    return Mixture.read(await router.describe(PROBE_TIMEOUT_S))
-                except grpc.aio.AioRpcError as error:
-                    refusal = from_code(error.code(), f"router {address}: {error.details()}")
-                    if error.code() not in ABSENT:
-                        raise refusal from None
-            wait_s = retry.backoff(rounds, random.random())
-            if asyncio.get_running_loop().time() + wait_s > deadline:
-                raise refusal
-            await asyncio.sleep(wait_s)
-            rounds += 1
 
     async def _ask(self, rpc: str, encode: Encode, rows: Rows, timeout_s: float) -> RowsResponse:
         if self._closed:

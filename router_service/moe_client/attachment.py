@@ -1,8 +1,9 @@
 """Makes a transformers model run its experts through the routers of a mixture.
 
-The gate, attention and everything else stay in the model; only what transformers calls the
-experts implementation is another one: rows go out with their choice of experts, and come back
-combined. Sessions, checks and transport are decided elsewhere; this module puts them together.
+Attention and everything else stay in the model; only what transformers calls the experts
+implementation is another one: rows go out with their choice of experts, and come back combined.
+The model's router modules choose, each row by its session's version of the gate. Sessions, checks
+and transport are decided elsewhere; this module puts them together.
 """
 
 from __future__ import annotations
@@ -11,28 +12,31 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
-import torch
 
-from moe_client.agreement import check_digests, check_shape
+from moe_client.agreement import check_digests, check_shape, trust
 from moe_client.aio import DEFAULT_TIMEOUT_S
 from moe_client.alignment import align
-from moe_client.calls import Caches, Call, fresh, holds_rows, make_call, named, shape_of
+from moe_client.applying import Applying
+from moe_client.calls import Caches, holds_rows, make_call, named, shape_of
 from moe_client.client import RouterClient
 from moe_client.counters import Counters
-from moe_client.errors import InvalidRequest, MoeError
+from moe_client.errors import InvalidRequest
+from moe_client.gates import Gates
 from moe_client.losses import LossWatch
-from moe_client.messages import Answer, Choice, Rows
 from moe_client.mixture import Mixture
 from moe_client.remote import REMOTE, place, remove
-from moe_client.repin import OnRepin, objection
+from moe_client.repin import OnRepin
+from moe_client.router_module import own_forward, stand_in
+from moe_client.router_module import remove as remove_stand_in
 from moe_client.scope import Names, Note, Scope
+from moe_client.serving import Serving
 from moe_client.sessions import SessionBook, SessionState
 from moe_client.site import find_sites
-from moe_client.tensors import to_numpy, to_torch
 from moe_client.worth import Worth
 
 
@@ -46,6 +50,7 @@ def attach(
     credentials: grpc.ChannelCredentials | None = None,
     digests: bool = True,
     forced: Mapping[str, str] | None = None,
+    forced_gates: Mapping[str, str] | None = None,
     on_repin: OnRepin = OnRepin.REPREFILL,
     report_outcomes: bool = False,
 ) -> Attachment:
@@ -53,12 +58,15 @@ def attach(
 
     `mixture` may be left out where the routers serve one only. `session` names the sequences of
     every batch (see `Attachment.sessions`). Each layer's request ends within `timeout_s`.
-    `digests=False` skips the comparison of trunk and gate, which reads all of the trunk.
-    `forced` are versions by expert (see `Attachment.forced`), `on_repin` says what follows when a
+    `digests=False` skips the comparison of trunk and gate, which reads all of the trunk, and takes
+    the model's gates for the stable ones. `forced` are versions by expert, `forced_gates` by gate
+    (see `Attachment.forced`), `on_repin` says what follows when a
     session loses a version (see `OnRepin`). With `report_outcomes` the routers are told, beside
     all requests, the loss of the tokens that sessions read: evidence for rollouts.
-    Raises Mismatch where the model is not the mixture's, naming both values; InvalidRequest where
-    it has no experts to attach; Unavailable where no router answers.
+    The model's gates may be any that the mixture names, or ones that were retired: what a session
+    is to use instead comes from the routers. Raises Mismatch where the model is not the mixture's,
+    naming both values; InvalidRequest where it has no experts to attach; Unavailable where no
+    router answers.
     """
     if model.get_experts_implementation()[""] == REMOTE:
         raise InvalidRequest("the model is attached already; detach it first")
@@ -66,17 +74,20 @@ def attach(
     client = RouterClient(
         addresses, mixture=mixture or "", timeout_s=timeout_s, credentials=credentials
     )
-    scope = Scope(session, forced)
     try:
+        scope = Scope(session, forced, forced_gates)
         served = client.describe()
         check_shape(model, sites, served)
-        if digests:
-            check_digests(model, sites, served)
+        own = (check_digests if digests else trust)(model, sites, served)
+        align(model)
+        gates = Gates(sites, own, client.fetch_gate)
+        gates.prepare(served)
     except BaseException:
         client.close()
         raise
-    align(model)
-    return Attachment(model, client, served, scope, OnRepin(on_repin), reporting=report_outcomes)
+    return Attachment(
+        model, client, served, gates, scope, OnRepin(on_repin), reporting=report_outcomes
+    )
 
 
 class Attachment:
@@ -91,12 +102,12 @@ class Attachment:
         model: Any,
         client: RouterClient,
         mixture: Mixture,
+        gates: Gates,
         scope: Scope,
         on_repin: OnRepin,
         *,
         reporting: bool,
     ) -> None:
-        self.mixture = mixture
         self.on_repin = on_repin
         self.reporting = reporting
         self._model = model
@@ -105,12 +116,25 @@ class Attachment:
         self._caches = Caches()
         self._scope = scope
         self._losses = LossWatch()
-        self._thread = threading.local()
         self._lock = threading.Lock()
         self._counters = Counters()
         self._sites = find_sites(model)
+        self._serving = Serving(client, self._book, gates, mixture)
+        self._applying = Applying(
+            client,
+            self._serving,
+            self._book,
+            scope,
+            on_repin,
+            mixture.trunk_sha256,
+            self._sites[0].layer,
+            self._count,
+        )
         for site in self._sites:
-            place(site.experts, self, site.layer)
+            place(site.experts, self._applying, site.layer)
+            if site.router is not None:
+                own = partial(self._applying.choose, site.layer, own_forward(site.router))
+                stand_in(site.router, own)
         base = model.base_model
         self._hooks = [
             base.register_forward_pre_hook(self._begin, with_kwargs=True),
@@ -121,6 +145,11 @@ class Attachment:
         self._before = model.get_experts_implementation()
         model.set_experts_implementation(REMOTE)
 
+    @property
+    def mixture(self) -> Mixture:
+        """What the routers serve, as they said last."""
+        return self._serving.mixture
+
     def sessions(self, names: str | Sequence[str]) -> AbstractContextManager[None]:
         """Name the sequences of the batches that are computed inside, in this context.
 
@@ -129,11 +158,13 @@ class Attachment:
         """
         return self._scope.sessions(names)
 
-    def forced(self, versions: Mapping[str, str]) -> AbstractContextManager[None]:
-        """Have the rows of calls inside computed by these versions (sha256 by expert), in this
-        context, whatever their sessions' pins say: to compare versions. The routing table must
-        name each for its expert; else routers refuse the call."""
-        return self._scope.forced(versions)
+    def forced(
+        self, versions: Mapping[str, str] | None = None, gates: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[None]:
+        """Have the rows of calls inside computed by these versions (sha256 by expert), and chosen
+        for by these (sha256 by gate), in this context, whatever their sessions' pins say: to
+        compare versions. The routing table must name each; else the call is refused."""
+        return self._scope.forced(versions or {}, gates or {})
 
     def choices(self, note: Note) -> AbstractContextManager[None]:
         """Tell `note` of each layer's choice of experts in the calls inside, in this context."""
@@ -163,7 +194,7 @@ class Attachment:
     @property
     def last(self) -> tuple[SessionState, ...]:
         """The sessions of this thread's last forward call, in the order of the batch, as of now."""
-        call: Call | None = getattr(self._thread, "last", None)
+        call = self._applying.current.last
         return tuple(self._book.state(name) for name in call.sessions) if call else ()
 
     @property
@@ -186,6 +217,8 @@ class Attachment:
         self._hooks = []
         for site in self._sites:
             remove(site.experts)
+            if site.router is not None:
+                remove_stand_in(site.router)
         self._model.set_experts_implementation(self._before)
         self._client.close()
 
@@ -200,60 +233,6 @@ class Attachment:
     ) -> None:
         self.detach()
 
-    def compute(
-        self, layer: int, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the experts' combined answer (T, H); padding rows come back as zeros.
-
-        Raises MoeError.
-        """
-        call = getattr(self._thread, "call", None) or Call(fresh(1), len(hidden), (len(hidden),))
-        self._scope.tell(layer, index)
-        if len(hidden) != call.rows:
-            raise InvalidRequest(
-                f"layer {layer} was given {len(hidden)} rows; the call has {call.rows}"
-            )
-        if call.kept is None:
-            return self._ask(layer, call, hidden, index, weights)
-        kept = call.kept.to(hidden.device)
-        answer = torch.zeros_like(hidden)
-        if bool(kept.any()):
-            answer[kept] = self._ask(layer, call, hidden[kept], index[kept], weights[kept])
-        return answer
-
-    def _ask(
-        self,
-        layer: int,
-        call: Call,
-        hidden: torch.Tensor,
-        index: torch.Tensor,
-        weights: torch.Tensor,
-    ) -> torch.Tensor:
-        gate = self.mixture.gate_of(layer)
-        assert gate is not None  # checked when the model was attached
-        parts = zip(call.sessions, call.counts, strict=True)
-        forced = self._scope.versions
-        sequences = tuple(self._book.ask(name, count, forced) for name, count in parts if count)
-        rows = Rows(layer, to_numpy(hidden), sequences)
-        choice = Choice(gate.sha256, to_numpy(index.to(torch.int32)), to_numpy(weights))
-        try:
-            answer = self._client.dispatch(rows, choice, trunk_sha256=self.mixture.trunk_sha256)
-        except MoeError:
-            self._count(Counters(requests=1, failed=1))
-            raise
-        self._book.record(rows, answer)
-        self._count_answer(rows, answer)
-        began_before = call.cached or layer != self._sites[0].layer
-        if error := objection(self.on_repin, rows, answer, began_before=began_before):
-            raise error
-        return to_torch(answer.hidden, hidden)
-
-    def _count_answer(self, rows: Rows, answer: Answer) -> None:
-        degraded = any(outcome.degraded_ppm for outcome in answer.outcomes)
-        repins = sum(len(outcome.repinned_experts) for outcome in answer.outcomes)
-        done = Counters(1, len(rows.hidden), degraded_requests=int(degraded), repins=repins)
-        self._count(done)
-
     def _count(self, more: Counters) -> None:
         with self._lock:
             self._counters = self._counters.plus(more)
@@ -266,25 +245,22 @@ class Attachment:
         cache, names = kwargs.get("past_key_values"), self._scope.names
         sessions = self._caches.sessions(cache, batch) if names is None else named(names, batch)
         mask, cached = kwargs.get("attention_mask"), holds_rows(cache)
-        self._thread.call = make_call(sessions, length, mask, cached=cached)
+        self._applying.begin(make_call(sessions, length, mask, cached=cached))
 
     def _end(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        call: Call | None = getattr(self._thread, "call", None)
-        if call is None:
-            return
-        self._thread.call, self._thread.last = None, call
-        if self._scope.names is None:
+        call = self._applying.end()
+        if call is not None and self._scope.names is None:
             self._caches.remember(getattr(out, "past_key_values", None), call.sessions)
 
     def _measure(
         self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
     ) -> None:
         """Report the loss of what was read, but not where it is of several versions or of none."""
-        call: Call | None = getattr(self._thread, "last", None)
+        call = self._applying.current.last
         ids = kwargs.get("input_ids", args[0] if args else None)
         if call is None:
             return
         for name, loss in self._losses.losses(call, ids, getattr(out, "logits", None)):
             state = self._book.state(name)
-            if not state.degraded and not state.repinned_experts and state.start_token:
+            if not state.degraded and not state.repinned and state.start_token:
                 self.report(name, tokens=loss.tokens, loss_bits=loss.bits)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from moe_client.errors import InvalidRequest
+from moe_client.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Call:
     """One forward call: `counts` are the rows of each session that are not padding.
 
     `kept` (rows,) says which rows those are; None where all are. `cached` says whether a KV cache
-    holds what was computed before.
+    holds what was computed before. `plan` says which gates apply, once that is known.
     """
 
     sessions: tuple[str, ...]
@@ -32,6 +33,18 @@ class Call:
     counts: tuple[int, ...]
     kept: torch.Tensor | None = None
     cached: bool = False
+    plan: Plan | None = None
+
+
+class Current(threading.local):
+    """This thread's forward call, and its last one.
+
+    `loose` is a call of some layer alone, from its gate to its experts.
+    """
+
+    call: Call | None = None
+    loose: Call | None = None
+    last: Call | None = None
 
 
 def shape_of(kwargs: Mapping[str, Any], args: Sequence[Any]) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from moe_client import aio
+from moe_client.begun import Begun
 from moe_client.messages import Answer, Choice, Rows
 from moe_client.mixture import Mixture
 from moe_client.retry import Health
@@ -87,9 +88,18 @@ class RouterClient:
         """Reports that no router took, or that were too many."""
         return self._client.unreported
 
-    def describe(self, *, timeout_s: float | None = None) -> Mixture:
+    def describe(self, *, session: str = "", timeout_s: float | None = None) -> Mixture:
         """Return what the routers serve. Raises MoeError."""
-        return self._thread.submit(self._client.describe(timeout_s=timeout_s)).result()
+        work = self._client.describe(session=session, timeout_s=timeout_s)
+        return self._thread.submit(work).result()
+
+    def begin(self, sessions: Mapping[str, bytes], *, timeout_s: float | None = None) -> Begun:
+        """Begin sessions by name, with the start tokens that they have. Raises MoeError."""
+        return self._thread.submit(self._client.begin(sessions, timeout_s=timeout_s)).result()
+
+    def fetch_gate(self, sha256: str, *, timeout_s: float | None = None) -> bytes:
+        """Return the artifact of a gate version. Raises MoeError."""
+        return self._thread.submit(self._client.fetch_gate(sha256, timeout_s=timeout_s)).result()
 
     def dispatch(
         self, rows: Rows, choice: Choice, *, trunk_sha256: str = "", timeout_s: float | None = None

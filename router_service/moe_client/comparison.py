@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 MAX_RESULT_BYTES = 3500
 """The kubelet keeps 4,096 bytes of a termination message."""
 
-Choices = Mapping[int, NDArray[np.int32]]
-"""By layer, which experts each token's gate chose: (T, k)."""
+Choices = Mapping[int, NDArray[Any]]
+"""By layer, which experts each token's gate chose: (T, k) numbers, or ids, empty for no choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,29 @@ class Flips:
 
 
 def count_flips(stable: Choices, candidate: Choices, layers: Iterable[int]) -> Flips:
-    """Count, in these layers, tokens whose top-k set differs; the order within one is nothing."""
+    """Count, in these layers, tokens whose top-k set differs; the order within one is nothing.
+
+    Ids may be those of gates that choose more or fewer experts.
+    """
     total = Flips()
     for layer in layers:
-        ours, theirs = np.sort(stable[layer], axis=1), np.sort(candidate[layer], axis=1)
+        width = max(stable[layer].shape[1], candidate[layer].shape[1])
+        ours, theirs = (_sorted(chosen[layer], width) for chosen in (stable, candidate))
         total = total.plus(Flips(int((ours != theirs).any(axis=1).sum()), len(ours)))
     return total
+
+
+def to_ids(index: NDArray[np.int32], experts: Sequence[str]) -> NDArray[Any]:
+    """Return the ids of chosen experts (T, k); -1, no choice, is an empty one."""
+    ids: NDArray[Any] = np.array([*experts, ""])[index]
+    return ids
+
+
+def _sorted(chosen: NDArray[Any], width: int) -> NDArray[Any]:
+    if chosen.shape[1] < width:
+        none = np.zeros((len(chosen), width - chosen.shape[1]), chosen.dtype)  # "" where ids are
+        chosen = np.concatenate([chosen, none], axis=1)
+    return np.sort(chosen, axis=1)
 
 
 def summarise(pairs: Sequence[Pair]) -> dict[str, Any]:

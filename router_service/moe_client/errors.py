@@ -73,16 +73,24 @@ class MalformedAnswer(MoeError):
 
 
 class Repinned(MoeError):
-    """Sessions of the call lost versions of experts; what their KV caches hold is of those.
+    """Sessions of the call lost versions of experts or gates, which their KV caches are of.
 
-    `experts` are, by session, the experts whose version is gone. The sessions themselves go on.
+    `experts` are, by session, the experts whose version is gone, `gates` the gates. The sessions
+    themselves go on.
     """
 
     code = grpc.StatusCode.ABORTED
 
-    def __init__(self, message: str, experts: Mapping[str, Sequence[str]], epoch: int = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        experts: Mapping[str, Sequence[str]],
+        epoch: int = 0,
+        gates: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         super().__init__(message, epoch=epoch)
         self.experts = experts
+        self.gates = gates or {}
 
 
 class Closed(MoeError):

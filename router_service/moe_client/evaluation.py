@@ -1,4 +1,4 @@
-"""`python -m moe_client.evaluation`: compares a new version of an expert with stable, in the dark.
+"""`python -m moe_client.evaluation`: compares a version of an expert, or of a gate, with stable.
 
 Runs a golden set through the routers of a mixture twice, its rows forced to one version and then
 to the other, and writes the paired difference of next-token loss as JSON. It judges nothing.
@@ -38,7 +38,8 @@ _QUIET_S = 2.0
 _FLAGS: tuple[tuple[str, str, str | None, str], ...] = (
     ("routers", "MOE_EVAL_ROUTERS", None, "addresses of routers, host:port,…"),
     ("mixture", "MOE_EVAL_MIXTURE", "", "default: the one that the routers serve"),
-    ("expert", "MOE_EVAL_EXPERT", None, "id of the expert"),
+    ("expert", "MOE_EVAL_EXPERT", "", "id of the expert, or else:"),
+    ("gate", "MOE_EVAL_GATE", "", "name of the gate"),
     ("stable", "MOE_EVAL_STABLE", None, "sha256 of its stable version"),
     ("candidate", "MOE_EVAL_CANDIDATE", None, "sha256 of the new version"),
     ("trunk", "MOE_EVAL_TRUNK_URI", None, "file:/// of the trunk's folder (`moe split`)"),
@@ -73,6 +74,11 @@ class Settings:
             if not _SHA256.fullmatch(given[flag]):
                 right = "64 lower-case hexadecimal digits"
                 raise Refused(f"--{flag} is {given[flag]!r:.80}; it must be {right}")
+        if bool(given["expert"]) == bool(given["gate"]):
+            flags = "--expert (MOE_EVAL_EXPERT) and --gate (MOE_EVAL_GATE)"
+            values = f"{given['expert']!r:.80} and {given['gate']!r:.80}"
+            raise Refused(f"{flags} are {values}; one of them must say what is compared")
+        name, gate = given["expert"] or given["gate"], bool(given["gate"])
         trunk = parse_uri(given["trunk"])
         if not isinstance(trunk, Path):
             right = "file:///path of a folder that is mounted here"
@@ -80,7 +86,7 @@ class Settings:
         return cls(
             routers=tuple(part for part in given["routers"].split(",") if part),
             mixture=given["mixture"],
-            versions=Versions(given["expert"], given["stable"], given["candidate"]),
+            versions=Versions(name, given["stable"], given["candidate"], gate),
             trunk=trunk,
             trunk_sha256=given["trunk-sha256"],
             golden_uri=given["golden"],
@@ -93,7 +99,7 @@ class Settings:
         """What the result says was compared."""
         versions = self.versions
         both = {"stable": versions.stable, "candidate": versions.candidate}
-        return {"golden": self.golden_sha256, "expert": versions.expert, **both}
+        return {"golden": self.golden_sha256, versions.kind: versions.name, **both}
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:

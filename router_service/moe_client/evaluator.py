@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 from moe_artifacts.golden import Golden
 from moe_artifacts.golden import Sequence as GoldenSequence
 from moe_client.attachment import Attachment
-from moe_client.comparison import Choices, Flips, Pair, count_flips
+from moe_client.comparison import Choices, Flips, Pair, count_flips, to_ids
 from moe_client.errors import (
     DeadlineExceeded,
+    InvalidRequest,
     MalformedAnswer,
     MoeError,
     Overloaded,
@@ -38,16 +40,28 @@ ATTEMPTS = 6
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 8.0
 
+Index = NDArray[np.int32]
 _PASSING = (DeadlineExceeded, MalformedAnswer, Overloaded, Repinned, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What is compared: two versions of one expert, by digest."""
+    """What is compared: two versions of one expert, or of one gate, by digest."""
 
-    expert: str
+    name: str
     stable: str
     candidate: str
+    gate: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "gate" if self.gate else "expert"
+
+    def forced(self, attachment: Attachment, sha256: str) -> AbstractContextManager[None]:
+        """Have calls inside use this version."""
+        if self.gate:
+            return attachment.forced(gates={self.name: sha256})
+        return attachment.forced({self.name: sha256})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +112,11 @@ def compare(
     """
     pairs: dict[int, Pair] = {}
     flips = Flips()
-    layers = downstream(attachment, versions.expert)
+    layers = counted(attachment, versions)
     parts = batches(golden)
     for number, batch in enumerate(parts):
         stable, candidate = (
-            _insist(model, attachment, batch, {versions.expert: sha256}, pause)
+            _insist(model, attachment, batch, versions, sha256, pause)
             for sha256 in (versions.stable, versions.candidate)
         )
         flips = flips.plus(count_flips(stable.choices, candidate.choices, layers))
@@ -110,6 +124,17 @@ def compare(
         pairs |= {place: Pair(golden.sequences[place].slice, a, b) for place, a, b in losses}
         tell(number + 1, len(parts))
     return [pairs[place] for place in range(len(golden.sequences))], flips
+
+
+def counted(attachment: Attachment, versions: Versions) -> tuple[int, ...]:
+    """Return the layers in which choices may flip: all of a gate, those above an expert."""
+    if not versions.gate:
+        return downstream(attachment, versions.name)
+    gate = attachment.mixture.gate(versions.name)
+    if gate is None:
+        named = ", ".join(gate.name for gate in attachment.mixture.gates)
+        raise InvalidRequest(f"gate is {versions.name!r}; the mixture has {named}")
+    return gate.layers
 
 
 def downstream(attachment: Attachment, expert: str) -> tuple[int, ...]:
@@ -126,8 +151,8 @@ def spoilt(state: SessionState) -> str | None:
     """Return why a sequence's answer is no evidence; None where it is."""
     if state.degraded:
         return f"{100 * state.degraded_share:.1f} % of a sequence was degraded"
-    if state.repinned_experts:
-        return f"a sequence lost its version of {', '.join(sorted(state.repinned_experts))}"
+    if state.repinned:
+        return f"a sequence lost its version of {', '.join(sorted(state.repinned))}"
     others = sorted(expert for rung, expert in state.rungs if rung != "Replica")
     return f"another version or expert answered for {others[0]}" if others else None
 
@@ -136,7 +161,8 @@ def _insist(
     model: Any,
     attachment: Attachment,
     batch: Batch,
-    forced: dict[str, str],
+    versions: Versions,
+    sha256: str,
     pause: Callable[[float], None],
 ) -> Run:
     """Run a batch until it is evidence; Unavailable after `ATTEMPTS`."""
@@ -144,25 +170,24 @@ def _insist(
         if attempt:
             pause(min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S))
         try:
-            return _run(model, attachment, batch, forced)
+            return _run(model, attachment, batch, versions, sha256)
         except Spoilt as reason:
             last = str(reason)
         except _PASSING as error:
             last = str(error)
-    (expert, sha256) = next(iter(forced.items()))
-    raise Unavailable(f"{expert} {sha256[:10]} gave no evidence in {ATTEMPTS} tries: {last}")
+    raise Unavailable(f"{versions.name} {sha256[:10]} gave no evidence in {ATTEMPTS} tries: {last}")
 
 
 @torch.no_grad()
-def _run(model: Any, attachment: Attachment, batch: Batch, forced: dict[str, str]) -> Run:
-    choices: dict[int, NDArray[np.int32]] = {}
+def _run(model: Any, attachment: Attachment, batch: Batch, versions: Versions, sha256: str) -> Run:
+    choices: dict[int, Index] = {}
 
     def note(layer: int, index: torch.Tensor) -> None:
         choices[layer] = index.to(torch.int32).cpu().numpy()
 
     device = model.get_input_embeddings().weight.device
     tokens = batch.tokens.to(device)
-    with attachment.forced(forced), attachment.choices(note):
+    with versions.forced(attachment, sha256), attachment.choices(note):
         logits = model(input_ids=tokens, use_cache=False).logits  # (B, L, V)
     for state in attachment.last:
         reason = spoilt(state)
@@ -173,7 +198,18 @@ def _run(model: Any, attachment: Attachment, batch: Batch, forced: dict[str, str
     means = tuple(loss.bits / loss.tokens for loss in losses)
     if wrong := [mean for mean in means if not math.isfinite(mean)]:
         raise MoeError(f"the loss of a sequence is {wrong[0]}; it must be finite")
-    return Run(means, choices)
+    return Run(means, _by_id(attachment, versions, sha256, choices) if versions.gate else choices)
+
+
+def _by_id(
+    attachment: Attachment, versions: Versions, sha256: str, choices: Mapping[int, Index]
+) -> Choices:
+    """Return what a version of a gate chose in its layers, by ids: versions list their own."""
+    gate = attachment.mixture.gate(versions.name)
+    version = gate.find(sha256) if gate is not None else None
+    if gate is None or version is None:
+        raise Spoilt(f"gate {versions.name} {sha256[:10]} is not named any more")
+    return {layer: to_ids(choices[layer], version.experts) for layer in gate.layers}
 
 
 def _stack(sequences: Sequence[GoldenSequence]) -> torch.Tensor:

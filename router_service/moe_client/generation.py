@@ -1,8 +1,8 @@
 """Generates text with a KV cache that is made anew when it is worth nothing any more.
 
 A small loop of its own, because transformers' cannot go back: where a session lost its version of
-an expert, or the table that it began with is gone, all tokens so far are prefilled again and the
-text goes on. Which version answers, and whether to go on at all, is decided elsewhere.
+an expert or a gate, or the table that it began with is gone, all tokens so far are prefilled again
+and the text goes on. Which version answers, and whether to go on at all, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _Reader:
 
     @property
     def _began(self) -> bool:
-        return any(self._attachment.session(name).start_token for name in self._names)
+        return any(self._attachment.session(name).rows for name in self._names)
 
     def _step(self, tokens: torch.Tensor) -> torch.Tensor:
         if self._cache is None:

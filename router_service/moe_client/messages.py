@@ -30,12 +30,16 @@ class Sequence:
     """The rows of one session within a question. `start_token` is what its first answer gave.
 
     `forced` are (expert, sha256): versions that must compute the rows, whatever the pins say.
+    `gate_sha256` is the gate that chose for them, empty where it is that of the whole choice; with
+    `gate_forced` it may be any that the table names.
     """
 
     session: str
     rows: int
     start_token: bytes = b""
     forced: tuple[tuple[str, str], ...] = ()
+    gate_sha256: str = ""
+    gate_forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a gate chose: `expert_index` counts rows of that gate version's list of experts."""
+    """What a gate chose: `expert_index` counts rows of that gate version's list of experts.
+
+    Slots that it left empty have index -1 and weight 0.
+    """
 
     gate_sha256: str
     expert_index: Array  # (T, k), int32
@@ -99,6 +106,7 @@ class Outcome:
     degraded: bool
     repinned_experts: tuple[str, ...] = ()
     rungs: tuple[RungRows, ...] = ()
+    repinned_gates: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, message: router_pb2.SequenceOutcome) -> Self:
@@ -111,6 +119,7 @@ class Outcome:
             message.degraded,
             tuple(message.repinned_experts),
             rungs,
+            tuple(message.repinned_gates),
         )
 
 
@@ -187,6 +196,8 @@ def _sequences(rows: Rows) -> list[router_pb2.SequenceRows]:
             start_token=s.start_token,
             rows=s.rows,
             forced=[router_pb2.ForcedVersion(expert_id=e, sha256=d) for e, d in s.forced],
+            gate_sha256=s.gate_sha256,
+            gate_forced=s.gate_forced,
         )
         for s in rows.sequences
     ]

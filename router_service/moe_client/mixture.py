@@ -11,15 +11,57 @@ from moeops.v1 import router_pb2
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """A gate as it is served: its artifact, and the experts in the order of its rows."""
+class GateVersion:
+    """A version of a gate: its artifact, and the experts in the order of its rows."""
 
-    name: str
-    layers: tuple[int, ...]
     version: str
     sha256: str
     experts: tuple[str, ...]
     top_k: int
+
+    @classmethod
+    def read(cls, message: router_pb2.GateDescription | router_pb2.GateVersion) -> Self:
+        return cls(message.version, message.sha256, tuple(message.experts), message.top_k)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A gate as it is served: its stable version, and those that some sessions use instead."""
+
+    name: str
+    layers: tuple[int, ...]
+    stable: GateVersion
+    others: tuple[GateVersion, ...] = ()
+
+    @classmethod
+    def read(cls, message: router_pb2.GateDescription) -> Self:
+        others = tuple(GateVersion.read(other) for other in message.others)
+        return cls(message.name, tuple(message.layers), GateVersion.read(message), others)
+
+    @property
+    def version(self) -> str:
+        return self.stable.version
+
+    @property
+    def sha256(self) -> str:
+        return self.stable.sha256
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        return self.stable.experts
+
+    @property
+    def top_k(self) -> int:
+        return self.stable.top_k
+
+    @property
+    def versions(self) -> tuple[GateVersion, ...]:
+        """All that is named of this gate, stable first."""
+        return self.stable, *self.others
+
+    def find(self, sha256: str) -> GateVersion | None:
+        """Return the version of this artifact, None where the gate has none."""
+        return next((v for v in self.versions if v.sha256 == sha256), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +86,6 @@ class Mixture:
             dtype = by_wire(message.dtype).name
         except UnknownDtype as error:
             raise MalformedAnswer(f"the router's description: {error}") from None
-        gates = tuple(
-            Gate(g.name, tuple(g.layers), g.version, g.sha256, tuple(g.experts), g.top_k)
-            for g in message.gates
-        )
         return cls(
             name=message.mixture,
             table_uid=message.table_uid,
@@ -56,9 +94,18 @@ class Mixture:
             layers=message.layers,
             dtype=dtype,
             trunk_sha256=message.trunk_sha256,
-            gates=gates,
+            gates=tuple(Gate.read(gate) for gate in message.gates),
         )
 
     def gate_of(self, layer: int) -> Gate | None:
         """Return the gate of a layer, None where the mixture has none there."""
         return next((gate for gate in self.gates if layer in gate.layers), None)
+
+    def gate(self, name: str) -> Gate | None:
+        """Return the gate of a name, None where the mixture has none."""
+        return next((gate for gate in self.gates if gate.name == name), None)
+
+    @property
+    def tries_gates(self) -> bool:
+        """Say whether sessions differ in their version of a gate."""
+        return any(gate.others for gate in self.gates)

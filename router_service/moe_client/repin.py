@@ -1,12 +1,14 @@
 """Decides what a re-pin means for the call in which it is told: go on, or end with Repinned. Pure.
 
-A session is re-pinned when the version of an expert that it began with is revoked or gone. Rows
-that the old version answered are then in the session's KV cache, or in the layers of this call
-that are done; what is computed from them is neither version's.
+A session is re-pinned when the version of an expert or a gate that it began with is revoked or
+gone. Rows that the old version answered, or chose for, are then in the session's KV cache, or in
+the layers of this call that are done; what is computed from them is neither version's. Of an
+expert the answer tells; of a gate the client knows when it has to apply another one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from moe_client.errors import Repinned
@@ -14,7 +16,7 @@ from moe_client.messages import Answer, Rows
 
 
 class OnRepin(StrEnum):
-    """What follows when a session lost its version of an expert.
+    """What follows when a session lost its version of an expert or a gate.
 
     REPREFILL and ABORT end the call with Repinned where rows of the old version are in it;
     `moe_client.generate` takes that, for REPREFILL, to prefill all tokens so far again. CONTINUE
@@ -33,10 +35,22 @@ def objection(wish: OnRepin, rows: Rows, answer: Answer, *, began_before: bool) 
     lost = {s.session: o.repinned_experts for s, o in told if o.repinned_experts}
     if not lost or not began_before or wish is OnRepin.CONTINUE:
         return None
-    session, experts = next(iter(lost.items()))
+    return Repinned(_sentence(lost), lost, answer.epoch)
+
+
+def gate_objection(
+    wish: OnRepin, lost: Mapping[str, Sequence[str]], epoch: int, *, began_before: bool
+) -> Repinned | None:
+    """Return what ends the call where sessions, by name, now have other versions of these gates."""
+    if not lost or not began_before or wish is OnRepin.CONTINUE:
+        return None
+    return Repinned(_sentence(lost), {}, epoch, lost)
+
+
+def _sentence(lost: Mapping[str, Sequence[str]]) -> str:
+    session, names = next(iter(lost.items()))
     more = f" (and {len(lost) - 1} more sessions theirs)" if len(lost) > 1 else ""
-    message = (
-        f"session {session} lost its version of {', '.join(experts)}{more}: what was computed "
+    return (
+        f"session {session} lost its version of {', '.join(names)}{more}: what was computed "
         "with it is worth nothing; prefill all tokens again, as moe_client.generate does"
     )
-    return Repinned(message, lost, answer.epoch)

@@ -24,6 +24,9 @@ SILENT_BACKOFF_S = 0.5
 RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
 """Answers that another try may turn into rows."""
 
+ABSENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+"""Ends of a single question that say only that nobody was there to answer it."""
+
 FATAL_TO_STREAM = frozenset(
     {
         grpc.StatusCode.UNIMPLEMENTED,

@@ -12,12 +12,16 @@ from collections.abc import Callable
 
 import grpc
 
-from moe_client.errors import Closed
+from moe_client.errors import Closed, MalformedAnswer
 from moe_client.pipe import Pipe
-from moe_client.retry import Health
+from moe_client.retry import ABSENT, Health
 from moeops.v1.router_pb2 import (
+    BeginRequest,
+    BeginResponse,
     DescribeMixtureRequest,
     DescribeMixtureResponse,
+    FetchGateRequest,
+    GateChunk,
     ReportOutcomeRequest,
     ReportOutcomeResponse,
 )
@@ -27,7 +31,6 @@ LONGEST_PROBE_S = 4.0
 PROBE_TIMEOUT_S = 1.0
 
 _SERVICE = "/moeops.v1.Router/"
-ABSENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 Connect = Callable[[str], grpc.aio.Channel]
 
@@ -74,6 +77,41 @@ class Router:
                 DescribeMixtureRequest(mixture=self._mixture), timeout=timeout_s
             )
             return answer
+
+    async def begin(self, message: BeginRequest, timeout_s: float) -> BeginResponse:
+        """Begin sessions. Raises grpc.aio.AioRpcError."""
+        async with self._connect(self.address) as channel:
+            ask = channel.unary_unary(
+                _SERVICE + "Begin",
+                request_serializer=BeginRequest.SerializeToString,
+                response_deserializer=BeginResponse.FromString,
+            )
+            answer: BeginResponse = await ask(message, timeout=timeout_s)
+            return answer
+
+    async def fetch_gate(
+        self, message: FetchGateRequest, most_bytes: int, timeout_s: float
+    ) -> bytes:
+        """Return what the router gives out as a gate; whether it is that is not looked at.
+
+        Raises grpc.aio.AioRpcError, MalformedAnswer where it is larger than it says or than
+        `most_bytes`.
+        """
+        content = bytearray()
+        async with self._connect(self.address) as channel:
+            ask = channel.unary_stream(
+                _SERVICE + "FetchGate",
+                request_serializer=FetchGateRequest.SerializeToString,
+                response_deserializer=GateChunk.FromString,
+            )
+            async for chunk in ask(message, timeout=timeout_s):
+                content += chunk.data
+                if len(content) > min(chunk.size, most_bytes):
+                    text = f"{chunk.size} bytes; at most {most_bytes} are taken"
+                    raise MalformedAnswer(
+                        f"router {self.address}: gate {message.sha256} has {text}"
+                    )
+        return bytes(content)
 
     async def report(self, message: ReportOutcomeRequest, timeout_s: float) -> None:
         """Tell what answers were worth. Raises grpc.aio.AioRpcError."""

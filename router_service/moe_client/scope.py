@@ -25,10 +25,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Scope:
     """The wishes of one attachment; those given here hold where nothing else is said."""
 
-    def __init__(self, session: Names, forced: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        session: Names,
+        forced: Mapping[str, str] | None,
+        forced_gates: Mapping[str, str] | None = None,
+    ) -> None:
         self._names: ContextVar[Names] = ContextVar("sessions", default=session)
         versions = to_forced(forced or {})
         self._forced: ContextVar[Forced] = ContextVar("forced", default=versions)
+        gates = dict(to_forced(forced_gates or {}))
+        self._gates: ContextVar[Mapping[str, str]] = ContextVar("gates", default=gates)
         self._note: ContextVar[Note | None] = ContextVar("note", default=None)
 
     @property
@@ -38,6 +45,11 @@ class Scope:
     @property
     def versions(self) -> Forced:
         return self._forced.get()
+
+    @property
+    def gates(self) -> Mapping[str, str]:
+        """sha256 of versions that are wished for, by the gate's name."""
+        return self._gates.get()
 
     def tell(self, layer: int, index: torch.Tensor) -> None:
         """Tell whoever listens of a layer's choices."""
@@ -53,12 +65,14 @@ class Scope:
             self._names.reset(token)
 
     @contextmanager
-    def forced(self, versions: Mapping[str, str]) -> Iterator[None]:
-        token = self._forced.set(to_forced(versions))
+    def forced(self, versions: Mapping[str, str], gates: Mapping[str, str]) -> Iterator[None]:
+        experts = self._forced.set(to_forced(versions))
+        chosen = self._gates.set(dict(to_forced(gates)))
         try:
             yield
         finally:
-            self._forced.reset(token)
+            self._forced.reset(experts)
+            self._gates.reset(chosen)
 
     @contextmanager
     def choices(self, note: Note) -> Iterator[None]:
@@ -70,11 +84,11 @@ class Scope:
 
 
 def to_forced(versions: Mapping[str, str]) -> Forced:
-    """Return versions by expert as a request has them. Raises InvalidRequest."""
-    for expert, sha256 in versions.items():
-        if not expert or not _SHA256.fullmatch(sha256):
+    """Return versions by expert, or by gate, as a request has them. Raises InvalidRequest."""
+    for name, sha256 in versions.items():
+        if not name or not _SHA256.fullmatch(sha256):
             raise InvalidRequest(
-                f"forced[{expert!r}] is {sha256!r:.80}; it must be the version's sha256, "
+                f"forced[{name!r}] is {sha256!r:.80}; it must be the version's sha256, "
                 "64 lower-case hexadecimal digits"
             )
     return tuple(sorted(versions.items()))

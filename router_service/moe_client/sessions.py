@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from moe_client.begun import Start
 from moe_client.messages import Answer, Outcome, Rows, Sequence
 
 DEFAULT_LIMIT = 65_536
@@ -25,7 +26,8 @@ class SessionState:
     """One session so far, over all its layers and tokens. `rows` counts each layer's rows.
 
     `degraded_share` is the mean over rows of lost gate mass (0 … 1); `rungs` counts rows by
-    (rung, expert), those that are not degraded too (`Replica`, `Stable`).
+    (rung, expert), those that are not degraded too (`Replica`, `Stable`). `gates` has the sha256 of
+    its version of each gate, by name; empty before its first call.
     """
 
     session: str
@@ -36,6 +38,13 @@ class SessionState:
     degraded_share: float = 0.0
     repinned_experts: frozenset[str] = frozenset()
     rungs: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    gates: Mapping[str, str] = field(default_factory=dict)
+    repinned_gates: frozenset[str] = frozenset()
+
+    @property
+    def repinned(self) -> frozenset[str]:
+        """Experts and gates whose version it lost."""
+        return self.repinned_experts | self.repinned_gates
 
     def after(self, rows: int, outcome: Outcome, epoch: int) -> Self:
         """Return the state after one more answer with `rows` rows of this session."""
@@ -54,6 +63,7 @@ class SessionState:
             degraded_share=lost / total if total else 0.0,
             repinned_experts=self.repinned_experts | set(outcome.repinned_experts),
             rungs=rungs,
+            repinned_gates=self.repinned_gates | set(outcome.repinned_gates),
         )
 
 
@@ -69,16 +79,20 @@ class SessionBook:
         """Return this session's part of a question, with the token that it has by now."""
         return Sequence(session, rows, self.state(session).start_token, forced)
 
+    def begin(self, starts: Iterable[Start]) -> None:
+        """Take in which version of each gate sessions see, and their start tokens."""
+        with self._lock:
+            for start in starts:
+                state = self._states.get(start.session, SessionState(start.session))
+                token = start.start_token or state.start_token
+                self._put(replace(state, start_token=token, gates=start.gates))
+
     def record(self, rows: Rows, answer: Answer) -> None:
         """Take in what an answer says of the sessions that were asked about."""
         with self._lock:
             for sequence, outcome in zip(rows.sequences, answer.outcomes, strict=True):
                 state = self._states.get(sequence.session, SessionState(sequence.session))
-                state = state.after(sequence.rows, outcome, answer.epoch)
-                self._states[sequence.session] = state
-                self._states.move_to_end(sequence.session)
-            while len(self._states) > self._limit:
-                self._states.popitem(last=False)
+                self._put(state.after(sequence.rows, outcome, answer.epoch))
 
     def state(self, session: str) -> SessionState:
         """Return a session as it is now; one that is not known has seen nothing yet."""
@@ -89,3 +103,9 @@ class SessionBook:
         """Drop a session: the next row under its name begins it anew."""
         with self._lock:
             self._states.pop(session, None)
+
+    def _put(self, state: SessionState) -> None:
+        self._states[state.session] = state
+        self._states.move_to_end(state.session)
+        while len(self._states) > self._limit:
+            self._states.popitem(last=False)

@@ -19,12 +19,18 @@ _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One MoE layer: the number of its decoder layer, its experts module, its gate's weights."""
+    """One MoE layer: the number of its decoder layer, its experts module, its router module."""
 
     layer: int
     path: str
     experts: nn.Module
-    gate: torch.Tensor | None  # (E, H)
+    router: nn.Module | None
+
+    @property
+    def gate(self) -> torch.Tensor | None:
+        """The gate's weights (E, H)."""
+        weight = getattr(self.router, "weight", None)
+        return weight if isinstance(weight, torch.Tensor) else None
 
     @property
     def num_experts(self) -> int:
@@ -57,5 +63,5 @@ def _site(model: nn.Module, path: str, module: nn.Module) -> Site:
     if len(numbers) != 1:
         raise InvalidRequest(f"experts module {path} does not say which layer it is of")
     block: Any = model.get_submodule(path.rpartition(".")[0])
-    gate = getattr(getattr(block, "gate", None), "weight", None)
-    return Site(int(numbers[0]), path, module, gate if isinstance(gate, torch.Tensor) else None)
+    router = getattr(block, "gate", None) or getattr(block, "router", None)
+    return Site(int(numbers[0]), path, module, router if isinstance(router, nn.Module) else None)

@@ -305,6 +305,7 @@ def test_nobody_answers(float32: Path) -> None:
 
 
 Description = router_pb2.DescribeMixtureResponse
+ANOTHER = router_pb2.GateDescription(sha256="cd" * 32)
 
 
 @pytest.mark.parametrize(
@@ -326,16 +327,6 @@ Description = router_pb2.DescribeMixtureResponse
             id="dtype",
         ),
         pytest.param(
-            lambda d: d.gates[0].experts.append("e4"),
-            "number of experts in layer 0 is 4; mixture tiny serves 5",
-            id="experts",
-        ),
-        pytest.param(
-            lambda d: setattr(d.gates[0], "top_k", 1),
-            "top-k in layer 0 is 2; mixture tiny serves 1",
-            id="top-k",
-        ),
-        pytest.param(
             lambda d: d.gates[0].layers.remove(1),
             "mixture tiny has no gate for layer 1",
             id="a layer without a gate",
@@ -346,9 +337,9 @@ Description = router_pb2.DescribeMixtureResponse
             id="trunk",
         ),
         pytest.param(
-            lambda d: setattr(d.gates[0], "sha256", "cd" * 32),
+            lambda d: [d.ClearField("trunk_sha256"), d.gates[0].MergeFrom(ANOTHER)],
             r"gate gate is [0-9a-f]{64}; mixture tiny serves cdcd",
-            id="gate",
+            id="a gate where nothing is known of the trunk",
         ),
     ],
 )
@@ -362,6 +353,30 @@ def test_a_model_that_is_not_the_mixtures(
         with pytest.raises(Mismatch, match=sentence):
             attach(model, router.address)
         assert model.get_experts_implementation()[""] == "grouped_mm"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        pytest.param(
+            lambda d: d.gates[0].experts.append("e4"),
+            "number of experts in layer 0 is 4; mixture tiny serves 5",
+            id="experts",
+        ),
+        pytest.param(
+            lambda d: setattr(d.gates[0], "top_k", 1),
+            "top-k in layer 0 is 2; mixture tiny serves 1",
+            id="top-k",
+        ),
+    ],
+)
+def test_a_gate_that_is_trusted_must_look_like_stable(
+    float32: Path, change: Callable[[Description], None], sentence: str
+) -> None:
+    router = FakeRouter(describe(float32))
+    change(router.description)
+    with in_a_thread(router), pytest.raises(Mismatch, match=sentence):
+        attach(load_tiny(float32), router.address, digests=False)
 
 
 def test_a_gate_is_known_in_any_dtype_that_keeps_its_values(tmp_path: Path, float32: Path) -> None:

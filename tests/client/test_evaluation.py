@@ -20,11 +20,12 @@ from moe_artifacts.checkpoint import open_checkpoint
 from moe_artifacts.golden import Golden, Sequence, encode, sha256_of
 from moe_artifacts.trunk_folder import write_trunk
 from moe_client import attach, load_trunk, use_local
-from moe_client.comparison import Flips, Pair, count_flips, summarise, to_error, to_result
-from moe_client.errors import NotFound, Unavailable
+from moe_client.comparison import Flips, Pair, count_flips, summarise, to_error, to_ids, to_result
+from moe_client.errors import InvalidRequest, NotFound, Unavailable
 from moe_client.evaluation import main
 from moe_client.evaluator import ATTEMPTS, Versions, batches, compare
 from moeops.v1 import router_pb2
+from tests.client.gated import GatedRouter, another_gate, model_with, own_gate
 from tests.client.test_attachment import some_tokens
 from tests.client.tiny import VOCABULARY, describe, load_tiny, save_tiny
 from tests.client.versions import CANDIDATE, STABLE, TRIED, TwoVersions, candidate_of
@@ -91,6 +92,16 @@ def test_flips_are_of_sets_and_of_the_layers_that_are_asked_for() -> None:
     assert count_flips(stable, candidate, (1, 2)) == Flips(1, 6)
     assert count_flips(stable, candidate, (2,)).percent == 0.0
     assert count_flips(stable, candidate, ()).percent == 0.0
+
+
+def test_flips_of_a_gate_are_of_ids_whatever_its_list_and_top_k() -> None:
+    stable = {0: to_ids(np.array([[0, 1], [2, 1], [2, 0]], np.int32), ("a", "b", "c"))}
+    reordered = {0: to_ids(np.array([[2, 0], [2, 1], [0, 2]], np.int32), ("b", "c", "a"))}
+    assert count_flips(stable, reordered, (0,)) == Flips(2, 3)
+    narrow = {0: to_ids(np.array([[0], [1], [2]], np.int32), ("a", "b", "c"))}
+    assert count_flips(stable, narrow, (0,)) == Flips(3, 3)
+    empty = {0: to_ids(np.array([[0, -1], [1, -1], [0, 2]], np.int32), ("a", "b", "c"))}
+    assert count_flips(narrow, empty, (0,)) == Flips(1, 3)
 
 
 @given(
@@ -203,6 +214,23 @@ def test_what_no_other_try_changes_is_told_at_once(checkpoint: Path, router: Fak
     assert len(router.requests) == 1
 
 
+def test_versions_of_a_gate_are_compared_in_all_its_layers(checkpoint: Path) -> None:
+    stable = own_gate(checkpoint)
+    candidate = another_gate(checkpoint, "v2", ("e3", "e1", "e0"), 1)
+    golden, versions = golden_set(), Versions("gate", stable.sha256, candidate.sha256, gate=True)
+    router, model = GatedRouter.of(checkpoint, stable, candidate), load_trunk(checkpoint)
+    with in_a_thread(router), attach(model, router.address) as attachment:
+        pairs, flips = compare(model, attachment, golden, versions, pause=lambda seconds: None)
+        unknown = Versions("g", stable.sha256, candidate.sha256, gate=True)
+        with pytest.raises(InvalidRequest, match="gate is 'g'; the mixture has gate"):
+            compare(model, attachment, golden, unknown, pause=lambda seconds: None)
+    ours = [pair.stable for pair in pairs], [pair.candidate for pair in pairs]
+    theirs = [losses(model_with(checkpoint, gate), golden) for gate in (stable, candidate)]
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
+    assert ours[1] == pytest.approx(theirs[1], rel=1e-5)
+    assert flips == Flips(2 * golden.tokens, 2 * golden.tokens)  # one expert is never two
+
+
 # -- the command ---------------------------------------------------------------------------------
 
 
@@ -246,10 +274,29 @@ def test_the_result_is_a_file_that_is_always_the_same(
     assert (tmp_path / "result").read_text() == result
 
 
+def test_a_gate_is_compared_and_named(
+    checkpoint: Path, given_: dict[str, str], tmp_path: Path
+) -> None:
+    stable, candidate = own_gate(checkpoint), another_gate(checkpoint, "v2")
+    named = {"stable": stable.sha256, "candidate": candidate.sha256}
+    with in_a_thread(GatedRouter.of(checkpoint, stable, candidate)) as router:
+        given_ |= {"MOE_EVAL_ROUTERS": router.address, "MOE_EVAL_EXPERT": ""}
+        given_ |= {f"MOE_EVAL_{name.upper()}": sha256 for name, sha256 in named.items()}
+        assert main(["--gate", "gate"], given_) == 0
+    fields = json.loads((tmp_path / "result").read_text())
+    golden = {"golden": given_["MOE_EVAL_GOLDEN_SHA256"]}
+    compared = {name: fields[name] for name in ("golden", "gate", "stable", "candidate")}
+    assert compared == {**golden, "gate": "gate", **named}
+    assert "expert" not in fields
+    assert 0 < fields["flippedPercent"] <= 100
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
         ({"MOE_EVAL_ROUTERS": ""}, "--routers (MOE_EVAL_ROUTERS) is missing"),
+        ({"MOE_EVAL_EXPERT": ""}, "are '' and ''; one of them must say what is compared"),
+        ({"MOE_EVAL_GATE": "gate"}, "are 'e1' and 'gate'; one of them must say what is compared"),
         ({"MOE_EVAL_STABLE": "v1"}, "--stable is 'v1'; it must be 64 lower-case"),
         ({"MOE_EVAL_TRUNK_URI": "http://h/t"}, "--trunk is 'http://h/t'; it must be file:///"),
         ({"MOE_EVAL_TRUNK_URI": "file:///no"}, "/no/config.json cannot be read"),

@@ -111,9 +111,9 @@ class Served:
         index = np.frombuffer(request.expert_index, np.int32).reshape(shape)
         weights_dtype = by_wire(request.weights_dtype).numpy
         weights = np.frombuffer(request.expert_weights, weights_dtype).reshape(shape)
-        rows = np.empty((*index.shape, request.hidden_size), dtype)
+        rows = np.zeros((*index.shape, request.hidden_size), dtype)
         like = torch.empty(0, dtype=self.kernels[request.layer][0].dtype)
-        for expert in np.unique(index):
+        for expert in np.unique(index[index >= 0]):
             token, slot = np.nonzero(index == expert)
             given = to_torch(hidden[token], like)
             rows[token, slot] = to_numpy(self.kernels[request.layer][expert](given))

@@ -1,0 +1,122 @@
+"""The versions of a model's gates as they can be applied here: its own, and those fetched.
+
+An artifact is checked before anything in it is used: its digest, and that it is what the mixture
+says of that version. Which session uses which version is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from moe_artifacts.artifact import GateArtifact, read_gate
+from moe_artifacts.errors import ArtifactError
+from moe_client.errors import InvalidRequest, MalformedAnswer, Mismatch, NotFound
+from moe_client.mixture import Gate, GateVersion, Mixture
+from moe_client.router_module import Forward, copy_router, own_forward
+from moe_client.site import Site
+from moe_client.tensors import from_bytes
+from moe_core.dtypes import by_name
+from moe_core.kernel import torch_dtype
+
+Routers = Mapping[int, Forward]
+"""By layer, what applies one version of a gate there."""
+
+
+class Gates:
+    """Safe from any thread. `own` is the digest of the model's own version, by the gate's name."""
+
+    def __init__(
+        self, sites: Sequence[Site], own: Mapping[str, str], fetch: Callable[[str], bytes]
+    ) -> None:
+        self.own = own
+        self._sites = sites
+        self._fetch = fetch
+        self._plain: Routers = {s.layer: own_forward(s.router) for s in sites if s.router}
+        self._fetched: dict[str, Routers] = {}
+        self._lock = threading.Lock()
+
+    def routers(self, mixture: Mixture, gate: Gate, version: GateVersion) -> Routers:
+        """Return what applies a version in each layer of its gate.
+
+        Raises NotFound where no router gives it out any more, Mismatch where it is not what the
+        mixture says, and other MoeErrors.
+        """
+        if version.sha256 == self.own.get(gate.name):
+            return self._plain
+        with self._lock:
+            if version.sha256 not in self._fetched:
+                self._fetched[version.sha256] = self._get(mixture, gate, version)
+            return self._fetched[version.sha256]
+
+    def prepare(self, mixture: Mixture) -> None:
+        """Fetch what new sessions need that is not the model's own. Raises as `routers` does."""
+        for gate in mixture.gates:
+            with suppress(NotFound):  # retired meanwhile: sessions will hear of another one
+                self.routers(mixture, gate, gate.stable)
+
+    def keep(self, mixture: Mixture) -> None:
+        """Forget what the mixture does not name any more."""
+        named = {version.sha256 for gate in mixture.gates for version in gate.versions}
+        with self._lock:
+            self._fetched = {k: v for k, v in self._fetched.items() if k in named}
+
+    def _get(self, mixture: Mixture, gate: Gate, version: GateVersion) -> Routers:
+        artifact = _parse(self._fetch(version.sha256), version)
+        check_fits(artifact, mixture, gate, version)
+        dtype = torch_dtype(by_name(artifact.metadata.dtype))
+        routers = {}
+        for site in self._sites:
+            if site.layer in gate.layers:
+                array = artifact.layers[site.layer]
+                weight = from_bytes(array, dtype, array.shape)
+                routers[site.layer] = _copy(site, gate, weight, version)
+        return routers
+
+
+def check_fits(artifact: GateArtifact, mixture: Mixture, gate: Gate, version: GateVersion) -> None:
+    """Raise Mismatch unless an artifact is what the mixture says of a version of this gate."""
+    own = artifact.metadata
+    missing = sorted(set(gate.layers) - set(own.layers))
+    for what, seen, served in (
+        ("hiddenSize", own.hidden_size, mixture.hidden_size),
+        ("experts", list(own.experts), list(version.experts)),
+        ("topK", own.top_k, version.top_k),
+        ("layers", list(own.layers), list(gate.layers) if missing else list(own.layers)),
+    ):
+        if seen != served:
+            raise Mismatch(
+                f"gate {gate.name} version {version.version}: the artifact's {what} is {seen}; "
+                f"mixture {mixture.name} serves {served}",
+                epoch=mixture.epoch,
+            )
+
+
+def _parse(content: bytes, version: GateVersion) -> GateArtifact:
+    """Read the bytes; their mapping outlives the file's name."""
+    with tempfile.TemporaryDirectory(prefix="moeops-gate-") as directory:
+        path = Path(directory) / f"{version.sha256}.safetensors"
+        path.write_bytes(content)
+        try:
+            return read_gate(path, version.sha256)
+        except ArtifactError as error:
+            raise MalformedAnswer(f"gate version {version.version}: {error}") from None
+
+
+def _copy(site: Site, gate: Gate, weight: torch.Tensor, version: GateVersion) -> Forward:
+    if site.router is None or site.gate is None:
+        raise InvalidRequest(
+            f"layer {site.layer}: no router module is found beside {site.path}, so that version "
+            f"{version.version} of gate {gate.name} cannot be applied"
+        )
+    if not torch.equal(weight.to(site.gate.dtype).to(weight.dtype), weight):
+        raise Mismatch(
+            f"gate {gate.name} version {version.version} is {weight.dtype}; the model's gate is "
+            f"{site.gate.dtype}, which cannot hold its values"
+        )
+    return copy_router(site.router, site.layer, weight, version.top_k)
