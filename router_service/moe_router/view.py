@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from moe_core.table import ExpertRow, GateRow, Role, Table, Version
+from moe_core.table import ExpertRow, GateRow, Outcome, Role, Table, Version
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """One table, by expert id and by layer. `dense` has the stand-in of each layer with one.
 
-    `rolling` are the experts with a rollout, `tried` those with a candidate beside a stable
-    version, `shadowed` those of them that shadow rows are wanted for.
+    `rolling` are the experts whose rollout can move a session, or took a version from one;
+    `tried` those with a candidate beside a stable version, `shadowed` those of them that shadow
+    rows are wanted for.
     """
 
     table: Table
@@ -38,7 +39,7 @@ class View:
             if row.role is Role.DENSE and row.stable is not None
             for layer in row.layers or every
         }
-        rolling = tuple(row for row in table.experts if row.rollout is not None)
+        rolling = tuple(row for row in table.experts if _matters(row))
         tried = tuple(row for row in rolling if row.candidate is not None and row.stable)
         return cls(
             table=table,
@@ -58,3 +59,20 @@ class View:
         """Whether this table forbids rows to a version of an expert."""
         row = self.experts.get(expert_id)
         return row is not None and sha256 in row.revoked
+
+
+def _matters(row: ExpertRow) -> bool:
+    """Whether some session may not be on this expert's stable version, or lost the one it had.
+
+    That a first version began to serve concerns nobody: most experts are so, in a large mixture.
+    """
+    rollout = row.rollout
+    if rollout is None:
+        return False
+    if row.candidate is not None or row.previous is not None:
+        return True
+    if not rollout.outcome.ended or row.stable is None:
+        return False
+    if rollout.outcome is Outcome.PROMOTED:
+        return len(rollout.weights) > 1 and row.stable == rollout.target
+    return bool(rollout.weights) and rollout.target.sha256 in row.revoked
