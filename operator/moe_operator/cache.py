@@ -53,12 +53,12 @@ def uid(body: Body) -> str:
 
 
 class Cache:
-    """Objects by place, and the places of each mixture."""
+    """Objects by place, and the names of each mixture's objects by kind."""
 
     def __init__(self) -> None:
         self._bodies: dict[Place, Body] = {}
         self._keys: dict[Place, Key] = {}
-        self._members: defaultdict[Key, set[Place]] = defaultdict(set)
+        self._members: dict[Key, dict[Kind, set[str]]] = {}
         self._cluster: defaultdict[Kind, set[Place]] = defaultdict(set)
         self._overrides: defaultdict[Place | None, set[Place]] = defaultdict(set)
         self._deleted: OrderedDict[str, None] = OrderedDict()
@@ -68,12 +68,16 @@ class Cache:
 
     def of(self, key: Key, kind: Kind) -> list[Body]:
         """Return the mixture's objects of a kind, sorted by name."""
-        places = sorted(place[2] for place in self._members.get(key, ()) if place[0] == kind)
-        return [self._bodies[kind, key.namespace, name] for name in places]
+        names = sorted(self._members.get(key, {}).get(kind, ()))
+        return [self._bodies[kind, key.namespace, name] for name in names]
 
     def view(self, key: Key) -> dict[tuple[Kind, str], Body]:
         """Return all objects of a mixture as they are known now, by kind and name."""
-        return {(p[0], p[2]): self._bodies[p] for p in self._members.get(key, ())}
+        return {
+            (kind, name): self._bodies[kind, key.namespace, name]
+            for kind, names in self._members.get(key, {}).items()
+            for name in names
+        }
 
     def of_cluster(self, kind: Kind) -> list[Body]:
         """Return the objects of a kind that is in no namespace, sorted by name."""
@@ -88,7 +92,7 @@ class Cache:
 
     def keys(self) -> list[Key]:
         """Return every mixture that has an object here."""
-        return sorted(key for key, places in self._members.items() if places)
+        return sorted(self._members)
 
     def put(self, kind: Kind, body: Body) -> frozenset[Key]:
         """Take in an object as seen or written. Returns the mixtures that it changes.
@@ -143,15 +147,18 @@ class Cache:
         if key is None:
             return frozenset()
         self._keys[place] = key
-        self._members[key].add(place)
+        self._members.setdefault(key, {}).setdefault(place[0], set()).add(place[2])
         return frozenset({key})
 
     def _unsettle(self, place: Place) -> frozenset[Key]:
         key = self._keys.pop(place, None)
         if key is None:
             return frozenset()
-        self._members[key].discard(place)
-        if not self._members[key]:
+        kinds = self._members[key]
+        kinds[place[0]].discard(place[2])
+        if not kinds[place[0]]:
+            del kinds[place[0]]
+        if not kinds:
             del self._members[key]
         return frozenset({key})
 

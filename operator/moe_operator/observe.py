@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from moe_core.document import InvalidDocument
@@ -29,12 +30,14 @@ from moe_operator.kinds import (
     SERVICE,
     SERVICE_ACCOUNT,
     Body,
+    Kind,
     annotations_of,
     labels_of,
     metadata,
     spec_of,
     status_of,
 )
+from moe_operator.readings import Readings
 from moe_operator.reason import moment
 from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, OverrideSpec
 from moe_operator.world import (
@@ -72,33 +75,42 @@ def observe(
     routers: Iterable[RouterReport],
     workers: Iterable[WorkerReport],
     answers: Mapping[Question, Answer] | None = None,
+    readings: Readings | None = None,
 ) -> World | None:
-    """Return what is known of a mixture; None where nothing is. Raises BrokenTable."""
+    """Return what is known of a mixture; None where nothing is. Raises BrokenTable.
+
+    `readings` are those of its last look: what has not changed since is not read again.
+    """
     if key not in cache:
         return None
-    invalid: list[Invalid] = []
+    known, invalid = readings or Readings(), list[Invalid]()
+    known.begin()
 
     def read(kind_name: str, bodies: Iterable[Body], parse: Callable[[Body], T]) -> tuple[T, ...]:
-        return tuple(_readable(kind_name, bodies, parse, invalid))
+        return tuple(_readable(kind_name, bodies, partial(known.of, parse), invalid))
+
+    def see(kind: Kind, parse: Callable[[Body], T]) -> tuple[T, ...]:
+        return tuple(known.of(parse, body) for body in cache.of(key, kind))
 
     mixture = cache.get(MIXTURE, key.namespace, key.mixture)
     mixtures = read("Mixture", [mixture] if mixture else [], MixtureSpec.from_body)
+    table = cache.get(ROUTING_TABLE, key.namespace, key.mixture)
     return World(
         namespace=key.namespace,
         name=key.mixture,
         mixture=mixtures[0] if mixtures else None,
-        table=_table(cache.get(ROUTING_TABLE, key.namespace, key.mixture)),
+        table=None if table is None else known.of(_table, table),
         experts=read("Expert", cache.of(key, EXPERT), ExpertSpec.from_body),
         gates=read("Gate", cache.of(key, GATE), GateSpec.from_body),
         overrides=read("Override", cache.of(key, OVERRIDE), OverrideSpec.from_body),
-        revisions=_revisions(cache.of(key, CONTROLLER_REVISION)),
-        deployments=tuple(map(deployment_seen, cache.of(key, DEPLOYMENT))),
-        pods=tuple(map(pod_seen, cache.of(key, POD))),
+        revisions=_revisions(cache.of(key, CONTROLLER_REVISION), known),
+        deployments=see(DEPLOYMENT, deployment_seen),
+        pods=see(POD, pod_seen),
         routers=tuple(sorted(routers, key=lambda report: report.pod)),
         workers=tuple(sorted(workers, key=lambda report: (report.pod, report.sha256))),
         invalid=tuple(invalid),
-        snapshots=_snapshots(cache.of(key, CONTROLLER_REVISION)),
-        nodes=tuple(map(node_seen, cache.of_cluster(NODE))),
+        snapshots=_snapshots(cache.of(key, CONTROLLER_REVISION), known),
+        nodes=tuple(known.of(node_seen, body) for body in cache.of_cluster(NODE)),
         applied={
             (kind.name, str(metadata(body)["name"])): annotations_of(body).get(APPLIED_HASH, "")
             for kind in _CHILDREN
@@ -121,9 +133,7 @@ def _readable(
             invalid.append(Invalid(kind_name, Meta.from_body(body), str(error)))
 
 
-def _table(body: Body | None) -> StoredTable | None:
-    if body is None:
-        return None
+def _table(body: Body) -> StoredTable:
     try:
         table = Table.from_object(dict(body))
     except InvalidDocument as error:
@@ -132,16 +142,18 @@ def _table(body: Body | None) -> StoredTable | None:
     return StoredTable(table, str(metadata(body)["resourceVersion"]))
 
 
-def _revisions(bodies: Iterable[Body]) -> tuple[Revision, ...]:
+def _revisions(bodies: Iterable[Body], known: Readings) -> tuple[Revision, ...]:
     """Read what can be read: a broken old revision holds up nothing."""
     own = [body for body in bodies if not snapshots.is_snapshot(body)]
-    found = _readable("ControllerRevision", own, revisions.from_body, [])
+    read = partial(known.of, revisions.from_body)
+    found = _readable("ControllerRevision", own, read, [])
     return tuple(sorted(found, key=lambda revision: (revision.expert, revision.number)))
 
 
-def _snapshots(bodies: Iterable[Body]) -> tuple[Snapshot, ...]:
+def _snapshots(bodies: Iterable[Body], known: Readings) -> tuple[Snapshot, ...]:
     own = [body for body in bodies if snapshots.is_snapshot(body)]
-    found = _readable("ControllerRevision", own, snapshots.from_body, [])
+    read = partial(known.of, snapshots.from_body)
+    found = _readable("ControllerRevision", own, read, [])
     return tuple(sorted(found, key=lambda snapshot: snapshot.epoch))
 
 

@@ -19,6 +19,7 @@ from moe_operator.pace import targets
 from moe_operator.plan import plan_mixture
 from moe_operator.prometheus import Sampler, Unasked
 from moe_operator.questions import questions
+from moe_operator.readings import Readings
 from moe_operator.reports import Follower
 from moe_operator.template import Settings
 from moe_operator.world import Window, World
@@ -35,11 +36,13 @@ class Reconcile:
     now: Callable[[], datetime]
     samples: Sampler = field(default_factory=Unasked)
     _evidence: dict[Key, Evidence] = field(default_factory=dict)
+    _readings: dict[Key, Readings] = field(default_factory=dict)
 
     async def __call__(self, key: Key) -> datetime | None:
         """Take a mixture one step further. Returns when to look again without an event."""
         routers, workers = self.reports.routers(key), self.reports.workers(key)
-        world = observe(self.cache, key, routers, workers, self.samples.answers(key))
+        answers, readings = self.samples.answers(key), self._readings.setdefault(key, Readings())
+        world = observe(self.cache, key, routers, workers, answers, readings)
         if world is None:
             await self._leave(key)
             return None
@@ -61,6 +64,7 @@ class Reconcile:
 
     async def _leave(self, key: Key) -> None:
         self._evidence.pop(key, None)
+        self._readings.pop(key, None)
         self.apply.refused.pop(key, None)
         await self.reports.leave(key)
         await self.samples.leave(key)

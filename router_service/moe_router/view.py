@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from moe_core.table import ExpertRow, GateRow, Role, Table, Version
+from moe_core.table import ExpertRow, GateRow, Outcome, Role, Table, Version
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """One table, by expert id and by layer. `dense` has the stand-in of each layer with one.
 
-    `rolling` are the experts with a rollout, `tried` those with a candidate beside a stable
-    version, `shadowed` those of them that shadow rows are wanted for. `rolling_gates` and
-    `tried_gates` are the same of gates, `shadowed_layers` those in which a candidate of the gate
-    is to look at live rows.
+    `rolling` are the experts whose rollout can move a session, or took a version from one;
+    `tried` those with a candidate beside a stable version, `shadowed` those of them that shadow
+    rows are wanted for. `rolling_gates` are the gates with a rollout, `tried_gates` those with a
+    candidate, `shadowed_layers` those in which a candidate of the gate is to look at live rows.
     """
 
     table: Table
@@ -43,7 +43,7 @@ class View:
             if row.role is Role.DENSE and row.stable is not None
             for layer in row.layers or every
         }
-        rolling = tuple(row for row in table.experts if row.rollout is not None)
+        rolling = tuple(row for row in table.experts if _matters(row))
         tried = tuple(row for row in rolling if row.candidate is not None and row.stable)
         rolling_gates = tuple(gate for gate in table.gates if gate.rollout is not None)
         return cls(
@@ -72,3 +72,20 @@ class View:
 def _shadowed(gate: GateRow) -> bool:
     rollout = gate.rollout
     return gate.candidate is not None and rollout is not None and rollout.shadow_percent > 0
+
+
+def _matters(row: ExpertRow) -> bool:
+    """Whether some session may not be on this expert's stable version, or lost the one it had.
+
+    That a first version began to serve concerns nobody: most experts are so, in a large mixture.
+    """
+    rollout = row.rollout
+    if rollout is None:
+        return False
+    if row.candidate is not None or row.previous is not None:
+        return True
+    if not rollout.outcome.ended or row.stable is None:
+        return False
+    if rollout.outcome is Outcome.PROMOTED:
+        return len(rollout.weights) > 1 and row.stable == rollout.target
+    return bool(rollout.weights) and rollout.target.sha256 in row.revoked

@@ -101,6 +101,42 @@ def test_the_first_version_of_an_expert_takes_nothing_from_anybody() -> None:
     assert not any(told(first, 1))
 
 
+_MAYBE = st.sampled_from([None, V1, V2])
+
+
+@given(
+    st.builds(
+        lambda stable, candidate, previous, revoked, changes: replace(
+            expert("e", V1),
+            stable=stable,
+            candidate=candidate,
+            previous=previous,
+            revoked=tuple(version.sha256 for version in revoked),
+            rollout=rollout(*changes[0], outcome=changes[1]),
+        ),
+        *(_MAYBE, _MAYBE, _MAYBE, st.lists(st.sampled_from([V1, V2]), max_size=2)),
+        st.tuples(
+            st.lists(st.sampled_from([0, 25, 50, 100]), max_size=3).map(
+                lambda percents: tuple(enumerate(percents, 2))
+            ),
+            st.sampled_from(Outcome),
+        ),
+    ),
+    st.integers(1, 6),
+)
+def test_a_row_that_is_passed_over_says_nothing_to_any_session(row: ExpertRow, began: int) -> None:
+    seen = view(row, 6)
+    every = replace(seen, rolling=(row,))
+    for session in SESSIONS[:20]:
+        assert pin(seen, session, began) == pin(every, session, began)
+
+
+def test_experts_at_rest_since_their_first_version_are_passed_over() -> None:
+    first = rollout((1, 100), outcome=Outcome.PROMOTED)
+    assert view(replace(expert("e", V2), rollout=first), 4).rolling == ()
+    assert all(seen.rolling for seen in (COLD, TAKEN_BACK, PROMOTED, AT_25))
+
+
 def test_each_loss_is_told_once() -> None:
     marks = Marks()
 

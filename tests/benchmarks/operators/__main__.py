@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         found = asyncio.run(_run(Path(name), sizes, given.each, time.monotonic() + given.seconds))
-    print(_conditions(load))
+    print(f"{_conditions(load)}\n")
     print(head())
     for figures in found:
         print(figures.row())

@@ -10,14 +10,11 @@ import numpy as np
 from tests.benchmarks.operators.process import Calls
 
 IDLE_S = 20.0
-_ROW = "{:>7}  {:<11}{:>14}{:>9}{:>14}{:>14}{:>12}{:>7}{:>8}{:>10}{:>10}{:>10}{:>13}"
 _HEADS = (
-    *("objects", "", "start s (CPU)", "restart", "change", "rollback", "CPU of"),
-    *("RSS", "idle", "calls of", "writes", "calls of", "calls"),
-)
-_UNITS = (
-    *("", "", "", "s", "p50/p95 ms", "p50/p95 ms", "them, ms"),
-    *("MB", "CPU %", "an object", "of one", "a change", "idle, /min"),
+    *("experts", "operator", "start, s (CPU)", "restart, s", "change → table p50/p95, ms"),
+    *("Override → table p50/p95, ms", "CPU of either, with what follows, ms", "peak RSS, MB"),
+    *("idle CPU, %", "calls (writes) of an object at the start", "calls of a change"),
+    "calls a minute when idle (+ for the Lease)",
 )
 _MISSING = "-"
 
@@ -45,8 +42,8 @@ class Figures:
     def row(self) -> str:
         start, n = self.start_calls, self.objects
         changes, backs = max(1, len(self.change_s)), max(1, len(self.rollback_s))
-        line = _ROW.format(
-            n,
+        line = _line(
+            f"{n:,}",
             self.operator,
             f"{_number(self.start_s, '{:.1f}')} ({_number(self.start_cpu_s, '{:.1f}')})",
             _number(self.restart_s, "{:.1f}"),
@@ -55,8 +52,7 @@ class Figures:
             f"{_each_ms(self.change_cpu_s, changes)}/{_each_ms(self.rollback_cpu_s, backs)}",
             _number(self.peak_mb, "{:.0f}"),
             _number(self.idle_percent, "{:.1f}"),
-            _of(start, lambda calls: f"{calls.all / n:.1f}"),
-            _of(start, lambda calls: f"{calls.writes / n:.1f}"),
+            _of(start, lambda calls: f"{calls.all / n:.1f} ({calls.writes / n:.1f})"),
             _of(self.change_calls, lambda calls: f"{calls.all / changes:.1f}"),
             _of(self.idle_calls, _idle),
         )
@@ -64,7 +60,12 @@ class Figures:
 
 
 def head() -> str:
-    return f"{_ROW.format(*_HEADS)}\n{_ROW.format(*_UNITS)}"
+    """Return the head of the table, in Markdown as its rows."""
+    return f"{_line(*_HEADS)}\n{'|---' * len(_HEADS)}|"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _idle(calls: Calls) -> str:

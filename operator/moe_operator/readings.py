@@ -1,0 +1,39 @@
+"""Remembers what the objects of one mixture were read as, for as long as they are as they were.
+
+An object in the cache is never changed in place, so that one which is still the same was read
+already. What a look does not ask for again is forgotten with it. It reads and judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from moe_operator.kinds import Body
+
+T = TypeVar("T")
+
+# By the function that read it and the object's identity; the object is kept so that it keeps that.
+_Known = dict[tuple[object, int], tuple[Body, Any]]
+
+
+class Readings:
+    """What was read in the last look, and in the one that goes on."""
+
+    def __init__(self) -> None:
+        self._before: _Known = {}
+        self._now: _Known = {}
+
+    def begin(self) -> None:
+        """Begin a look: what the last one did not read is forgotten."""
+        self._before, self._now = self._now, {}
+
+    def of(self, read: Callable[[Body], T], body: Body) -> T:
+        """Return what a function reads in an object; what it raises is not remembered."""
+        key = read, id(body)
+        known = self._before.get(key)
+        if known is None:
+            known = body, read(body)
+        self._now[key] = known
+        found: T = known[1]
+        return found
