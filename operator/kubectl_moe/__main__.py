@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import closing
 
 from kubectl_moe import follow
 from kubectl_moe.arguments import parser
-from kubectl_moe.cluster import ApiCluster, ClusterError
+from kubectl_moe.cluster import ClusterError
+from kubectl_moe.connection import connect
 from kubectl_moe.decide import Refused
 from kubectl_moe.health import Exit
 from kubectl_moe.names import UsageError
@@ -21,14 +23,16 @@ def main() -> int:
     """Return the exit code."""
     args = parser().parse_args()
     try:
-        session = Session(
-            ApiCluster(args.kubeconfig, args.context, args.namespace, args.request_timeout),
-            sys.stdout,
-            sys.stderr,
-            follow.Clock(time.monotonic, time.sleep),
-            sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
-        )
-        return VERBS[args.verb](args, session)
+        cluster = connect(args.kubeconfig, args.context, args.namespace, args.request_timeout)
+        with closing(cluster):
+            session = Session(
+                cluster,
+                sys.stdout,
+                sys.stderr,
+                follow.Clock(time.monotonic, time.sleep),
+                sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
+            )
+            return VERBS[args.verb](args, session)
     except (ClusterError, Refused, Unknown, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return Exit.ERROR
