@@ -10,6 +10,7 @@ import yaml
 
 from e2e.conftest import ROOT
 from e2e.stage.kube import Body, condition, wait_for
+from e2e.stage.restore import AT_ONCE
 from e2e.stage.tiny import Tiny
 from examples.tiny import model as example
 from examples.tiny.publish import ROLLOUTS, SERVE
@@ -38,6 +39,7 @@ def gate(version: str, accepts: Mapping[str, Sequence[str]]) -> Body:
     body["spec"]["experts"] = [
         {"id": e, **({"versions": list(accepts[e])} if e in accepts else {})} for e in EXPERTS
     ]
+    body["spec"]["rollout"] = AT_ONCE
     if version != "v1":
         body["spec"] |= {"version": version, "artifact": sharper_gate()}
     return body
@@ -53,7 +55,9 @@ def served(tiny: Tiny) -> tuple[str, str]:
 
 def misfits(tiny: Tiny) -> list[str]:
     """Return what was served of e3 beside a gate that does not accept it, of the epochs kept."""
-    epochs = tiny.kube.list("controllerrevisions", "moeops.dev/mixture=tiny,!moeops.dev/expert")
+    epochs = tiny.kube.list(
+        "controllerrevisions", "moeops.dev/mixture=tiny,!moeops.dev/expert,!moeops.dev/gate"
+    )
     pairs = [
         (GateRow.read(Reader(row, "gate")), epoch["data"]["experts"]["tiny-e3"]["version"])
         for epoch in epochs

@@ -9,6 +9,14 @@ from e2e.stage.kube import Timeout, condition, wait_for
 from e2e.stage.tiny import Tiny
 from examples.tiny.publish import SERVE
 
+# A gate without evidence: scenarios that are about it ask for it.
+AT_ONCE = {
+    "steps": [{"weightPercent": 100, "pauseSeconds": 0}],
+    "minRequests": 0,
+    "shadowPercent": 0,
+    "scaleDownDelaySeconds": 1,
+}
+
 
 def restore(tiny: Tiny) -> None:
     """Start nodes that are off, remove Overrides, apply the manifests, wait for the end of it all.
@@ -21,6 +29,8 @@ def restore(tiny: Tiny) -> None:
             nodes.start(node["metadata"]["name"], kube)
     kube.run("delete", "overrides", "--all", "--wait")
     kube.apply(SERVE)
+    for gate in kube.list("gates"):
+        kube.patch("gate", gate["metadata"]["name"], {"spec": {"rollout": AT_ONCE}})
     for expert in kube.list("experts"):
         if not (SERVE / f"{expert['spec']['expertId']}.yaml").exists():
             kube.delete("expert", expert["metadata"]["name"], wait=False)
@@ -34,12 +44,13 @@ def restore(tiny: Tiny) -> None:
         kube.patch("expert", expert["metadata"]["name"], patch)
 
     def settled() -> bool:
-        rows = kube.table(tiny.mixture)["experts"]
+        table = kube.table(tiny.mixture)
+        rows = table["experts"]
         return all(
             row.get("stable", {}).get("version") == "v1"
             and "candidate" not in row
             and "previous" not in row
-            for row in rows
+            for row in (*rows, *table["gates"])
         ) and len(kube.list("deployments", "moeops.dev/component=worker")) == len(rows)
 
     wait_for("all experts serve v1, and nothing else is left", settled, 180, interval_s=0.5)

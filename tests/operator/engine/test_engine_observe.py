@@ -83,7 +83,8 @@ def test_a_table_that_cannot_be_read_stops_every_decision() -> None:
 
 
 def test_a_revision_is_read_as_it_was_written_and_a_broken_one_is_passed_over() -> None:
-    revision = Revision("tiny-e0", 3, Version("v2", sha("b"), "file:///b"), {"spec": {"x": 1}})
+    version = Version("v2", sha("b"), "file:///b")
+    revision = Revision("tiny-e0", 3, version, {"spec": {"x": 1}}, "tiny-e0-3")
     body = revisions.to_body(revision, TINY, {"metadata": {"uid": "owner"}})
     assert body["metadata"]["name"] == "tiny-e0-3"
     broken = labelled("ControllerRevision", "tiny-e0-2", api="apps/v1", revision=2, data={})
