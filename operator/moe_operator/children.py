@@ -97,17 +97,21 @@ def leaving(
     """Return the workers' Deployments that may go.
 
     `rows` are those of the stored table and of the new one; `released` says that every router has
-    reported the stored one.
+    reported the stored one. What a later epoch was stamped on is named by a table that is not seen
+    yet: watches of two kinds need not be equally far.
     """
     if not released:
         return ()
+    epoch = world.table.table.epoch if world.table is not None else 0
     staying = set(kept) | {
         labels.deployment_name(row.name, version.sha256) for row in rows for version in row.named
     }
     return tuple(
         delete(deployment)
         for deployment in world.deployments
-        if deployment.component == labels.WORKER and deployment.name not in staying
+        if deployment.component == labels.WORKER
+        and deployment.name not in staying
+        and deployment.stamped_epoch <= epoch
     )
 
 
