@@ -101,6 +101,12 @@ def status(tiny: Tiny) -> Body:
     return found
 
 
+def outcome(tiny: Tiny) -> tuple[str, str]:
+    """Return which version was tried out last, and how far that has come."""
+    rollout = status(tiny).get("rollout", {})
+    return str(rollout.get("version", "")), str(rollout.get("outcome", ""))
+
+
 def test_a_gate_goes_from_the_shadow_to_all_sessions_and_none_fails(
     tiny: Tiny, models: Models
 ) -> None:
@@ -127,12 +133,7 @@ def test_a_gate_goes_from_the_shadow_to_all_sessions_and_none_fails(
 def test_a_collapsed_gate_is_stopped_in_the_shadow(tiny: Tiny, models: Models) -> None:
     with reading(tiny, models) as readers:
         tiny.kube.apply(gate("v2-collapsed", collapsed()))
-        ended = wait_for(
-            "it is taken back",
-            lambda: status(tiny).get("rollout", {}).get("outcome") == "RolledBack",
-            90,
-        )
-    assert ended
+        wait_for("it is taken back", lambda: outcome(tiny) == ("v2-collapsed", "RolledBack"), 90)
     body = tiny.kube.get("gate", "tiny-gate")
     assert body is not None
     assert "of tokens against" in condition(body, "Progressing")["message"]
