@@ -29,10 +29,11 @@ def dispatch_request(
     layer: int = 0,
     deadline_ms: int = 0,
     seed: int = 0,
+    gate_sha256: str = "",
 ) -> DispatchRequest:
     """Make a request for the table's gate of a layer; (T, k) `experts`, equal weights by default.
 
-    `hidden` is (T, H); random by default.
+    `hidden` is (T, H); random by default. The stable gate chose, or that of `gate_sha256`.
     """
     gate = next(gate for gate in content.gates if layer in gate.layers)
     index = np.array(experts, np.int32)
@@ -44,7 +45,7 @@ def dispatch_request(
     return DispatchRequest(
         request_id=next(_REQUEST_IDS),
         mixture=content.mixture,
-        gate_sha256=gate.stable.sha256,
+        gate_sha256=gate_sha256 or gate.stable.sha256,
         layer=layer,
         dtype=element.wire,
         hidden_size=content.hidden_size,
