@@ -66,22 +66,23 @@ def parser() -> argparse.ArgumentParser:
     _wait(status)
     _output(status)
 
-    past = verb("history", "list the revisions of an expert, or the epochs of a mixture")
-    past.add_argument("target", help="expert: NAME; mixture: mixture/NAME")
+    past = verb("history", "list the revisions of an expert or a gate, or the epochs of a mixture")
+    past.add_argument("target", help="expert: NAME; gate: gate/NAME; mixture: mixture/NAME")
     past.add_argument("--revision", metavar="N", help="show this revision or epoch whole")
     _output(past)
 
     diff = verb("diff", "show what differs between two revisions; ends with 5 if anything does")
-    diff.add_argument("target", help="expert: NAME; mixture: mixture/NAME")
+    diff.add_argument("target", help="expert: NAME; gate: gate/NAME; mixture: mixture/NAME")
     diff.add_argument("a", nargs="?", help="revision, version or epoch (default: one before B)")
     diff.add_argument("b", nargs="?", help="the other one (default: the newest)")
     _output(diff)
 
+    targets = "expert: NAME; gate: gate/NAME; mixture: mixture/NAME"
     rollback = verb("rollback", "serve an earlier version or epoch, whatever the spec says")
     rollback.add_argument(
         "--to",
         metavar="WHICH",
-        help="version or revision of an expert, epoch of a mixture (default: the one before)",
+        help="version or revision, of a mixture the epoch (default: the one before)",
     )
     resume = verb("resume", "follow the spec again: remove Pause and Serve overrides")
     decisions: tuple[argparse.ArgumentParser, ...] = (
@@ -94,9 +95,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for decision in decisions:
         whole = decision in (rollback, resume)
-        decision.add_argument(
-            "target", help="expert: NAME; mixture: mixture/NAME" if whole else "expert: NAME"
-        )
+        decision.add_argument("target", help=targets if whole else targets.rpartition("; ")[0])
         decision.add_argument("--reason", default="", help="why, for those who read it later")
         _wait(decision)
         _output(decision)

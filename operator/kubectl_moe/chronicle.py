@@ -23,12 +23,12 @@ from kubectl_moe.past import (
 from kubectl_moe.past import find as find_past
 from kubectl_moe.past import history as read_history
 from kubectl_moe.session import Session, find
-from kubectl_moe.tree import EXPERT_LABEL, MIXTURE_LABEL
+from kubectl_moe.tree import EXPERT_LABEL, GATE_LABEL, MIXTURE_LABEL
 
 
 def history(args: Namespace, session: Session) -> Exit:
     """List the revisions of an expert or the epochs of a mixture, or show one of them whole."""
-    target = find(args.target, session.cluster, "Expert", "Mixture")
+    target = find(args.target, session.cluster, "Expert", "Mixture", "Gate")
     if target["kind"] == "Mixture":
         _history_of_mixture(target, args, session)
     else:
@@ -38,7 +38,7 @@ def history(args: Namespace, session: Session) -> Exit:
 
 def diff(args: Namespace, session: Session) -> Exit:
     """Show what differs between two revisions or epochs, as a unified diff."""
-    target = find(args.target, session.cluster, "Expert", "Mixture")
+    target = find(args.target, session.cluster, "Expert", "Mixture", "Gate")
     name, word = target["metadata"]["name"], "revision"
     if target["kind"] == "Mixture":
         word, kept = "epoch", epochs_of(target, session.cluster)
@@ -78,15 +78,16 @@ def _two(what: str, known: Sequence[int], chosen: Sequence[int | None]) -> tuple
 
 
 def past_of(expert: Body, cluster: Cluster) -> tuple[Past, ...]:
-    """Return the revisions of an Expert."""
-    selector = f"{EXPERT_LABEL}={expert['metadata']['name']}"
+    """Return the revisions of an Expert or a Gate."""
+    label = GATE_LABEL if expert["kind"] == "Gate" else EXPERT_LABEL
+    selector = f"{label}={expert['metadata']['name']}"
     revisions = cluster.list("ControllerRevision", selector)
     return read_history(revisions, expert.get("status", {}).get("history", ()))
 
 
 def epochs_of(mixture: Body, cluster: Cluster) -> tuple[Epoch, ...]:
     """Return the epochs of a Mixture that are kept."""
-    selector = f"{MIXTURE_LABEL}={mixture['metadata']['name']},!{EXPERT_LABEL}"
+    selector = f"{MIXTURE_LABEL}={mixture['metadata']['name']},!{EXPERT_LABEL},!{GATE_LABEL}"
     return epochs(cluster.list("ControllerRevision", selector))
 
 
@@ -96,7 +97,7 @@ def _history_of_expert(expert: Body, args: Namespace, session: Session) -> None:
         _show_revision(find_past(past, args.revision, name), expert, args, session)
     elif args.output == "json":
         items = [listing.past_entry(each, expert) for each in past]
-        session.print_json({"expert": name, "revisions": items})
+        session.print_json({expert["kind"].lower(): name, "revisions": items})
     else:
         session.print(draw.table(*listing.history_rows(past, expert, datetime.now(UTC))))
 

@@ -1,6 +1,7 @@
 """Turns what a person asks for into an Override, or says why there is nothing to do.
 
-Pure: the Expert, its history and the Overrides there are go in, a body or a sentence comes out.
+Pure: the Expert or Gate, its history and the Overrides there are go in, a body or a sentence comes
+out.
 """
 
 from __future__ import annotations
@@ -39,17 +40,19 @@ def rollback(
     served = expert.get("status", {}).get("version")
     on_trial = expert.get("status", {}).get("candidate")
     name = expert["metadata"]["name"]
+    what = _what(expert)
     version = served if on_trial else _before(readable(past), served)
     if to is not None:
         version = find(past, to, name).version
     if version is None:
-        raise Refused(f"expert {name!r} has no earlier version to go back to")
+        raise Refused(f"{what} has no earlier version to go back to")
     if served == version and not on_trial:
-        return Skip(f"expert {name!r} already serves {version}")
+        return Skip(f"{what} already serves {version}")
     if version == wanted:
         raise Refused(
-            f"expert {name!r}: {version} is what its spec asks for; "
-            f"`kubectl moe resume {name}` removes the Overrides that keep it from being served"
+            f"{what}: {version} is what its spec asks for; "
+            f"`kubectl moe resume {_told(expert)}` removes the Overrides that "
+            "keep it from being served"
         )
     spec = {"action": "Serve", "version": version, "insteadOf": wanted}
     return override_of(expert, spec, overrides, reason)
@@ -65,13 +68,13 @@ def once(
     action: str, expert: Body, overrides: Sequence[Body], reason: str
 ) -> dict[str, Any] | Skip:
     """Promote, abort or retry the revision that is shown. Raises Refused where there is none."""
-    name, rollout = expert["metadata"]["name"], expert.get("status", {}).get("rollout", {})
+    what, rollout = _what(expert), expert.get("status", {}).get("rollout", {})
     outcome = rollout.get("outcome")
     in_progress = outcome in ("Progressing", "Paused")
     if action == "Retry" and outcome not in ("RolledBack", "Aborted"):
-        raise Refused(f"expert {name!r} has no failed rollout to retry ({outcome or 'none yet'})")
+        raise Refused(f"{what} has no failed rollout to retry ({outcome or 'none yet'})")
     if action != "Retry" and not in_progress:
-        raise Refused(f"expert {name!r} has no rollout in progress ({outcome or 'none yet'})")
+        raise Refused(f"{what} has no rollout in progress ({outcome or 'none yet'})")
     return override_of(
         expert, {"action": action, "revision": rollout["revision"]}, overrides, reason
     )
@@ -86,6 +89,16 @@ def holding(target: Body, overrides: Sequence[Body]) -> tuple[str, ...]:
         and body["spec"]["action"] in ("Pause", "Serve")
         and body.get("status", {}).get("state") != "Lapsed"
     )
+
+
+def _what(body: Body) -> str:
+    return f"{body['kind'].lower()} {body['metadata']['name']!r}"
+
+
+def _told(body: Body) -> str:
+    """Return how an object is named on a command line."""
+    name: str = body["metadata"]["name"]
+    return name if body["kind"] == "Expert" else f"{body['kind'].lower()}/{name}"
 
 
 def _before(past: Sequence[Past], served: str | None) -> str | None:

@@ -16,6 +16,7 @@ Body = Mapping[str, Any]
 
 MIXTURE_LABEL = "moeops.dev/mixture"
 EXPERT_LABEL = "moeops.dev/expert"
+GATE_LABEL = "moeops.dev/gate"
 DIGEST_LABEL = "moeops.dev/digest"
 COMPONENT_LABEL = "moeops.dev/component"
 

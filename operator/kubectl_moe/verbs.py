@@ -54,7 +54,9 @@ def status(args: Namespace, session: Session) -> Exit:
 def override(args: Namespace, session: Session) -> Exit:
     """Create the Override that a verb stands for, or remove those that hold."""
     cluster = session.cluster
-    kinds = ("Expert", "Mixture") if args.verb in ("rollback", "resume") else ("Expert",)
+    kinds: tuple[str, ...] = ("Expert", "Gate")
+    if args.verb in ("rollback", "resume"):
+        kinds = ("Expert", "Gate", "Mixture")
     target = find(args.target, cluster, *kinds)
     what = f"{target['kind'].lower()} {target['metadata']['name']!r}"
     overrides = cluster.list("Override")
@@ -94,7 +96,7 @@ def _wait_for(args: Namespace, created: Body | None, target: Body, session: Sess
                 return Diagnosis(Health.HEALTHY, message)
         if target["kind"] == "Mixture":
             return _look(Target("Mixture", name), session)[1]
-        body = cluster.get("Expert", name)
+        body = cluster.get(target["kind"], name)
         if wanted and body.get("status", {}).get("version") == wanted:
             return Diagnosis(Health.HEALTHY, f"{name} serves {wanted}")
         return diagnose(body)
@@ -118,7 +120,7 @@ def _rollback(
     target: Body, overrides: list[Body], args: Namespace, session: Session
 ) -> dict[str, Any] | decide.Skip:
     cluster = session.cluster
-    if target["kind"] == "Expert":
+    if target["kind"] != "Mixture":
         past = chronicle.past_of(target, cluster)
         return decide.rollback(target, past, overrides, args.to, args.reason)
     kept = chronicle.epochs_of(target, cluster)

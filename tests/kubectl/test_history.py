@@ -238,3 +238,26 @@ def test_overrides_are_shown_with_what_became_of_them() -> None:
     terminal.clear()
     terminal.run("get overrides")
     assert "spec.version is v3, no longer v2" in terminal.out.getvalue()
+
+
+def gate_revision(number: int, version: str) -> dict[str, Any]:
+    body = bodies.revision(number, version, "tiny-gate")
+    body["metadata"] |= {
+        "name": f"tiny-gate.gate-{number}",
+        "labels": {"moeops.dev/mixture": "tiny", "moeops.dev/gate": "tiny-gate"},
+    }
+    return body
+
+
+def test_a_gate_has_a_history_and_a_way_back_and_its_revisions_are_no_epochs() -> None:
+    terminal = mixture_of_two(gate_revision(1, "g1"), gate_revision(2, "g2"))
+    assert terminal.run("history gate/tiny-gate") is Exit.HEALTHY
+    assert [line.split()[1] for line in terminal.lines()[1:]] == ["g2", "g1"]
+    terminal.clear()
+    assert terminal.run("history mixture/tiny -o json") is Exit.HEALTHY
+    told = json.loads(terminal.out.getvalue())
+    assert sorted(epoch["epoch"] for epoch in told["epochs"]) == [2, 5, 7]
+    assert terminal.run("rollback gate/tiny-gate") is Exit.HEALTHY
+    (made,) = terminal.cluster.list("Override")
+    assert made["spec"]["targetRef"] == {"kind": "Gate", "name": "tiny-gate"}
+    assert (made["spec"]["version"], made["spec"]["insteadOf"]) == ("g1", "g2")

@@ -172,7 +172,7 @@ def test_resume_removes_and_says_what_it_removed() -> None:
         ("status gt/x", UsageError, "not a Gate"),
         ("status mx/", UsageError, "names no object"),
         ("promote mx/tiny", UsageError, "this verb takes an expert"),
-        ("history gt/tiny", UsageError, "'gt/tiny' is a Gate; this verb takes an expert or a mix"),
+        ("history ov/x", UsageError, "'ov/x' is a Override; this verb takes an expert or a mix"),
         ("get pods", UsageError, "'pods' is no kind"),
         ("get experts nosuch", NotFound, "no Expert nosuch"),
         ("promote tiny-e3", Refused, "no rollout in progress"),
