@@ -226,7 +226,7 @@ async def operator_down_meanwhile(scene: Scene) -> None:
 async def gate_and_experts_changed(scene: Scene) -> None:
     await scene.put(gate("e0", "e1", "e2", version="v2", digest=sha("8")))
     await scene.rest()
-    await scene.put(expert("e2", sha("e")))
+    await scene.put(expert("e2", sha("e"), rollout=QUICK))
     await scene.until(
         lambda table: table["gates"] and "e2" in table["gates"][0]["stable"]["experts"]
     )

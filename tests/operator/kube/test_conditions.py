@@ -44,8 +44,16 @@ PAIRS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ),
     ("a layer of another gate", other(gate("e0"), "tiny-odd"), "that of the older Gate tiny-gate"),
     ("a gate of too many layers", other(gate("e0"), "tiny-odd", layers=[9]), "spec.layers names 9"),
-    ("an expert that is not", other(gate("e0", "e7"), "tiny-gate"), "no Expert has the id e7"),
-    ("a gate that picks a dense one", gate("e0", "d"), "d has the role Dense"),
+    (
+        "an expert that is not",
+        gate("e0", "e7", version="v2", digest=sha("8")),
+        "no Expert has the id e7",
+    ),
+    (
+        "a gate that picks a dense one",
+        gate("e0", "d", version="v2", digest=sha("8")),
+        "d has the role Dense",
+    ),
     (
         "a gate that accepts what nobody serves",
         other(gate("e0", "e1", version="v2", digest=sha("8")), "tiny-gate", experts=ACCEPTS),

@@ -70,7 +70,7 @@ async def test_gate_and_version_change_together(stage: Stage, gate_first: bool) 
     await stage.apply(second)
     after = await stage.until(ROUTING_TABLE, "tiny", lambda t: stable(t) == {"e0": "v2"})
     served = after["spec"]["gates"][0]
-    assert (served["stable"]["version"], served["accepts"]) == (
+    assert (served["stable"]["version"], served["stable"]["accepts"]) == (
         "g2",
         [{"id": "e0", "versions": ["v2"]}],
     )
