@@ -79,16 +79,19 @@ def _target(turn: GateTurn, experts: Experts) -> GateRow:
     served to all of them at once, with the versions of experts that it accepts.
     """
     row, whole = turn.row, turn.whole
-    if _broken(turn, experts.rows) and turn.on_trial and not turn.row.serving[1:]:
+    if turn.on_trial and len(row.serving) == 1 and _awaited(turn, experts):
         return turn.at_once(turn.turn.row)
     alone = any(True for _ in misfits(row, experts.rows))
     return whole if whole is not None and alone else row
 
 
-def _broken(turn: GateTurn, experts: Mapping[str, ExpertRow]) -> bool:
-    """Return whether the gate in service lists an expert that serves nothing any more."""
+def _awaited(turn: GateTurn, experts: Experts) -> bool:
+    """Return whether an expert that the gate in service lists has nothing to serve without it.
+
+    Its first version is held until a gate accepts it; rows for it have nobody until then.
+    """
     listed = turn.before.stable.experts if turn.before is not None else ()
-    return any(e not in experts or experts[e].stable is None for e in listed)
+    return any(e in experts.joinable and experts.rows[e].stable is None for e in listed)
 
 
 def _confounds(

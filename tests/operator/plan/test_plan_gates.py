@@ -353,3 +353,22 @@ def test_a_backup_is_needed_also_where_no_gate_lists_it() -> None:
     sim.run(8)
     assert deployments(sim, "e1") == {sha("e1", "v1"): 1}
     assert row(sim, "e1").idle_since == ""
+
+
+def test_an_expert_that_is_made_again_pushes_no_gate_past_its_shadow() -> None:
+    sim = started()
+    sim.behaviours[sha("gate", "g2")] = Behaviour(first_percent=99)
+    sim.traffic = 0
+    want(sim, "g2")
+    until(sim, "Shadow")
+    sim.remove("Expert", "e1")
+    sim.run(2)
+    again = expert("e1", created=30)
+    again["metadata"]["uid"] = "uid-again"
+    sim.put("Expert", again)
+    for _ in range(8):
+        sim.tick()
+        assert served(sim).stable.version == "g1"
+    sim.traffic = 4
+    until(sim, "RolledBack")
+    assert served(sim).stable.version == "g1"
