@@ -99,7 +99,7 @@ class Describer:
             outcomes=[_sums(*one) for one in self._outcomes.sums(view)] if view else [],
             gates=[_state(standing) for standing in self._gates.standings()],
             gate_counters=gate_counters(view, counters.gates, only) if view else [],
-            gate_shadows=gate_shadows(view, self._scorings, only) if view else [],
+            gate_shadows=gate_shadows(self._scorings, only),
         )
 
 

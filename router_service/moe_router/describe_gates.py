@@ -73,14 +73,11 @@ def _layer(layer: int, tally: LayerTally) -> router_pb2.GateLayer:
     )
 
 
-def gate_shadows(
-    view: View, scorings: Scorings, only: Collection[str]
-) -> list[router_pb2.GateShadow]:
-    """Return what candidates of a table made of live rows: these artifacts, or all."""
-    named = {(g.name, g.candidate.sha256) for g in view.tried_gates if g.candidate is not None}
+def gate_shadows(scorings: Scorings, only: Collection[str]) -> list[router_pb2.GateShadow]:
+    """Return what candidates made of live rows: these artifacts, or all."""
     shadows: dict[tuple[str, str, str], router_pb2.GateShadow] = {}
     for of, scored in sorted(scorings.sums(), key=lambda one: one[0].layer):
-        if (of.gate, of.sha256) in named and (not only or of.sha256 in only):
+        if not only or of.sha256 in only:
             blank = router_pb2.GateShadow(
                 gate=of.gate, sha256=of.sha256, base_sha256=of.base_sha256
             )

@@ -67,6 +67,7 @@ class Router:
         self.tables.on_change(self._gates.want)
         limits = Limits(settings.max_rows, settings.deadline_s)
         self.engine = Engine(self.tables, self.links, self._gates, clock, limits)
+        self.tables.on_change(self.engine.scorings.keep)
         identity = Identity(settings.name, settings.node, uuid.uuid4().hex, settings.mixture)
         counters, outcomes = self.engine.counters, self.engine.outcomes
         describer = Describer(

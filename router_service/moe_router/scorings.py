@@ -58,6 +58,19 @@ class Scorings:
         """Give the sums of everything that was compared."""
         yield from self._sums.items()
 
+    def keep(self, view: View) -> None:
+        """Forget what a table tries no more: one that is tried again is looked at anew."""
+        tried = {
+            (gate.name, gate.candidate.sha256, gate.stable.sha256)
+            for gate in view.tried_gates
+            if gate.candidate is not None
+        }
+        self._sums = {
+            of: scored
+            for of, scored in self._sums.items()
+            if (of.gate, of.sha256, of.base_sha256) in tried
+        }
+
     def follow(self, request: Request, newest: View) -> None:
         """Have a candidate look at an answered request, if it is its turn and there is room."""
         self._turn += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -37,10 +39,10 @@ FACTORS = {"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0}
 ON_STABLE, ON_CANDIDATE = session_on(False), session_on(True)
 
 
-def house(row: GateRow | None = None) -> Bench:
+def house(row: GateRow | None = None, **options: Any) -> Bench:
     content = gated(tried() if row is None else row)
     worker = FakeWorker({EXPERTS[name].sha256: factor for name, factor in FACTORS.items()})
-    return Bench(content, {"w": worker})
+    return Bench(content, {"w": worker}, **options)
 
 
 async def test_each_row_goes_to_the_experts_of_its_sessions_variant() -> None:
@@ -151,3 +153,16 @@ def test_divergence_is_nothing_of_the_same_and_bits_of_another() -> None:
     assert divergence_bits(even, sure)[0] == pytest.approx(0.5 * np.log2(4 / 3))
     assert entropy_bits(even)[0] == pytest.approx(1.0)
     assert jaccard(np.array([[0, 1]], np.int32), np.array([[1, -1]], np.int32), 3)[0] == 0.5
+
+
+async def test_what_is_tried_again_is_looked_at_anew() -> None:
+    trying = tried(shadow_percent=100)
+    weights = np.eye(4, dtype=np.float32)[:3]
+    bench = house(trying, gates={G1.sha256: weights, G2.sha256: weights})
+    bench.tables.on_change(bench.engine.scorings.keep)
+    asked = {"gate_sha256": G1.sha256, "sessions": [SequenceRows(session=ON_STABLE, rows=1)]}
+    bench.engine.follow(await bench.dispatch([[0, 1]], **asked))
+    await bench.settle()
+    assert [scored.rows for _, scored in bench.engine.scorings.sums()] == [1]
+    bench.offer(gated(taken_back(), epoch=2))
+    assert list(bench.engine.scorings.sums()) == []
