@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import NoReturn
 
 from kubectl_moe.health import Exit
@@ -31,6 +32,12 @@ def duration(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+TRIED = "expert: NAME; gate: gate/NAME"
+
+# From name and text of a verb to what its flags are added to.
+Verb = Callable[[str, str], argparse.ArgumentParser]
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -55,29 +62,38 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    _looking(verb)
+    _deciding(verb)
+    return top
+
+
+def _looking(verb: Verb) -> None:
+    """Add the verbs that only look."""
     get = verb("get", "list mixtures, gates, experts and overrides")
     get.add_argument("kind", nargs="?", default="all", help="mixtures, gates, … (default: all)")
     get.add_argument("name", nargs="?", help="only this one")
     _output(get)
 
-    status = verb("status", "show a mixture or an expert as a tree, down to its pods")
-    status.add_argument("target", help="mixture or expert: NAME or KIND/NAME")
+    status = verb("status", "show a mixture, a gate or an expert as a tree, down to its pods")
+    status.add_argument("target", help="mixture or expert: NAME; gate: gate/NAME")
     status.add_argument("-w", "--watch", action="store_true", help="show changes until interrupted")
     _wait(status)
     _output(status)
 
     past = verb("history", "list the revisions of an expert or a gate, or the epochs of a mixture")
-    past.add_argument("target", help="expert: NAME; gate: gate/NAME; mixture: mixture/NAME")
+    past.add_argument("target", help=f"{TRIED}; mixture: mixture/NAME")
     past.add_argument("--revision", metavar="N", help="show this revision or epoch whole")
     _output(past)
 
     diff = verb("diff", "show what differs between two revisions; ends with 5 if anything does")
-    diff.add_argument("target", help="expert: NAME; gate: gate/NAME; mixture: mixture/NAME")
+    diff.add_argument("target", help=f"{TRIED}; mixture: mixture/NAME")
     diff.add_argument("a", nargs="?", help="revision, version or epoch (default: one before B)")
     diff.add_argument("b", nargs="?", help="the other one (default: the newest)")
     _output(diff)
 
-    targets = "expert: NAME; gate: gate/NAME; mixture: mixture/NAME"
+
+def _deciding(verb: Verb) -> None:
+    """Add the verbs that stand for an Override."""
     rollback = verb("rollback", "serve an earlier version or epoch, whatever the spec says")
     rollback.add_argument(
         "--to",
@@ -94,12 +110,11 @@ def parser() -> argparse.ArgumentParser:
         resume,
     )
     for decision in decisions:
-        whole = decision in (rollback, resume)
-        decision.add_argument("target", help=targets if whole else targets.rpartition("; ")[0])
+        whole = "; mixture: mixture/NAME" if decision in (rollback, resume) else ""
+        decision.add_argument("target", help=f"{TRIED}{whole}")
         decision.add_argument("--reason", default="", help="why, for those who read it later")
         _wait(decision)
         _output(decision)
-    return top
 
 
 def _connection(flags: argparse.ArgumentParser) -> None:

@@ -60,7 +60,7 @@ def mixture_node(mixture: Body, objects: Objects) -> Node:
         for pod in objects.pods
         if labels(pod).get(MIXTURE_LABEL) == name and labels(pod).get(COMPONENT_LABEL) == "router"
     ]
-    gates = [gate_node(g) for g in objects.gates if _belongs(g, name)]
+    gates = [gate_node(g, objects) for g in objects.gates if _belongs(g, name)]
     experts = [expert_node(e, objects) for e in objects.experts if _belongs(e, name)]
     status = mixture.get("status", {})
     info = f"epoch {status.get('epoch', '-')}; routers {status.get('routers', '-')}"
@@ -76,11 +76,21 @@ def mixture_node(mixture: Body, objects: Objects) -> Node:
     return _node(mixture, diagnosis, info, (*decided, router_node, *gates, *experts))
 
 
-def gate_node(gate: Body) -> Node:
-    status = gate.get("status", {})
-    served = status.get("version")
-    info = f"serves {served}" if served else "serves nothing yet"
-    return _node(gate, diagnose(gate), info, ())
+def gate_node(gate: Body, objects: Objects) -> Node:
+    """Return a gate with what was decided about it, and the evidence on its candidate."""
+    served = gate.get("status", {}).get("version")
+    info = _with_candidate(f"serves {served}" if served else "serves nothing yet", gate)
+    evidence = evidence_nodes(gate) if gate.get("status", {}).get("candidate") else ()
+    decided = _override_nodes(gate, objects)
+    return _node(gate, diagnose(gate), info, (*decided, *evidence))
+
+
+def _with_candidate(info: str, body: Body) -> str:
+    """Say which version is on trial, if one is, and which share of new sessions sees it."""
+    status = body.get("status", {})
+    if not status.get("candidate"):
+        return info
+    return f"{info}; {status['candidate']} at {status.get('weight', '0%')}"
 
 
 def expert_node(expert: Body, objects: Objects) -> Node:
@@ -91,9 +101,7 @@ def expert_node(expert: Body, objects: Objects) -> Node:
         for deployment in objects.deployments
         if labels(deployment).get(EXPERT_LABEL) == name
     ]
-    info = f"ready {status.get('ready', '-')}"
-    if status.get("candidate"):
-        info = f"{info}; {status['candidate']} at {status.get('weight', '0%')}"
+    info = _with_candidate(f"ready {status.get('ready', '-')}", expert)
     decided = _override_nodes(expert, objects)
     return _node(expert, diagnose(expert), info, (*decided, *versions))
 

@@ -12,7 +12,15 @@ from kubectl_moe.cluster import Body, Cluster, NotFound
 from kubectl_moe.health import EXITS, Diagnosis, Exit, Health, diagnose, worst
 from kubectl_moe.names import Target, UsageError, parse_kind
 from kubectl_moe.session import Session, find
-from kubectl_moe.tree import MIXTURE_LABEL, Node, Objects, expert_node, members, mixture_node
+from kubectl_moe.tree import (
+    MIXTURE_LABEL,
+    Node,
+    Objects,
+    expert_node,
+    gate_node,
+    members,
+    mixture_node,
+)
 
 
 def get(args: Namespace, session: Session) -> Exit:
@@ -176,10 +184,10 @@ VERBS: Mapping[str, Callable[[Namespace, Session], Exit]] = {
 
 def _resolve(target: Target, cluster: Cluster) -> Target:
     """Find out the kind of a bare name: a mixture, else an expert. Raises NotFound."""
-    if target.kind in ("Mixture", "Expert"):
+    if target.kind in ("Mixture", "Gate", "Expert"):
         return target
     if target.kind is not None:
-        raise UsageError(f"status shows mixtures and experts, not a {target.kind}")
+        raise UsageError(f"status shows mixtures, gates and experts, not an {target.kind}")
     for kind in ("Mixture", "Expert"):
         try:
             cluster.get(kind, target.name)
@@ -203,12 +211,15 @@ def _read(cluster: Cluster) -> Objects:
 
 def _look(target: Target, session: Session) -> tuple[Node, Diagnosis, list[Body]]:
     objects = _read(session.cluster)
-    bodies = objects.mixtures if target.kind == "Mixture" else objects.experts
+    kinds = {"Mixture": objects.mixtures, "Gate": objects.gates}
+    bodies = kinds.get(target.kind or "", objects.experts)
     body = next((b for b in bodies if b["metadata"]["name"] == target.name), None)
     if body is None:
         raise NotFound(f"there is no {target.kind} {target.name} any more")
     if target.kind == "Expert":
         return expert_node(body, objects), diagnose(body), [dict(body)]
+    if target.kind == "Gate":
+        return gate_node(body, objects), diagnose(body), [dict(body)]
     parts = [dict(part) for part in members(body, objects)]
     return mixture_node(body, objects), worst(diagnose(part) for part in parts), parts
 

@@ -68,6 +68,16 @@ def test_what_is_known_of_a_candidate_hangs_below_it() -> None:
     assert '"name": "golden"' in terminal.out.getvalue()
 
 
+def test_a_gate_shows_its_candidate_and_what_is_known_of_it() -> None:
+    said = {"tier": "Sanity", "name": "load", "state": "Pass", "message": "in layer 0 e1 would"}
+    trial = bodies.rollout("Progressing", "g2", evidence=[said])
+    terminal = Terminal(bodies.gate(candidate="g2", weight="5%", rollout=trial))
+    terminal.run("status gate/tiny-gate")
+    lines = [" ".join(line.split()) for line in terminal.lines()]
+    assert "serves g1; g2 at 5%" in lines[1]
+    assert lines[2].startswith("└── ✔ load Sanity Pass")
+
+
 def test_resume_says_what_is_missing_where_evidence_is() -> None:
     paused = bodies.rollout("Paused", message="0 of 20 requests; paused for want of evidence")
     terminal = Terminal(bodies.expert(version="v2", candidate="v2", rollout=paused))
@@ -169,7 +179,8 @@ def test_resume_removes_and_says_what_it_removed() -> None:
     [
         ("status nosuch", NotFound, "no mixture and no expert 'nosuch' in namespace test"),
         ("status pod/x", UsageError, "'pod' is no kind of moeops; kinds are"),
-        ("status gt/x", UsageError, "not a Gate"),
+        ("status ov/x", UsageError, "not an Override"),
+        ("status gt/x", NotFound, "there is no Gate x"),
         ("status mx/", UsageError, "names no object"),
         ("promote mx/tiny", UsageError, "this verb takes an expert"),
         ("history ov/x", UsageError, "'ov/x' is a Override; this verb takes an expert or a mix"),
