@@ -69,7 +69,7 @@ def misfits(gate: GateRow, experts: Mapping[str, ExpertRow]) -> Iterator[Misfit]
                     yield Misfit(gate, variant, expert_id, version.version)
 
 
-def on_trial(row: ExpertRow) -> bool:
+def on_trial(row: ExpertRow | GateRow) -> bool:
     """Return whether a rollout is under way; a very first version is not on trial."""
     return row.stable is not None and row.rollout is not None and not row.rollout.outcome.ended
 

@@ -113,7 +113,7 @@ def gate_turns(
     settings: Settings,
 ) -> tuple[GateTurn, ...]:
     """Return the turns of all Gates, the oldest first; none begins a rollout yet."""
-    rows = _rows(world.table.table if world.table else None)
+    rows = rows_by_name(world.table.table if world.table else None)
     seen = by_gate(world)
     gates = sorted((g for g in world.gates if not g.meta.deleting), key=lambda g: g.meta.age_key)
     turns = []
@@ -126,7 +126,8 @@ def gate_turns(
     return tuple(turns)
 
 
-def _rows(table: Table | None) -> dict[str, GateRow]:
+def rows_by_name(table: Table | None) -> dict[str, GateRow]:
+    """Return the gates in service by the name of the Gate object."""
     return {} if table is None else {row.name: row for row in table.gates}
 
 

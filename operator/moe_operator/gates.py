@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from moe_core.table import ExpertRow, GateRow, GateVariant, Table
+from moe_core.table import ExpertRow, GateRow, GateVariant
 from moe_operator.admission import beyond, refused_specs
+from moe_operator.fit import on_trial
 from moe_operator.gate_turns import GateTurn
 from moe_operator.members import lacks
 from moe_operator.reach import Reach
@@ -39,18 +40,9 @@ class Gates:
         """
         waits = (n for n, why in self.whys.items() if why.reason is Reason.WOULD_CONFOUND)
         rows = {row.name: row for row in self.rows}
-        tried = (t.name for t in turns if t.name in rows and tries(rows[t.name]))
+        tried = (t.name for t in turns if t.name in rows and on_trial(rows[t.name]))
         free = {turn.name for turn in turns if turn.awaits(experts)}
         return next((name for name in chain(waits, tried) if name not in free), "")
-
-
-def tries(row: GateRow) -> bool:
-    return row.rollout is not None and not row.rollout.outcome.ended
-
-
-def rows_by_name(table: Table | None) -> dict[str, GateRow]:
-    """Return the gates in service by the name of the Gate object."""
-    return {} if table is None else {row.name: row for row in table.gates}
 
 
 def coming(turns: Iterable[GateTurn]) -> Mapping[str, tuple[GateVariant, ...]]:

@@ -21,8 +21,8 @@ from moe_operator.epochs import forgotten, unkept
 from moe_operator.evaluators import evaluate, unwanted, wanted
 from moe_operator.findings import Sources, judge
 from moe_operator.fit import Accepted, accepts, on_trial
-from moe_operator.gate_turns import GateTurn, begin_one, gate_turns
-from moe_operator.gates import Gates, Surroundings, coming, rows_by_name
+from moe_operator.gate_turns import GateTurn, begin_one, gate_turns, rows_by_name
+from moe_operator.gates import Gates, Surroundings, coming
 from moe_operator.held import joined
 from moe_operator.idle import wakes_at
 from moe_operator.intent import Delete, Plan, Status

@@ -7,7 +7,7 @@ set of rules, in `rollout`, decides for both. Decides nothing itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from moe_core.document import InvalidDocument, Reader
 from moe_core.table import ExpertRow, GateRow, GateVariant, Role, Version
@@ -18,10 +18,6 @@ from moe_operator.spec import ExpertSpec, GateSpec, MixtureSpec, Tried
 from moe_operator.world import Loading, Revision
 
 
-def layers_of(gate: GateSpec, mixture: MixtureSpec) -> tuple[int, ...]:
-    return gate.layers or tuple(range(mixture.layers))
-
-
 def as_expert(gate: GateSpec, mixture: MixtureSpec) -> ExpertSpec:
     """Return a gate as what is tried out; there is one of it, in every router."""
     return ExpertSpec(
@@ -29,7 +25,7 @@ def as_expert(gate: GateSpec, mixture: MixtureSpec) -> ExpertSpec:
         mixture=gate.mixture,
         expert_id=f"gate {gate.meta.name}",
         role=Role.ROUTED,
-        layers=layers_of(gate, mixture),
+        layers=gate.layers or tuple(range(mixture.layers)),
         version=gate.version,
         rollout=gate.rollout,
         evaluation=gate.evaluation,
@@ -109,17 +105,8 @@ class GateReach(Reach):
 
     @classmethod
     def over(cls, reach: Reach, named: Iterable[str]) -> GateReach:
-        return cls(
-            ready=reach.ready,
-            bound=reach.bound,
-            reports=reach.reports,
-            table_uid=reach.table_uid,
-            epoch=reach.epoch,
-            now=reach.now,
-            staying=reach.staying,
-            next_epoch=reach.next_epoch,
-            named=frozenset(named),
-        )
+        known = {each.name: getattr(reach, each.name) for each in fields(reach)}
+        return cls(**known, named=frozenset(named))
 
     def workers(self, sha256: str) -> int:
         """Return how many ready routers have loaded a variant; all of one that is not named yet."""
