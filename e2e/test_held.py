@@ -16,7 +16,7 @@ from examples.tiny import model as example
 from examples.tiny.publish import ROLLOUTS, SERVE
 from moe_artifacts.checkpoint import open_checkpoint
 from moe_core.document import Reader
-from moe_core.table import GateRow
+from moe_core.rows import GateRow
 from tests.support.gates import write_gate
 
 EXPERTS = [f"e{number}" for number in range(8)]

@@ -15,7 +15,7 @@ from typing import Any, Self
 from moe_artifacts.checkpoint import read_json
 from moe_artifacts.errors import BadCheckpoint
 from moe_core.document import InvalidDocument, Reader
-from moe_core.table import Role
+from moe_core.rows import Role
 
 FILE = "index.json"
 _FORMAT = 1

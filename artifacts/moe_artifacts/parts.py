@@ -18,7 +18,7 @@ from moe_artifacts.encoding import NUMPY_DTYPES, Array, convert
 from moe_artifacts.errors import BadCheckpoint
 from moe_artifacts.metadata import ExpertMetadata, GateMetadata, Metadata
 from moe_artifacts.names import PROJECTIONS, Slice, parse_published
-from moe_core.table import Role
+from moe_core.rows import Role
 
 GATE = "gate"
 NUMPY_NAMES = {"bfloat16": "BFloat16", "float16": "Float16", "float32": "Float32"}

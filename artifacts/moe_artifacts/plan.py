@@ -17,7 +17,7 @@ from moe_artifacts.manifests import Key, Manifest, read_settings
 from moe_artifacts.metadata import ID, ExpertMetadata
 from moe_artifacts.names import Slice
 from moe_artifacts.parts import GATE, Part, make_expert, make_gate, read_slices
-from moe_core.table import Role
+from moe_core.rows import Role
 
 MANIFESTS = "manifests"
 

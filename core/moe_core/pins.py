@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import overload
 
-from moe_core.table import ExpertRow, GateRow, GateVariant, Version, WeightSince
+from moe_core.rollout import Version, WeightSince
+from moe_core.rows import ExpertRow, GateRow, GateVariant
 
 _BUCKETS = 10_000
 

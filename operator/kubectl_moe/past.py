@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import yaml
 
 from moe_core.document import InvalidDocument, Reader
-from moe_core.table import GateRow, Version
+from moe_core.rollout import Version
+from moe_core.rows import GateRow
 
 Body = Mapping[str, Any]
 

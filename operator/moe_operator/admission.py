@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from moe_core.table import ExpertRow, GateRow, Table
+from moe_core.rows import ExpertRow, GateRow
+from moe_core.table import Table
 from moe_operator.reason import Reason, Why, written
 from moe_operator.spec import ExpertSpec, MixtureSpec
 from moe_operator.world import World

@@ -11,8 +11,7 @@ from typing import Final
 import grpc
 
 from moe_operator.reports import Unanswered
-from moe_operator.sequential import Arm
-from moe_operator.world import (
+from moe_operator.router_report import (
     Counters,
     GateLoading,
     LayerShadow,
@@ -21,8 +20,9 @@ from moe_operator.world import (
     OutcomeSum,
     RouterReport,
     Shadow,
-    WorkerReport,
 )
+from moe_operator.sequential import Arm
+from moe_operator.world import WorkerReport
 from moeops.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 _TIMEOUT_S: Final = 1.0

@@ -10,15 +10,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from moe_core.table import ExpertRow, Outcome, Rollout, WeightSince
+from moe_core.rollout import Outcome, Rollout, WeightSince
+from moe_core.rows import ExpertRow
 from moe_operator.case import Case, Decision
 from moe_operator.ending import promote, take_back
 from moe_operator.evaluators import NAME
 from moe_operator.judgement import Finding
 from moe_operator.labels import short
+from moe_operator.override_spec import Action
 from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why, moment, written
-from moe_operator.spec import Action
 from moe_operator.verdict import Tier
 
 # What the table keeps of a verdict, at most.

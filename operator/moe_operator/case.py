@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from moe_core.table import ExpertRow, Version
+from moe_core.rollout import Version
+from moe_core.rows import ExpertRow
 from moe_operator.fit import Accepted
 from moe_operator.judgement import Judgement
 from moe_operator.labels import short

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from moe_core.table import ExpertRow, Outcome, Version
+from moe_core.rollout import Outcome, Version
+from moe_core.rows import ExpertRow
 from moe_operator import labels
 from moe_operator.case import Case, Decision
 from moe_operator.ending import cold_at, keeps_size

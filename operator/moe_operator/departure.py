@@ -9,9 +9,10 @@ from moe_operator import labels
 from moe_operator.children import delete
 from moe_operator.evaluators import unwanted
 from moe_operator.intent import Delete, Plan, Status
+from moe_operator.override_spec import TargetKind
 from moe_operator.overrides import waiting_status
 from moe_operator.reason import Reason, Why
-from moe_operator.spec import Meta, TargetKind
+from moe_operator.spec import Meta
 from moe_operator.status import refused_status
 from moe_operator.world import World
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from moe_core.table import ExpertRow, Outcome, Rollout, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow
 from moe_operator.case import Case, Decision
 from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why, moment, written

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from moe_core.table import GateRow, Table
+from moe_core.rows import GateRow
+from moe_core.table import Table
 from moe_operator.intent import Delete
+from moe_operator.override_spec import OverrideSpec
 from moe_operator.snapshots import name_of
-from moe_operator.spec import OverrideSpec
 from moe_operator.world import Snapshot
 
 

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from moe_core.document import InvalidDocument
-from moe_core.table import ExpertRow, Rollout, Version
+from moe_core.rollout import Rollout, Version
+from moe_core.rows import ExpertRow
 from moe_operator import labels, quality
 from moe_operator.case import Case
 from moe_operator.evaluation import Evaluation

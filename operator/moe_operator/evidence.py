@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from moe_core.table import ExpertRow, GateRow, Table
-from moe_operator.world import Counters, RouterReport, Window
+from moe_core.rows import ExpertRow, GateRow
+from moe_core.table import Table
+from moe_operator.router_report import Counters, RouterReport
+from moe_operator.world import Window
 
 # One step of one rollout: (table uid, expert id or gate, revision, step, when it began).
 StepKey = tuple[str, str, int, int, str]

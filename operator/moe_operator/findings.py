@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from moe_core.table import ExpertRow, GateRow, Rollout, Version
+from moe_core.rollout import Rollout, Version
+from moe_core.rows import ExpertRow, GateRow
 from moe_operator.case import Case
 from moe_operator.evaluators import NAME, Evaluated
 from moe_operator.gate_verdict import CHECKS_OF_GATES, loading, routing, routing_findings
@@ -19,10 +20,11 @@ from moe_operator.judgement import Finding, Judgement
 from moe_operator.outcomes import outcome_findings
 from moe_operator.questions import prometheus_findings
 from moe_operator.reason import moment
+from moe_operator.router_report import RouterReport
 from moe_operator.spec import MixtureSpec
 from moe_operator.trial import GateReach
 from moe_operator.verdict import CHECKS, DARK_CHECKS, Check, Evidence, Tier, Verdict
-from moe_operator.world import Answer, Question, RouterReport, Window
+from moe_operator.world import Answer, Question, Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from moe_core.table import ExpertRow, GateRow, GateVariant, Version
+from moe_core.rollout import Version
+from moe_core.rows import ExpertRow, GateRow, GateVariant
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from moe_core.table import ExpertRow, GateRow, GateVariant, Table
+from moe_core.rows import ExpertRow, GateRow, GateVariant
+from moe_core.table import Table
 from moe_operator.case import Case, Decision
 from moe_operator.ending import promote, revoke, swap
 from moe_operator.evaluators import evaluate, wanted
@@ -17,13 +18,14 @@ from moe_operator.findings import Sources, judge_gate
 from moe_operator.fit import Accepted, accepts, may_serve, on_trial
 from moe_operator.lineage import trace
 from moe_operator.members import lacks
+from moe_operator.override_spec import Action
 from moe_operator.overrides import decide, lifted
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why, listed
 from moe_operator.restore import Restored
 from moe_operator.rollout import advance
 from moe_operator.seen import Seen, by_gate
-from moe_operator.spec import Action, GateSpec, MixtureSpec
+from moe_operator.spec import GateSpec, MixtureSpec
 from moe_operator.template import Settings
 from moe_operator.trial import (
     GateCase,

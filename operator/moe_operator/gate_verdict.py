@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
-from moe_core.table import GateRow, GateVariant
+from moe_core.rows import GateRow, GateVariant
 from moe_operator.judgement import Finding
+from moe_operator.router_report import LayerShadow, Shadow
 from moe_operator.strategy import RoutingLimits
 from moe_operator.verdict import CHECKS, Check, Tier, Verdict, lowest_percent
-from moe_operator.world import LayerShadow, Shadow
 
 _SERVICE: Final = frozenset({"errors", "requests", "latency", "tail", "overflow"})
 CHECKS_OF_GATES: Final[tuple[Check, ...]] = tuple(c for c in CHECKS if c.name in _SERVICE)

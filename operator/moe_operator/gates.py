@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from moe_core.table import ExpertRow, GateRow, GateVariant
+from moe_core.rows import ExpertRow, GateRow, GateVariant
 from moe_operator.admission import beyond, refused_specs
 from moe_operator.fit import on_trial
 from moe_operator.gate_turns import GateTurn

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moe_core.table import ExpertRow, Outcome, Rollout, WeightSince
+from moe_core.rollout import Outcome, Rollout, WeightSince
+from moe_core.rows import ExpertRow
 from moe_operator.case import Case, Decision
 from moe_operator.ending import cool_down, swap
 from moe_operator.reason import Reason, Why, written

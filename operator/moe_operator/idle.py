@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from moe_core.table import ExpertRow
+from moe_core.rows import ExpertRow
 from moe_operator.case import Case
 from moe_operator.reason import Reason, Why, moment
 

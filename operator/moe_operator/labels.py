@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from moe_core.table import Version
+from moe_core.rollout import Version
 from moe_operator.spec import ExpertSpec, Tried
 
 API_VERSION: Final = "moeops.dev/v1alpha1"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_core.table import ExpertRow
+from moe_core.rows import ExpertRow
 from moe_operator.revisions import name_of
 from moe_operator.spec import ExpertSpec
 from moe_operator.world import Revision

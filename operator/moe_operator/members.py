@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from moe_core.table import ExpertRow, GateRow, GateVariant, Role
+from moe_core.rows import ExpertRow, GateRow, GateVariant, Role
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why
 

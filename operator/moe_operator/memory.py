@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from moe_core.table import Rollout
+from moe_core.rollout import Rollout
 from moe_operator.spec import Meta
 
 _LONGEST: Final = 1024  # characters of a reason

@@ -37,9 +37,11 @@ from moe_operator.kinds import (
     spec_of,
     status_of,
 )
+from moe_operator.override_spec import OverrideSpec
 from moe_operator.readings import Readings
 from moe_operator.reason import moment
-from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, OverrideSpec
+from moe_operator.router_report import RouterReport
+from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec
 from moe_operator.world import (
     Answer,
     DeploymentSeen,
@@ -48,7 +50,6 @@ from moe_operator.world import (
     PodSeen,
     Question,
     Revision,
-    RouterReport,
     Snapshot,
     StoredTable,
     WorkerReport,

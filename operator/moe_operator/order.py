@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from moe_core.table import Role
+from moe_core.rows import Role
 from moe_operator.fit import Accepted, on_trial
 from moe_operator.gates import Gates
+from moe_operator.override_spec import Action
 from moe_operator.reason import Reason, Why, listed
 from moe_operator.rollout import advance
-from moe_operator.spec import Action
 from moe_operator.turn import Turn
 
 

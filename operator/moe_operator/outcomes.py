@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from moe_core.table import Rollout, Version
+from moe_core.rollout import Rollout, Version
 from moe_operator import quality
 from moe_operator.judgement import Finding
+from moe_operator.router_report import Measure, OutcomeSum
 from moe_operator.sequential import Arm, Stratum
 from moe_operator.strategy import OutcomeLimits
 from moe_operator.verdict import Tier
-from moe_operator.world import Measure, OutcomeSum
 
 _UNITS: Final = {Measure.LOSS: "bits per token", Measure.SCORE: "of negated score"}
 

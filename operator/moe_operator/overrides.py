@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from moe_core.table import ExpertRow, Outcome, Rollout, Version
+from moe_core.rollout import Outcome, Rollout, Version
+from moe_core.rows import ExpertRow
 from moe_operator.fit import Accepted
+from moe_operator.override_spec import Action, OverrideSpec
 from moe_operator.reason import Reason, Why
-from moe_operator.spec import Action, ExpertSpec, OverrideSpec
+from moe_operator.spec import ExpertSpec
 from moe_operator.world import Revision
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_core.table import ExpertRow, GateRow
+from moe_core.rows import ExpertRow, GateRow
 from moe_operator.fit import Accepted, Misfit, accepts, may_serve, misfits
 from moe_operator.gate_turns import GateTurn
 from moe_operator.gates import Gates, Surroundings, plan_gates

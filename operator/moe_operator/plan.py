@@ -8,43 +8,32 @@ asks for what is left, and for nothing once all is as it should be.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from functools import partial
 
-from moe_core.table import ExpertRow, GateRow, GateVariant, Table, Version
-from moe_operator.admission import admit, closing_rows, opening_rows
-from moe_operator.case import Case, Decision
+from moe_core.rows import ExpertRow, GateRow
+from moe_core.table import Table
+from moe_operator.admission import admit, closing_rows
 from moe_operator.children import expert_children, leaving, unapplied
 from moe_operator.departure import plan_departure
 from moe_operator.epochs import forgotten, unkept
-from moe_operator.evaluators import evaluate, unwanted, wanted
-from moe_operator.findings import Sources, judge
-from moe_operator.fit import Accepted, accepts, on_trial
-from moe_operator.gate_turns import GateTurn, begin_one, gate_turns, rows_by_name
-from moe_operator.gates import Gates, Surroundings, coming
-from moe_operator.held import joined
+from moe_operator.evaluators import unwanted, wanted
+from moe_operator.gate_turns import rows_by_name
+from moe_operator.gates import Surroundings
 from moe_operator.idle import wakes_at
 from moe_operator.intent import Delete, Plan, Status
-from moe_operator.lineage import trace
 from moe_operator.memory import remember
-from moe_operator.order import begin_in_order
-from moe_operator.overrides import because, decide, lifted
-from moe_operator.pairing import Experts, Pairs, pair
 from moe_operator.pruning import outdated
 from moe_operator.reach import Reach
-from moe_operator.reason import Reason, Why
 from moe_operator.render import mixture_children
 from moe_operator.report import Outlook, report
-from moe_operator.restore import Restored, restore
-from moe_operator.rollout import advance
-from moe_operator.seen import Seen, by_expert
-from moe_operator.spec import Action, ExpertSpec, MixtureSpec
+from moe_operator.restore import restore
+from moe_operator.spec import MixtureSpec
 from moe_operator.spread import Move, spread
 from moe_operator.telling import changes, lapses, steps
-from moe_operator.template import Settings, worker_template
-from moe_operator.trial import as_row
+from moe_operator.template import Settings
 from moe_operator.turn import Turn
+from moe_operator.turns import take_turns
 from moe_operator.world import Window, World
 
 __all__ = ["Settings", "plan_mixture"]
@@ -60,33 +49,10 @@ def plan_mixture(
     mixture, stored = world.mixture, world.table.table if world.table else None
     if mixture is None or mixture.meta.deleting:
         return plan_departure(world, now)
-    reach, admission, seen = Reach.of(world, now), admit(world, mixture), by_expert(world)
-    restored = restore(world)
-    ids = frozenset(expert.expert_id for expert in admission.experts)
-    rows_before = tuple(opening_rows(admission.experts, stored, ids))
-    gate_alone = gate_turns(world, mixture, reach, windows, restored, settings)
-    asked = coming(gate_alone)
-    accepted = Accepted.by(stored.gates if stored else ())
-    alone = tuple(
-        _turn(
-            world,
-            mixture,
-            expert,
-            row,
-            seen[expert.meta.name],
-            _Around(reach, windows, accepted, asked.get(expert.expert_id, ()), restored),
-            settings,
-        )
-        for expert, row in zip(admission.experts, rows_before, strict=True)
-    )
+    reach, admission, restored = Reach.of(world, now), admit(world, mixture), restore(world)
     around = Surroundings(world, mixture, rows_by_name(stored), reach)
-    experts = _experts(alone)
-    gate_alone = begin_one(gate_alone, experts.rows, experts.possible, reach)
-    pairs = pair(around, gate_alone, experts, restored)
-    gates = pairs.gates
-    first = gates.first(gate_alone, experts.rows)
-    turns = begin_in_order(_together(alone, pairs), mixture.max_concurrent, gates, first)
-    of_gates = tuple(_settled(one, gates) for one in gate_alone)
+    decided = take_turns(around, admission, stored, windows, restored, settings)
+    turns, of_gates, gates = decided.turns, decided.of_gates, decided.gates
     tried = (*turns, *of_gates)
     rows = {turn.row.expert_id: turn.row for turn in turns}
     closing = closing_rows(rows, stored, gates.rows, admission.refused, now)
@@ -118,98 +84,6 @@ def plan_mixture(
         pods=tuple(turn.evaluator for turn in tried if turn.evaluator is not None),
         again_at=min((at for at in times if at is not None), default=None),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Around:
-    """What is around an expert: `gates` are variants that list it and are not stable yet."""
-
-    reach: Reach
-    windows: Mapping[str, Window]
-    accepted: Accepted
-    gates: tuple[GateVariant, ...]
-    restored: Restored
-
-    def awaits(self, expert_id: str, version: Version) -> bool:
-        """Return whether a gate that is to come accepts a version."""
-        return any(accepts(gate, expert_id, version.version) for gate in self.gates)
-
-
-def _turn(
-    world: World,
-    mixture: MixtureSpec,
-    expert: ExpertSpec,
-    row: ExpertRow,
-    seen: Seen,
-    around: _Around,
-    settings: Settings,
-) -> Turn:
-    """Take one expert one step further, as if it were alone."""
-    brought_back = around.restored.experts.get(expert.meta.name, ())
-    decided = decide(expert, row, seen.revisions, seen.overrides, around.accepted, brought_back)
-    retried = decided.once is not None and decided.once.action is Action.RETRY
-    again = (retried and decided.serve is None) or lifted(row, decided)
-    render = partial(worker_template, mixture, expert, expert.version, settings)
-    lineage = trace(expert, row, seen.revisions, again, render)
-    case = Case(
-        expert=expert,
-        decided=decided,
-        revision=lineage.current.number,
-        reach=around.reach,
-        windows=around.windows,
-        refused=seen.refused,
-        problems=seen.problems,
-        replicas=seen.replicas,
-        epoch=around.reach.next_epoch,
-        accepted=around.accepted,
-        awaited=around.awaits(expert.expert_id, decided.served or expert.version),
-        placed=seen.placed,
-    )
-    want = wanted(row, case, mixture)
-    evaluated = evaluate(want, seen.evaluators, settings) if want else None
-    sources = Sources(mixture, evaluated, world.routers, world.answers)
-    judged = replace(case, judgement=judge(row, case, sources))
-    return Turn(judged, row, advance(row, judged), lineage, seen, evaluated)
-
-
-def _experts(turns: tuple[Turn, ...]) -> Experts:
-    held = {t.row.expert_id: joined(t.before, t.decision, t.case) for t in turns}
-    return Experts(
-        rows={turn.row.expert_id: turn.row for turn in turns},
-        joinable={expert_id: row for expert_id, row in held.items() if row is not None},
-        wanted={turn.row.expert_id: turn.case.wanted.version for turn in turns},
-        trials=[turn.row.expert_id for turn in turns if on_trial(turn.row)],
-    )
-
-
-def _together(turns: tuple[Turn, ...], pairs: Pairs) -> tuple[Turn, ...]:
-    """Let what was held be served where its gate now is."""
-
-    def served(turn: Turn) -> Turn:
-        row = pairs.joined.get(turn.row.expert_id)
-        if row is None:
-            return turn
-        serve, sentence = turn.case.decided.serve, f"{turn.case.wanted.version} is served"
-        why = Why(Reason.COMPLETE, f"{sentence}, with its gate")
-        told = Why(Reason.PROMOTED, why.message)
-        if serve is not None:
-            why = told = Why(Reason.OVERRIDDEN, f"{sentence}, with its gate: {because(serve)}")
-        return replace(turn, decision=Decision(row, why, told=told, again_at=turn.case.now))
-
-    return tuple(map(served, turns))
-
-
-def _settled(one: GateTurn, gates: Gates) -> Turn:
-    """Return a gate's turn as it came out: where its row does not change, nothing is told of it."""
-    turn, row = one.turn, gates.row(one.name)
-    decision = replace(turn.decision, why=gates.whys[one.name])
-    if row is not None and row not in (one.row, one.before) and one.before is not None:
-        said = f"{row.stable.version} is served, with the versions of experts that it accepts"
-        told, why = Why(Reason.PROMOTED, said), Why(Reason.COMPLETE, said)
-        decision = replace(decision, why=why, told=told, again_at=turn.case.now)
-    if row is not None and row != one.before:
-        return replace(turn, decision=replace(decision, row=as_row(one.gate, one.mixture, row)))
-    return replace(turn, decision=replace(decision, row=turn.before, told=None))
 
 
 def _pruned(world: World, mixture: MixtureSpec, turns: tuple[Turn, ...]) -> Iterator[Delete]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from moe_core.table import ExpertRow
+from moe_core.rows import ExpertRow
 from moe_operator.intent import Delete
-from moe_operator.spec import OverrideSpec
+from moe_operator.override_spec import OverrideSpec
 from moe_operator.world import Revision
 
 

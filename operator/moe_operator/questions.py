@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from moe_core.table import ExpertRow, Table, Version
+from moe_core.rollout import Version
+from moe_core.rows import ExpertRow
+from moe_core.table import Table
 from moe_operator.judgement import Finding
 from moe_operator.reason import moment
 from moe_operator.spec import ExpertSpec, MixtureSpec

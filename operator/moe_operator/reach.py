@@ -13,7 +13,8 @@ from typing import Final, Self
 
 from moe_operator import labels
 from moe_operator.epochs import next_epoch
-from moe_operator.world import RouterReport, World
+from moe_operator.router_report import RouterReport
+from moe_operator.world import World
 
 # A report that is older says nothing about links any more; its epoch still holds.
 _STALE: Final = timedelta(seconds=30)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from moe_core.table import Version
+from moe_core.rollout import Version
 from moe_operator import labels
 from moe_operator.intent import Manifest
 from moe_operator.pods import ServiceType

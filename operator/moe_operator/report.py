@@ -14,12 +14,13 @@ from moe_operator.admission import Admission
 from moe_operator.gates import Gates
 from moe_operator.intent import Status
 from moe_operator.memory import remember
+from moe_operator.override_spec import OverrideSpec, TargetKind
 from moe_operator.overrides import known_versions, waiting_status
 from moe_operator.overrides import status_of as override_status
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason
 from moe_operator.restore import Restored, Restoring
-from moe_operator.spec import Meta, MixtureSpec, OverrideSpec, TargetKind
+from moe_operator.spec import Meta, MixtureSpec
 from moe_operator.standing import Counts, mixture_status
 from moe_operator.status import expert_status, gate_status, refused_status
 from moe_operator.template import reserved_env

@@ -16,7 +16,8 @@ from datetime import datetime
 from typing import Protocol
 
 from moe_operator.cache import Key
-from moe_operator.world import RouterReport, WorkerReport
+from moe_operator.router_report import RouterReport
+from moe_operator.world import WorkerReport
 
 _log = logging.getLogger(__name__)
 

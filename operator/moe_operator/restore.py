@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
-from moe_core.table import GateRow, Table, Version
+from moe_core.rollout import Version
+from moe_core.rows import GateRow
+from moe_core.table import Table
+from moe_operator.override_spec import OverrideSpec, ReplacedKind, TargetKind
 from moe_operator.overrides import State
-from moe_operator.spec import ExpertSpec, GateSpec, OverrideSpec, ReplacedKind, TargetKind
+from moe_operator.spec import ExpertSpec, GateSpec
 from moe_operator.world import Snapshot, World
 
 # What is said after it in a message is no longer so for these objects.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from moe_core.document import InvalidDocument, Reader
-from moe_core.table import Version
+from moe_core.rollout import Version
 from moe_operator import labels
 from moe_operator.cache import Key, uid
 from moe_operator.kinds import (

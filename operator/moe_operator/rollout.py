@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from moe_core.table import ExpertRow, Outcome, Rollout, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow
 from moe_operator.canary import step
 from moe_operator.case import Case, Decision
 from moe_operator.ending import cool_down, ended, give_way, promote, swap
 from moe_operator.held import hold
+from moe_operator.override_spec import Action
 from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why, moment, written
-from moe_operator.spec import Action
 
 
 def advance(row: ExpertRow, case: Case) -> Decision:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from moe_operator import labels
-from moe_operator.spec import OverrideSpec, TargetKind, Tried
-from moe_operator.world import DeploymentSeen, Loading, PodSeen, Revision, World
+from moe_operator.override_spec import OverrideSpec, TargetKind
+from moe_operator.router_report import Loading
+from moe_operator.spec import Tried
+from moe_operator.world import DeploymentSeen, PodSeen, Revision, World
 
 _REFUSED = "Refused"
 

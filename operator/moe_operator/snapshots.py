@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from moe_core.document import InvalidDocument, Reader
-from moe_core.table import GateRow, Version
+from moe_core.rollout import Version
+from moe_core.rows import GateRow
 from moe_operator import labels
 from moe_operator.cache import Key, uid
 from moe_operator.kinds import CONTROLLER_REVISION, MIXTURE, Body, labels_of, metadata

@@ -15,7 +15,9 @@ from functools import partial
 from typing import Any, Self
 
 from moe_core.document import InvalidDocument, Reader
-from moe_core.table import Failover, GateVariant, Role, Version
+from moe_core.rollout import Version
+from moe_core.rows import GateVariant, Role
+from moe_core.table import Failover
 from moe_operator.evaluation import Evaluation
 from moe_operator.pods import PodSettings, RouterSettings
 from moe_operator.strategy import Strategy
@@ -38,33 +40,8 @@ class Dtype(StrEnum):
     FLOAT16 = "Float16"
 
 
-class Action(StrEnum):
-    """What an Override asks for; the first two hold, the others act once."""
-
-    SERVE = "Serve"
-    PAUSE = "Pause"
-    PROMOTE = "Promote"
-    ABORT = "Abort"
-    RETRY = "Retry"
-
-
 class Tried(StrEnum):
     """What has versions that are tried out."""
-
-    EXPERT = "Expert"
-    GATE = "Gate"
-
-
-class TargetKind(StrEnum):
-    """What an Override decides about."""
-
-    EXPERT = "Expert"
-    GATE = "Gate"
-    MIXTURE = "Mixture"
-
-
-class ReplacedKind(StrEnum):
-    """What serves its version of an epoch that is brought back."""
 
     EXPERT = "Expert"
     GATE = "Gate"
@@ -259,67 +236,3 @@ def _version(spec: Reader) -> Version:
 
 def _history_limit(spec: Reader) -> int:
     return spec.integer("revisionHistoryLimit", low=1, high=100, default=HISTORY_LIMIT)
-
-
-@dataclass(frozen=True, slots=True)
-class OverrideSpec:
-    """What a person decided about one Expert or Gate, or about a Mixture; `step` None means any.
-
-    Of a Mixture there is only Serve: `replaces` holds, by kind and name of the objects that serve
-    their version of `epoch`, the spec.version that this is about.
-    """
-
-    meta: Meta
-    target: str
-    action: Action
-    version: str = ""
-    instead_of: str = ""
-    revision: int = 0
-    step: int | None = None
-    reason: str = ""
-    requested_by: str = ""
-    kind: TargetKind = TargetKind.EXPERT
-    epoch: int = 0
-    replaces: Mapping[tuple[ReplacedKind, str], str] = field(default_factory=dict)
-
-    @classmethod
-    def from_body(cls, body: Body) -> Self:
-        """Read an Override object. Raises InvalidDocument."""
-        spec = Reader(body.get("spec"), "spec")
-        target, action = spec.child("targetRef"), spec.enum("action", Action)
-        kind = target.enum("kind", TargetKind, default=TargetKind.EXPERT)
-        if kind is TargetKind.MIXTURE:
-            return cls._of_mixture(body, spec)
-        holds = action in (Action.SERVE, Action.PAUSE)
-        return cls(
-            meta=Meta.from_body(body),
-            target=target.text("name"),
-            action=action,
-            version=spec.text("version", default=None if action is Action.SERVE else ""),
-            instead_of=spec.text("insteadOf", default=None if holds else ""),
-            revision=spec.integer("revision", default=0 if holds else None),
-            step=spec.integer("step") if "step" in spec.value else None,
-            reason=spec.text("reason", default=""),
-            requested_by=spec.text("requestedBy", default=""),
-            kind=kind,
-        )
-
-    @classmethod
-    def _of_mixture(cls, body: Body, spec: Reader) -> Self:
-        action = spec.enum("action", Action)
-        if action is not Action.SERVE:
-            message = f"spec.action is {action.value!r}; of a Mixture there is only Serve"
-            raise InvalidDocument(message)
-        return cls(
-            meta=Meta.from_body(body),
-            target=spec.child("targetRef").text("name"),
-            action=action,
-            reason=spec.text("reason", default=""),
-            requested_by=spec.text("requestedBy", default=""),
-            kind=TargetKind.MIXTURE,
-            epoch=spec.integer("epoch", low=1),
-            replaces={
-                (item.enum("kind", ReplacedKind), item.text("name")): item.text("insteadOf")
-                for item in spec.items("replaces")
-            },
-        )

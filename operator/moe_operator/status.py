@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from moe_core.table import ExpertRow, Outcome, Rollout
+from moe_core.rollout import Outcome, Rollout
+from moe_core.rows import ExpertRow
 from moe_operator import labels
 from moe_operator.case import Case
 from moe_operator.conditions import Condition, conditions

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from moe_core.table import Version
+from moe_core.rollout import Version
 from moe_operator import labels
 from moe_operator.golden import Trial
 from moe_operator.pods import PodSettings

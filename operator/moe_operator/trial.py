@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from moe_core.document import InvalidDocument, Reader
-from moe_core.table import ExpertRow, GateRow, GateVariant, Role, Version
+from moe_core.rollout import Version
+from moe_core.rows import ExpertRow, GateRow, GateVariant, Role
 from moe_operator.case import Case
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why
+from moe_operator.router_report import Loading
 from moe_operator.spec import ExpertSpec, GateSpec, MixtureSpec, Tried
-from moe_operator.world import Loading, Revision
+from moe_operator.world import Revision
 
 
 def as_expert(gate: GateSpec, mixture: MixtureSpec) -> ExpertSpec:

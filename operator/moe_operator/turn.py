@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from moe_core.table import ExpertRow
+from moe_core.rows import ExpertRow
 from moe_operator.case import Case, Decision
 from moe_operator.evaluators import Evaluated
 from moe_operator.intent import Manifest

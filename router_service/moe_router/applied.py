@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moe_core.table import GateVariant
+from moe_core.rows import GateVariant
 from moe_router.gate import Choice, Floats, TopK, logits
 from moe_router.probability import entropy_bits
 from moe_router.refusal import Code, Refused

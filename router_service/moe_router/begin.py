@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moe_core.table import GateVariant
+from moe_core.rows import GateVariant
 from moe_router.refusal import Code, Refused
 from moe_router.sequences import PinsOf, ReadToken, check_session
 from moe_router.sessions import Start, read_token

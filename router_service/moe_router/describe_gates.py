@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from moe_core.table import GateRow, GateVariant
+from moe_core.rows import GateRow, GateVariant
 from moe_router.gate_shadow import Scored
 from moe_router.gate_tally import GateTallies, GateTally, LayerTally
 from moe_router.scorings import Scorings

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moe_artifacts.metadata import GateMetadata
-from moe_core.table import GateRow, GateVariant, Table
+from moe_core.rows import GateRow, GateVariant
+from moe_core.table import Table
 
 
 def misfit(table: Table, row: GateRow, variant: GateVariant, metadata: GateMetadata) -> str:

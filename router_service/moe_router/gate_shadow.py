@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moe_core.table import GateVariant
+from moe_core.rows import GateVariant
 from moe_router.gate import TopK, logits
 from moe_router.overflow import count_overflow
 from moe_router.probability import divergence_bits, entropy_bits

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moe_core.table import GateVariant
+from moe_core.rows import GateVariant
 from moe_router.latency import count_latency, no_latencies
 from moe_router.overflow import capacity
 from moe_router.request import Request, Rows

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from moe_artifacts.artifact import GateArtifact, read_gate
 from moe_artifacts.errors import ArtifactError, Unavailable
 from moe_artifacts.fetch import fetch
-from moe_core.table import GateRow, GateVariant, Version
+from moe_core.rollout import Version
+from moe_core.rows import GateRow, GateVariant
 from moe_router.events import tell
 from moe_router.fit import misfit
 from moe_router.refusal import Code, Refused

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moe_core.table import Rung, Version
+from moe_core.rollout import Version
+from moe_core.table import Rung
 from moe_router.replica import Routable
 from moe_router.view import View
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from moe_core.pins import pinned, weight_since
-from moe_core.table import ExpertRow, GateRow, WeightSince
+from moe_core.rollout import WeightSince
+from moe_core.rows import ExpertRow, GateRow
 from moe_router.refusal import Code, Refused
 from moe_router.sequences import check_session
 from moe_router.sessions import Start, read_token

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_core.pins import weight_since
-from moe_core.table import ExpertRow, GateRow
+from moe_core.rows import ExpertRow, GateRow
 from moe_router.request import Request
 from moe_router.sessions import Pins
 from moe_router.variants import EMPTY

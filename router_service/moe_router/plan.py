@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moe_core.table import Version
+from moe_core.rollout import Version
 from moe_router.request import Request
 from moe_router.sessions import Pins
 from moe_router.variants import EMPTY

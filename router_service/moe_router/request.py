@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_core import dtypes
-from moe_core.table import GateRow, GateVariant
+from moe_core.rows import GateRow, GateVariant
 from moe_router.refusal import Code, Refused
 from moe_router.sequences import GateReader, PinsOf, ReadToken, Sequence, read_sequences
 from moe_router.sessions import pins_of, read_token

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from moe_core.table import GateRow, GateVariant
+from moe_core.rows import GateRow, GateVariant
 from moe_router.events import tell
 from moe_router.gate_shadow import Sample, Scored, sample, score
 from moe_router.refusal import Refused

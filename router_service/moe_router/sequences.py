@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from moe_core.table import GateRow, GateVariant, Version
+from moe_core.rollout import Version
+from moe_core.rows import GateRow, GateVariant
 from moe_router.refusal import Code, Refused
 from moe_router.sessions import Pins, Start
 from moe_router.variants import forced_variant, pinned_variant

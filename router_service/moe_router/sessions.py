@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from moe_core.pins import bucket, pinned, weight_at
-from moe_core.table import ExpertRow, GateRow, GateVariant, Outcome, Rollout, Version
+from moe_core.rollout import Outcome, Rollout, Version
+from moe_core.rows import ExpertRow, GateRow, GateVariant
 from moe_router.refusal import Code, Refused
 from moe_router.view import View
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moe_core.table import GateRow, GateVariant
+from moe_core.rows import GateRow, GateVariant
 from moe_router.refusal import Code, Refused
 
 Array = npt.NDArray[Any]

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from moe_core.table import ExpertRow, GateRow, Outcome, Role, Table, Version
+from moe_core.rollout import Outcome, Version
+from moe_core.rows import ExpertRow, GateRow, Role
+from moe_core.table import Table
 
 
 @dataclass(frozen=True, slots=True)

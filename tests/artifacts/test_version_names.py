@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from moe_artifacts.errors import BadCheckpoint
 from moe_artifacts.index import Entry, Index, choose_version, load
 from moe_core.document import Reader
-from moe_core.table import Role
+from moe_core.rows import Role
 
 OLD, NEW = "a" * 64, "b" * 64
 

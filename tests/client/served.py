@@ -21,7 +21,9 @@ from moe_artifacts.artifact import encode, read_expert
 from moe_artifacts.index import Index
 from moe_artifacts.plan import Request, make_plan
 from moe_artifacts.split import split
-from moe_core.table import ExpertRow, Failover, GateRow, GateVariant, Table, Version
+from moe_core.rollout import Version
+from moe_core.rows import ExpertRow, GateRow, GateVariant
+from moe_core.table import Failover, Table
 from tests.router import process as router_process
 from tests.router.process import RouterProcess
 from tests.support.tables import UID, TableFile

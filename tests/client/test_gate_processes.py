@@ -13,7 +13,8 @@ import torch
 
 from moe_artifacts.golden import Golden, Sequence, encode, sha256_of
 from moe_client import attach, evaluation, generate, load_trunk
-from moe_core.table import GateRow, GateVariant, Outcome, Rollout, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import GateRow, GateVariant
 from tests.client.gated import Variant, another_gate, model_with, own_gate
 from tests.client.served import Served, serve
 from tests.client.test_attachment import logits, some_tokens

@@ -16,7 +16,9 @@ from torch.nn import functional
 
 from moe_artifacts.golden import Golden, Sequence, encode, sha256_of
 from moe_client import OnRepin, Repinned, attach, evaluation, generate, load_trunk, use_local
-from moe_core.table import ExpertRow, Outcome, Rollout, Table, WeightSince
+from moe_core.rollout import Outcome, Rollout, WeightSince
+from moe_core.rows import ExpertRow
+from moe_core.table import Table
 from tests.client.served import Served, serve
 from tests.client.test_attachment import some_tokens
 from tests.client.tiny import VOCABULARY, load_tiny, save_tiny

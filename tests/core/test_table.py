@@ -12,20 +12,9 @@ from hypothesis import strategies as st
 
 from moe_core.document import InvalidDocument
 from moe_core.pins import bucket, pinned, weight_at
-from moe_core.table import (
-    LADDER,
-    ExpertRow,
-    Failover,
-    GateRow,
-    GateVariant,
-    Outcome,
-    Role,
-    Rollout,
-    Rung,
-    Table,
-    Version,
-    WeightSince,
-)
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow, GateRow, GateVariant, Role
+from moe_core.table import LADDER, Failover, Rung, Table
 
 OLD, NEW, THIRD = (Version(f"v{n}", f"{n:x}" * 64, f"file:///v{n}") for n in (1, 2, 3))
 

@@ -14,7 +14,9 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from moe_core.table import ExpertRow, Failover, Outcome, Role, Rollout, Table, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow, Role
+from moe_core.table import Failover, Table
 from moe_operator.cache import Key
 from moe_operator.judgement import Judgement
 from moe_operator.prometheus import Prometheus

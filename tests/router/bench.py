@@ -13,18 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moe_core.table import (
-    ExpertRow,
-    Failover,
-    GateRow,
-    GateVariant,
-    Outcome,
-    Rollout,
-    Rung,
-    Table,
-    Version,
-    WeightSince,
-)
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow, GateRow, GateVariant
+from moe_core.table import Failover, Rung, Table
 from moe_router.engine import Answer, Engine, Limits
 from moe_router.refusal import Code, Refused
 from moe_router.tables import Tables

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moe_core.pins import bucket
-from moe_core.table import GateRow, GateVariant, Outcome, Rollout, Table, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import GateRow, GateVariant
+from moe_core.table import Table
 from tests.support.tables import expert, gate, table, version
 
 SALT = "gate-salt"

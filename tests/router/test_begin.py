@@ -11,7 +11,8 @@ import grpc
 import numpy as np
 import pytest
 
-from moe_core.table import GateVariant, Table
+from moe_core.rows import GateVariant
+from moe_core.table import Table
 from moe_router.sessions import Start
 from moe_router.view import View
 from moeops.v1.router_pb2 import (

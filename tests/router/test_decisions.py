@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_core.table import Failover, Role, Rung, Table
+from moe_core.rows import Role
+from moe_core.table import Failover, Rung, Table
 from moe_router.budget import Allowance, Bucket
 from moe_router.gate import TopK
 from moe_router.ladder import Ask, Cause, GiveUp, History, Leave, Lost, Surroundings, next_step

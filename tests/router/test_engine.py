@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moe_core.table import (
-    Role,
-    Rung,
-    Table,
-    Version,
-)
+from moe_core.rollout import Version
+from moe_core.rows import Role
+from moe_core.table import Rung, Table
 from moe_router.engine import Answer, Engine, Limits
 from moe_router.ladder import Cause
 from moe_router.refusal import Code, Refused

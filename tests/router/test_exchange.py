@@ -11,7 +11,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_core.table import Failover, Role, Rung, Table
+from moe_core.rows import Role
+from moe_core.table import Failover, Rung, Table
 from moe_router.counters import Counters
 from moe_router.exchange import Exchange
 from moe_router.ladder import NOT_DEGRADED, Cause

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_core.table import GateRow
+from moe_core.rows import GateRow
 from moe_router.gate_shadow import Sample, jaccard, sample, score
 from moe_router.probability import divergence_bits, entropy_bits
 from moe_router.refusal import Code

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_core.pins import pinned
-from moe_core.table import ExpertRow, Outcome, Rollout, Table, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow
+from moe_core.table import Table
 from moe_router.engine import Engine, Limits
 from moe_router.sessions import pin
 from moe_router.tables import Tables

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_core.table import ExpertRow, Outcome, Rollout, Table, WeightSince
+from moe_core.rollout import Outcome, Rollout, WeightSince
+from moe_core.rows import ExpertRow
+from moe_core.table import Table
 from moe_router.outcomes import (
     MAX_OUTCOMES,
     Arm,

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_core.pins import bucket
-from moe_core.table import ExpertRow, Table, WeightSince
+from moe_core.rollout import WeightSince
+from moe_core.rows import ExpertRow
+from moe_core.table import Table
 from moe_router.overflow import capacity, count_overflow
 from moe_router.variants import EMPTY
 from moeops.v1.router_pb2 import ForcedVersion, SequenceRows

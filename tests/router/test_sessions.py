@@ -10,7 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_core.table import ExpertRow, Outcome, Rollout, Table, WeightSince
+from moe_core.rollout import Outcome, Rollout, WeightSince
+from moe_core.rows import ExpertRow
+from moe_core.table import Table
 from moe_router.budget import SESSION_BURST
 from moe_router.marks import Loss, Marks
 from moe_router.refusal import Refused

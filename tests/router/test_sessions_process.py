@@ -11,7 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from moe_core.table import ExpertRow, Outcome, Rollout, Table, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow
+from moe_core.table import Table
 from moe_router.sessions import Start
 from moeops.v1.router_pb2 import (
     DescribeResponse,

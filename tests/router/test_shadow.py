@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import Table, Version
+from moe_core.rollout import Version
+from moe_core.table import Table
 from moe_router.counters import ShadowTally
 from moe_router.engine import Answer
 from moe_router.flight import Waiter

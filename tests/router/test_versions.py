@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import Role, Rung, Version
+from moe_core.rollout import Version
+from moe_core.rows import Role
+from moe_core.table import Rung
 from moe_router.flight import Waiter
 from moe_router.message import Message
 from moe_router.refusal import Code

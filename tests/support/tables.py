@@ -13,7 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from moe_core.table import ExpertRow, Failover, GateRow, GateVariant, Role, Table, Version
+from moe_core.rollout import Version
+from moe_core.rows import ExpertRow, GateRow, GateVariant, Role
+from moe_core.table import Failover, Table
 
 UID = "5b1f2f0e-6d7e-4a43-9a3e-0d9c0c1a7b11"
 

@@ -22,9 +22,10 @@ from moe_operator.notes import Notes
 from moe_operator.queue import WorkQueue
 from moe_operator.reconcile import Reconcile
 from moe_operator.reports import Targets, Unanswered
+from moe_operator.router_report import RouterReport
 from moe_operator.sweep import Sweep
 from moe_operator.template import Settings
-from moe_operator.world import RouterReport, WorkerReport
+from moe_operator.world import WorkerReport
 from tests.fakes.kube_api import KubeApi
 from tests.operator.engine.bodies import NAMESPACE
 from tests.operator.engine.scene import Clients

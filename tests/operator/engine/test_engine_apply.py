@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import ExpertRow, Failover, Role, Table, Version
+from moe_core.rollout import Version
+from moe_core.rows import ExpertRow, Role
+from moe_core.table import Failover, Table
 from moe_operator.apply import Apply, difference
 from moe_operator.cache import Cache, Key
 from moe_operator.cluster import Conflict, Refused, Unavailable

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from moe_core.table import ExpertRow, Failover, Outcome, Role, Rollout, Table, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow, Role
+from moe_core.table import Failover, Table
 from moe_operator.evidence import Evidence, digests_under_rollout
-from moe_operator.world import Counters, RouterReport, Window
+from moe_operator.router_report import Counters, RouterReport
+from moe_operator.world import Window
 from tests.operator.engine.bodies import sha
 
 STABLE = Version("v1", sha("a"), "file:///a")

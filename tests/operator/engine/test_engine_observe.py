@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import GateRow, GateVariant, Version
+from moe_core.rollout import Version
+from moe_core.rows import GateRow, GateVariant
 from moe_operator import revisions, snapshots
 from moe_operator.cache import Cache, Key
 from moe_operator.kinds import KINDS

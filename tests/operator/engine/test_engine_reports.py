@@ -8,22 +8,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from moe_core.table import ExpertRow, Failover, Outcome, Role, Rollout, Table, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow, Role
+from moe_core.table import Failover, Table
 from moe_operator.asking import router_report, worker_reports
 from moe_operator.cache import Key
 from moe_operator.pace import targets
 from moe_operator.reports import Reports, Targets, Unanswered
+from moe_operator.router_report import Counters, Measure, OutcomeSum, RouterReport
 from moe_operator.sequential import Arm
-from moe_operator.world import (
-    Counters,
-    Measure,
-    OutcomeSum,
-    PodSeen,
-    RouterReport,
-    StoredTable,
-    WorkerReport,
-    World,
-)
+from moe_operator.world import PodSeen, StoredTable, WorkerReport, World
 from moeops.v1 import router_pb2, types_pb2, worker_pb2
 from tests.operator.engine.bodies import sha
 

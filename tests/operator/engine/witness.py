@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from moe_core.table import Table, Version
+from moe_core.rollout import Version
+from moe_core.table import Table
 from moe_operator.kinds import (
     DEPLOYMENT,
     EXPERT,

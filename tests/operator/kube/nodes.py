@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from moe_operator.cluster import ApiError, Lister, Writer
 from moe_operator.kinds import DEPLOYMENT, POD, ROUTING_TABLE, Body, labels_of, metadata
 from moe_operator.reports import Unanswered
-from moe_operator.world import Counters, GateLoading, Loading, RouterReport, WorkerReport
+from moe_operator.router_report import Counters, GateLoading, Loading, RouterReport
+from moe_operator.world import WorkerReport
 
 
 class Api(Writer, Lister, Protocol):

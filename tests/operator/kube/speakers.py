@@ -15,8 +15,8 @@ import grpc
 
 from moe_operator.kinds import labels_of
 from moe_operator.reports import Unanswered
+from moe_operator.router_report import Loading, RouterReport
 from moe_operator.template import ROUTER_PORT
-from moe_operator.world import Loading, RouterReport
 from moeops.v1 import router_pb2
 from tests.operator.kube.nodes import Nodes
 

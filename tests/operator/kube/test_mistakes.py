@@ -13,16 +13,9 @@ from urllib.error import HTTPError
 
 import pytest
 
-from moe_core.table import (
-    Failover,
-    GateRow,
-    GateVariant,
-    Outcome,
-    Rollout,
-    Table,
-    Version,
-    WeightSince,
-)
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import GateRow, GateVariant
+from moe_core.table import Failover, Table
 from tests.kube.server import KubeServer
 from tests.operator.engine.bodies import expert, gate, mixture, override, sha
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from moe_core.pins import pinned
-from moe_core.table import ExpertRow, GateRow, Outcome, Table
+from moe_core.rollout import Outcome
+from moe_core.rows import ExpertRow, GateRow
+from moe_core.table import Table
 from moe_operator.intent import Plan
 from moe_operator.labels import EVALUATOR, deployment_name
 from moe_operator.reach import Reach

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from moe_core.table import ExpertRow, Outcome
+from moe_core.rollout import Outcome
+from moe_core.rows import ExpertRow
 from tests.operator.plan.bodies import expert, gate, mixture
 from tests.operator.plan.simulation import Simulation
 

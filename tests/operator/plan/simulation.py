@@ -14,28 +14,33 @@ from functools import partial
 from typing import Any, TypeVar
 
 from moe_core.pins import pinned
-from moe_core.table import ExpertRow, GateRow, GateVariant, Table, Version
+from moe_core.rollout import Version
+from moe_core.rows import ExpertRow, GateRow, GateVariant
+from moe_core.table import Table
 from moe_operator.evidence import Evidence
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
+from moe_operator.override_spec import OverrideSpec
 from moe_operator.plan import Settings, plan_mixture
 from moe_operator.questions import questions
-from moe_operator.sequential import Arm
-from moe_operator.spec import ExpertSpec, GateSpec, MixtureSpec, OverrideSpec
-from moe_operator.world import (
-    Answer,
+from moe_operator.router_report import (
     Counters,
-    DeploymentSeen,
     GateLoading,
     LayerShadow,
     Loading,
     Measure,
-    NodeSeen,
     OutcomeSum,
+    RouterReport,
+    Shadow,
+)
+from moe_operator.sequential import Arm
+from moe_operator.spec import ExpertSpec, GateSpec, MixtureSpec
+from moe_operator.world import (
+    Answer,
+    DeploymentSeen,
+    NodeSeen,
     PodSeen,
     Question,
     Revision,
-    RouterReport,
-    Shadow,
     Snapshot,
     StoredTable,
     WorkerReport,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import Outcome
+from moe_core.rollout import Outcome
 from tests.operator.plan.bodies import expert, gate, mixture, override, sha, steps
 from tests.operator.plan.looks import deployments, outcome, row, stable
 from tests.operator.plan.simulation import Behaviour, Simulation

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import ExpertRow, GateRow
+from moe_core.rows import ExpertRow, GateRow
 from tests.operator.plan.bodies import evaluated, expert, gate, mixture, override, restore, sha
 from tests.operator.plan.simulation import Behaviour, Simulation
 

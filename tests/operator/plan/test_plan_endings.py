@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from moe_core.pins import bucket, pinned, weight_at
-from moe_core.table import Outcome
+from moe_core.rollout import Outcome
 from tests.operator.plan.bodies import override, sha
 from tests.operator.plan.looks import outcome, row, stable, started, until_weight
 from tests.operator.plan.simulation import Behaviour, Simulation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moe_core.table import Outcome
+from moe_core.rollout import Outcome
 from tests.operator.plan.bodies import evaluated, expert, gate, mixture, override, sha, steps
 from tests.operator.plan.looks import outcome, progressing, row, stable, started
 from tests.operator.plan.simulation import Behaviour, Simulation

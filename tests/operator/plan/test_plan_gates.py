@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from moe_core.pins import pinned
-from moe_core.table import GateRow, Outcome
+from moe_core.rollout import Outcome
+from moe_core.rows import GateRow
 from tests.operator.plan.bodies import QUICK_GATE, evaluated, expert, gate, mixture, override, sha
 from tests.operator.plan.looks import condition, deployments, row
 from tests.operator.plan.simulation import Behaviour, Simulation

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from moe_core.document import InvalidDocument
-from moe_core.table import ExpertRow, Outcome, Role, Rollout, Version, WeightSince
+from moe_core.rollout import Outcome, Rollout, Version, WeightSince
+from moe_core.rows import ExpertRow, Role
 from moe_operator.golden import Trial, read_result
 from moe_operator.outcomes import outcome_findings
 from moe_operator.questions import prometheus_findings
+from moe_operator.router_report import Measure, OutcomeSum
 from moe_operator.sequential import Arm
 from moe_operator.spec import ExpertSpec, MixtureSpec
 from moe_operator.strategy import OutcomeLimits
-from moe_operator.world import Answer, Measure, OutcomeSum, Question
+from moe_operator.world import Answer, Question
 from tests.operator.plan.bodies import expert, mixture, sha
 
 TRIAL = Trial("7" * 64, "e0", sha("e0", "v1"), sha("e0", "v2"))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import GateRow, Outcome
+from moe_core.rollout import Outcome
+from moe_core.rows import GateRow
 from tests.operator.plan.bodies import expert, gate, mixture, override, sha, steps
 from tests.operator.plan.looks import condition, deployments, row, stable
 from tests.operator.plan.simulation import Simulation

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moe_core.table import Outcome, Rollout
+from moe_core.rollout import Outcome, Rollout
 from tests.operator.plan.bodies import override, sha, steps
 from tests.operator.plan.looks import (
     deployments,

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moe_core.table import Outcome
+from moe_core.rollout import Outcome
 from tests.operator.plan.bodies import (
     evaluated,
     expert,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from moe_core.table import ExpertRow, Outcome, Role, Rollout, Version
+from moe_core.rollout import Outcome, Rollout, Version
+from moe_core.rows import ExpertRow, Role
 from moe_operator.intent import Delete
+from moe_operator.override_spec import OverrideSpec
 from moe_operator.pruning import outdated
-from moe_operator.spec import OverrideSpec
 from moe_operator.world import Revision
 from tests.operator.plan.bodies import override, sha
 from tests.operator.plan.looks import outcome, stable, started

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from moe_operator.reach import Reach
-from moe_operator.world import RouterReport
+from moe_operator.router_report import RouterReport
 from tests.operator.plan.simulation import START
 
 A, B = "a" * 64, "b" * 64

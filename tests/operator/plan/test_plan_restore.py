@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from moe_core.document import InvalidDocument
-from moe_core.table import Outcome, Table
+from moe_core.rollout import Outcome
+from moe_core.table import Table
 from moe_operator.epochs import next_epoch
-from moe_operator.spec import OverrideSpec
+from moe_operator.override_spec import OverrideSpec
 from tests.operator.plan.bodies import MIXTURE, gate, mixture, override, restore
 from tests.operator.plan.looks import condition, outcome, row, stable, started, until_weight
 from tests.operator.plan.simulation import Simulation

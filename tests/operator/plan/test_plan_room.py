@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moe_core.table import Outcome
+from moe_core.rollout import Outcome
 from tests.operator.plan.bodies import override, sha, steps
 from tests.operator.plan.looks import (
     condition,

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from moe_core.document import InvalidDocument
-from moe_core.table import LADDER, Role, Rung
+from moe_core.rows import Role
+from moe_core.table import LADDER, Rung
 from moe_operator.evaluation import Evaluation
+from moe_operator.override_spec import Action, OverrideSpec
 from moe_operator.pods import ServiceType
-from moe_operator.spec import Action, ExpertSpec, GateSpec, MixtureSpec, Numerics, OverrideSpec
+from moe_operator.spec import ExpertSpec, GateSpec, MixtureSpec, Numerics
 from moe_operator.strategy import OutcomeLimits, Query, Step
 from tests.operator.plan.bodies import expert, gate, mixture, override
 

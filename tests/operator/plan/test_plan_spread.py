@@ -10,15 +10,9 @@ import pytest
 from moe_core.table import Failover, Table
 from moe_operator.intent import Delete
 from moe_operator.reach import Reach
+from moe_operator.router_report import RouterReport
 from moe_operator.spread import spread
-from moe_operator.world import (
-    DeploymentSeen,
-    NodeSeen,
-    PodSeen,
-    RouterReport,
-    StoredTable,
-    World,
-)
+from moe_operator.world import DeploymentSeen, NodeSeen, PodSeen, StoredTable, World
 from tests.operator.plan.bodies import expert, gate, mixture
 from tests.operator.plan.simulation import START, Simulation, node
 

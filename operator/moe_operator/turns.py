@@ -1,0 +1,168 @@
+"""Takes every expert and gate of a mixture one step further: alone first, then so that they fit.
+
+What each becomes is decided by `rollout`; who fits whom by `pairing`, whose turn it is by `order`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from moe_core.rollout import Version
+from moe_core.rows import ExpertRow, GateVariant
+from moe_core.table import Table
+from moe_operator.admission import Admission, opening_rows
+from moe_operator.case import Case, Decision
+from moe_operator.evaluators import evaluate, wanted
+from moe_operator.findings import Sources, judge
+from moe_operator.fit import Accepted, accepts, on_trial
+from moe_operator.gate_turns import GateTurn, begin_one, gate_turns
+from moe_operator.gates import Gates, Surroundings, coming
+from moe_operator.held import joined
+from moe_operator.lineage import trace
+from moe_operator.order import begin_in_order
+from moe_operator.override_spec import Action
+from moe_operator.overrides import because, decide, lifted
+from moe_operator.pairing import Experts, Pairs, pair
+from moe_operator.reach import Reach
+from moe_operator.reason import Reason, Why
+from moe_operator.restore import Restored
+from moe_operator.rollout import advance
+from moe_operator.seen import Seen, by_expert
+from moe_operator.spec import ExpertSpec, MixtureSpec
+from moe_operator.template import Settings, worker_template
+from moe_operator.trial import as_row
+from moe_operator.turn import Turn
+from moe_operator.world import Window, World
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What becomes of every expert and gate; `of_gates` are in the terms of an expert."""
+
+    turns: tuple[Turn, ...]
+    of_gates: tuple[Turn, ...]
+    gates: Gates
+
+
+def take_turns(
+    around: Surroundings,
+    admission: Admission,
+    stored: Table | None,
+    windows: Mapping[str, Window],
+    restored: Restored,
+    settings: Settings,
+) -> Taken:
+    """Take each one a step further as if it were alone, then let them fit and take their turns."""
+    world, mixture, reach = around.world, around.mixture, around.reach
+    ids, seen = frozenset(expert.expert_id for expert in admission.experts), by_expert(world)
+    alone_gates = gate_turns(world, mixture, reach, windows, restored, settings)
+    asked, accepted = coming(alone_gates), Accepted.by(stored.gates if stored else ())
+
+    def turn(expert: ExpertSpec, row: ExpertRow) -> Turn:
+        waiting = asked.get(expert.expert_id, ())
+        own = _Around(reach, windows, accepted, waiting, restored)
+        return _turn(world, mixture, expert, row, seen[expert.meta.name], own, settings)
+
+    rows = opening_rows(admission.experts, stored, ids)
+    alone = tuple(map(turn, admission.experts, rows))
+    experts = _experts(alone)
+    begun = begin_one(alone_gates, experts.rows, experts.possible, reach)
+    pairs = pair(around, begun, experts, restored)
+    first = pairs.gates.first(begun, experts.rows)
+    turns = begin_in_order(_together(alone, pairs), mixture.max_concurrent, pairs.gates, first)
+    of_gates = tuple(_settled(one, pairs.gates) for one in begun)
+    return Taken(turns, of_gates, pairs.gates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What is around an expert: `gates` are variants that list it and are not stable yet."""
+
+    reach: Reach
+    windows: Mapping[str, Window]
+    accepted: Accepted
+    gates: tuple[GateVariant, ...]
+    restored: Restored
+
+    def awaits(self, expert_id: str, version: Version) -> bool:
+        """Return whether a gate that is to come accepts a version."""
+        return any(accepts(gate, expert_id, version.version) for gate in self.gates)
+
+
+def _turn(
+    world: World,
+    mixture: MixtureSpec,
+    expert: ExpertSpec,
+    row: ExpertRow,
+    seen: Seen,
+    around: _Around,
+    settings: Settings,
+) -> Turn:
+    """Take one expert one step further, as if it were alone."""
+    brought_back = around.restored.experts.get(expert.meta.name, ())
+    decided = decide(expert, row, seen.revisions, seen.overrides, around.accepted, brought_back)
+    retried = decided.once is not None and decided.once.action is Action.RETRY
+    again = (retried and decided.serve is None) or lifted(row, decided)
+    render = partial(worker_template, mixture, expert, expert.version, settings)
+    lineage = trace(expert, row, seen.revisions, again, render)
+    case = Case(
+        expert=expert,
+        decided=decided,
+        revision=lineage.current.number,
+        reach=around.reach,
+        windows=around.windows,
+        refused=seen.refused,
+        problems=seen.problems,
+        replicas=seen.replicas,
+        epoch=around.reach.next_epoch,
+        accepted=around.accepted,
+        awaited=around.awaits(expert.expert_id, decided.served or expert.version),
+        placed=seen.placed,
+    )
+    want = wanted(row, case, mixture)
+    evaluated = evaluate(want, seen.evaluators, settings) if want else None
+    sources = Sources(mixture, evaluated, world.routers, world.answers)
+    judged = replace(case, judgement=judge(row, case, sources))
+    return Turn(judged, row, advance(row, judged), lineage, seen, evaluated)
+
+
+def _experts(turns: tuple[Turn, ...]) -> Experts:
+    held = {t.row.expert_id: joined(t.before, t.decision, t.case) for t in turns}
+    return Experts(
+        rows={turn.row.expert_id: turn.row for turn in turns},
+        joinable={expert_id: row for expert_id, row in held.items() if row is not None},
+        wanted={turn.row.expert_id: turn.case.wanted.version for turn in turns},
+        trials=[turn.row.expert_id for turn in turns if on_trial(turn.row)],
+    )
+
+
+def _together(turns: tuple[Turn, ...], pairs: Pairs) -> tuple[Turn, ...]:
+    """Let what was held be served where its gate now is."""
+
+    def served(turn: Turn) -> Turn:
+        row = pairs.joined.get(turn.row.expert_id)
+        if row is None:
+            return turn
+        serve, sentence = turn.case.decided.serve, f"{turn.case.wanted.version} is served"
+        why = Why(Reason.COMPLETE, f"{sentence}, with its gate")
+        told = Why(Reason.PROMOTED, why.message)
+        if serve is not None:
+            why = told = Why(Reason.OVERRIDDEN, f"{sentence}, with its gate: {because(serve)}")
+        return replace(turn, decision=Decision(row, why, told=told, again_at=turn.case.now))
+
+    return tuple(map(served, turns))
+
+
+def _settled(one: GateTurn, gates: Gates) -> Turn:
+    """Return a gate's turn as it came out: where its row does not change, nothing is told of it."""
+    turn, row = one.turn, gates.row(one.name)
+    decision = replace(turn.decision, why=gates.whys[one.name])
+    if row is not None and row not in (one.row, one.before) and one.before is not None:
+        said = f"{row.stable.version} is served, with the versions of experts that it accepts"
+        told, why = Why(Reason.PROMOTED, said), Why(Reason.COMPLETE, said)
+        decision = replace(decision, why=why, told=told, again_at=turn.case.now)
+    if row is not None and row != one.before:
+        return replace(turn, decision=replace(decision, row=as_row(one.gate, one.mixture, row)))
+    return replace(turn, decision=replace(decision, row=turn.before, told=None))
