@@ -62,7 +62,7 @@ class Readers:
 
     def __init__(self) -> None:
         self.sessions = 0
-        self.failures: list[BaseException] = []
+        self.failures: list[Exception] = []
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def reading(tiny: Tiny, models: Models) -> Iterator[Readers]:
                 try:
                     moe_client.generate(models.remote, attachment, prompt, max_new_tokens=4)
                     readers.sessions += 1
-                except BaseException as error:
+                except Exception as error:
                     readers.failures.append(error)
 
     thread = threading.Thread(target=read)
