@@ -46,6 +46,8 @@ def restore(tiny: Tiny) -> None:
     def settled() -> bool:
         table = kube.table(tiny.mixture)
         rows = table["experts"]
+        if any("deletionTimestamp" in pod["metadata"] for pod in tiny.pods()):
+            return False  # one that drains may be taken for one that serves
         return all(
             row.get("stable", {}).get("version") == "v1"
             and "candidate" not in row
