@@ -118,4 +118,8 @@ class Counters:
         tally.overflow_sessions += load.begins
 
     def _of(self, expert_id: str, sha256: str) -> VersionTally:
-        return self._versions.setdefault((expert_id, sha256), VersionTally())
+        key = expert_id, sha256
+        tally = self._versions.get(key)
+        if tally is None:  # one is not made to be thrown away: this is on the way of every row
+            tally = self._versions[key] = VersionTally()
+        return tally

@@ -125,7 +125,7 @@ def _count(
     else:
         batches = np.bincount(places.ravel(), minlength=experts + 1)[None, 1:]
     layer.rows += len(chosen)
-    layer.pairs += batches.sum(axis=0)
+    layer.pairs += batches[0] if len(batches) == 1 else batches.sum(axis=0)
     if crowded:
         layer.overflow_pairs += int(np.maximum(batches - np.array(room)[:, None], 0).sum())
     if entropy is not None:
