@@ -24,6 +24,7 @@ from tests.kube.audit import AuditLog
 
 ADMIN_TOKEN = "admin-on-loopback"
 _READY_WITHIN_S = 60.0
+_AUDIT_MIB = 10_000  # else the log would be rotated at 100 MiB, and marks in it lose their meaning
 _POLICY = Path(__file__).with_name("audit-policy.yaml")
 
 
@@ -167,6 +168,7 @@ class KubeServer:
             "--disable-admission-plugins=ServiceAccount",
             f"--audit-log-path={self._folder / 'audit.log'}",
             f"--audit-policy-file={_POLICY}",
+            f"--audit-log-maxsize={_AUDIT_MIB}",
         ]
 
     def _await_ready(self) -> None:
