@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from argparse import Namespace
 from contextlib import closing
 
 from kubectl_moe import follow
@@ -15,7 +16,7 @@ from kubectl_moe.decide import Refused
 from kubectl_moe.health import Exit
 from kubectl_moe.names import UsageError
 from kubectl_moe.past import Unknown
-from kubectl_moe.session import Session
+from kubectl_moe.session import Routers, Session
 from kubectl_moe.verbs import VERBS
 
 
@@ -27,6 +28,7 @@ def main() -> int:
         with closing(cluster):
             session = Session(
                 cluster,
+                lambda: _reach(args, cluster.namespace),
                 sys.stdout,
                 sys.stderr,
                 follow.Clock(time.monotonic, time.sleep),
@@ -41,6 +43,14 @@ def main() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.ERROR
+
+
+def _reach(args: Namespace, namespace: str) -> Routers:
+    from kubectl_moe.forward import Forwards  # gRPC is for the one verb that asks routers
+
+    named = {flag: getattr(args, flag) for flag in ("kubeconfig", "context")}
+    flags = [f"--{flag}={value}" for flag, value in named.items() if value]
+    return Forwards(["kubectl", *flags], namespace, args.request_timeout)
 
 
 if __name__ == "__main__":

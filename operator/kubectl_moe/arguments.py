@@ -32,6 +32,17 @@ def duration(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number that is `least` or more."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+        return int(text)
+
+    return read
+
+
 TRIED = "expert: NAME; gate: gate/NAME"
 
 # From name and text of a verb to what its flags are added to.
@@ -90,6 +101,27 @@ def _looking(verb: Verb) -> None:
     diff.add_argument("a", nargs="?", help="revision, version or epoch (default: one before B)")
     diff.add_argument("b", nargs="?", help="the other one (default: the newest)")
     _output(diff)
+
+    routing = verb("routing", "show how the gates of a mixture spread rows over experts")
+    routing.add_argument("mixture", help="NAME of the mixture")
+    routing.add_argument("--gate", metavar="NAME", help="only this gate")
+    routing.add_argument(
+        "--layer",
+        type=whole(0),
+        metavar="N",
+        help="the experts of this layer (default: all layers)",
+    )
+    routing.add_argument(
+        "--top", type=whole(1), default=20, metavar="N", help="how many layers or experts (20)"
+    )
+    routing.add_argument(
+        "--window",
+        type=duration,
+        metavar="D",
+        help="what comes in the next D (default: since routers started; with -w the last 10s)",
+    )
+    routing.add_argument("-w", "--watch", action="store_true", help="again and again")
+    _output(routing)
 
 
 def _deciding(verb: Verb) -> None:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from kubectl_moe import draw, follow
 from kubectl_moe.cluster import Body, Cluster
+from kubectl_moe.gate_loads import Reading
 from kubectl_moe.names import Target, UsageError
+
+
+class Routers(Protocol):
+    """Asks router pods what their gates chose."""
+
+    def read(
+        self, pods: Sequence[str], digests: Sequence[str]
+    ) -> tuple[tuple[Reading, ...], tuple[str, ...]]:
+        """Return the readings of these pods, and which gave none, and why."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Where to look, where to print, what time it is."""
+    """Where to look, where to print, what time it is; `reach` makes a way to the routers."""
 
     cluster: Cluster
+    reach: Callable[[], Routers]
     out: TextIO
     progress: TextIO
     clock: follow.Clock

@@ -11,6 +11,7 @@ from kubectl_moe import chronicle, decide, draw, follow, listing, restore
 from kubectl_moe.cluster import Body, Cluster, NotFound
 from kubectl_moe.health import EXITS, Diagnosis, Exit, Health, diagnose, worst
 from kubectl_moe.names import Target, UsageError, parse_kind
+from kubectl_moe.routing import routing
 from kubectl_moe.session import Session, find
 from kubectl_moe.tree import (
     MIXTURE_LABEL,
@@ -178,6 +179,7 @@ VERBS: Mapping[str, Callable[[Namespace, Session], Exit]] = {
     "status": status,
     "history": chronicle.history,
     "diff": chronicle.diff,
+    "routing": routing,
     **dict.fromkeys((*_DECISIONS, "resume"), override),
 }
 

@@ -11,6 +11,7 @@ from kubectl_moe.health import Exit
 from kubectl_moe.session import Session
 from kubectl_moe.verbs import VERBS
 from tests.kubectl.fake_cluster import FakeCluster
+from tests.kubectl.fake_routers import FakeRouters
 
 
 class Terminal:
@@ -18,6 +19,7 @@ class Terminal:
 
     def __init__(self, *there: dict[str, Any]) -> None:
         self.cluster = FakeCluster(there)
+        self.routers = FakeRouters()
         self.out, self.progress = io.StringIO(), io.StringIO()
         self.now = 0.0
 
@@ -27,7 +29,9 @@ class Terminal:
     def run(self, line: str) -> Exit:
         args = parser().parse_args(line.split())
         clock = follow.Clock(lambda: self.now, self.sleep)
-        session = Session(self.cluster, self.out, self.progress, clock, colour=False)
+        session = Session(
+            self.cluster, lambda: self.routers, self.out, self.progress, clock, colour=False
+        )
         return VERBS[args.verb](args, session)
 
     def lines(self) -> list[str]:
