@@ -1,8 +1,8 @@
 """Sends what answers were worth to the routers, now and then, beside all requests.
 
-Nobody waits for it: what no router takes is counted and dropped. A session's reports go to one
-router, chosen as its requests' is, because each router counts its sessions by itself; where that
-one is gone they go to the next.
+Nobody waits for it: what no router takes is counted and dropped, session by session. A session's
+reports go to one router, chosen as its requests' is, because each router counts its sessions by
+itself; where that one is gone, or knows too old a table, they go to the next.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Final
 
 import grpc
 
 from moe_client.retry import Health, choose
 from moe_client.worth import Ledger, Worth
-from moeops.v1.router_pb2 import ReportOutcomeRequest, SessionOutcome
+from moeops.v1.router_pb2 import ReportOutcomeRequest, ReportOutcomeResponse, SessionOutcome
 
 PERIOD_S = 1.0
 TIMEOUT_S = 1.0
 MAX_OUTCOMES = 512
 """In one message."""
 
-Send = Callable[[str, ReportOutcomeRequest, float], Awaitable[object]]
+_UNAVAILABLE: Final[int] = grpc.StatusCode.UNAVAILABLE.value[0]
+
+Send = Callable[[str, ReportOutcomeRequest, float], Awaitable[ReportOutcomeResponse]]
 """(address, message, seconds); raises grpc.aio.AioRpcError."""
 
 
@@ -77,16 +80,20 @@ class Reporter:
             for start in range(0, len(share), MAX_OUTCOMES):
                 part = share[start : start + MAX_OUTCOMES]
                 message = ReportOutcomeRequest(mixture=mixture, outcomes=part)
-                if not await self._give(address, message):
-                    await self._flush(mixture, part, tried | {address})
+                if left := await self._give(address, message):
+                    await self._flush(mixture, left, tried | {address})
 
-    async def _give(self, address: str, message: ReportOutcomeRequest) -> bool:
-        """Send to one router. Say whether that is the end of it: taken, or refused for good."""
+    async def _give(self, address: str, message: ReportOutcomeRequest) -> Sequence[SessionOutcome]:
+        """Send to one router; return what another one may take. The rest is taken or dropped."""
+        outcomes = message.outcomes
         try:
-            await self._send(address, message, TIMEOUT_S)
-            self.sent += len(message.outcomes)
+            said = await self._send(address, message, TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
-                return False
-            self.dropped += len(message.outcomes)
-        return True
+                return outcomes
+            self.dropped += len(outcomes)
+            return ()
+        later = [outcomes[one.index] for one in said.refused if one.failure.code == _UNAVAILABLE]
+        self.sent += len(outcomes) - len(said.refused)
+        self.dropped += len(said.refused) - len(later)
+        return later

@@ -113,7 +113,9 @@ class Router:
                     )
         return bytes(content)
 
-    async def report(self, message: ReportOutcomeRequest, timeout_s: float) -> None:
+    async def report(
+        self, message: ReportOutcomeRequest, timeout_s: float
+    ) -> ReportOutcomeResponse:
         """Tell what answers were worth. Raises grpc.aio.AioRpcError."""
         async with self._connect(self.address) as channel:
             tell = channel.unary_unary(
@@ -121,7 +123,8 @@ class Router:
                 request_serializer=ReportOutcomeRequest.SerializeToString,
                 response_deserializer=ReportOutcomeResponse.FromString,
             )
-            await tell(message, timeout=timeout_s)
+            response: ReportOutcomeResponse = await tell(message, timeout=timeout_s)
+            return response
 
     def heard(self) -> None:
         """Something came from the router."""

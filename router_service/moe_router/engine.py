@@ -6,9 +6,8 @@ a client that embeds the core is another. It owns the order of the stages and no
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +21,10 @@ from moe_router.exchange import Exchange
 from moe_router.flight import Flight, Links
 from moe_router.marks import Loss, Marks
 from moe_router.message import Outlook
-from moe_router.outcomes import Outcomes, Report, parse_reports
+from moe_router.outcomes import Outcomes
 from moe_router.overflow import loads
 from moe_router.refusal import Code, Refused
+from moe_router.reporting import Reported, take_in
 from moe_router.request import Request, Rows, check_mixture, parse_dispatch, parse_route
 from moe_router.scorings import Gates, Scorings
 from moe_router.sessions import PinsKept, Start, Taken, Tokens, check_start
@@ -43,7 +43,6 @@ Array = npt.NDArray[Any]
 
 WAIT_FOR_TABLE_S = 1.0
 CALLERS_FAULT = frozenset({Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.FAILED_PRECONDITION})
-REPORTS_AT_ONCE = 32  # about a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +122,9 @@ class Engine:
         check_mixture(message.mixture, view)
         return view, [begin(one, view, self._pins.of) for one in beginners]
 
-    async def report(self, message: ReportOutcomeRequest) -> int:
-        """Take what clients found answers worth; return how many are new evidence. Raises Refused.
-
-        Of a message that is refused nothing counts.
-        """
-        reports = [report async for report in _paced(parse_reports(message))]
-        view = await self._reach(dict.fromkeys(report.start for report in reports))
-        check_mixture(message.mixture, view)
-        accepted = 0
-        async for report in _paced(reports):
-            newest, degraded = self._tables.view or view, self._marks.degraded(report.session)
-            accepted += self.outcomes.take(report, newest, degraded=degraded)
-        return accepted
+    async def report(self, message: ReportOutcomeRequest) -> Reported:
+        """Take what clients found answers worth. Raises Refused, for a whole message only."""
+        return await take_in(message, self._tables, self.outcomes, self._marks, WAIT_FOR_TABLE_S)
 
     def follow(self, answer: Answer) -> None:
         """Copy what candidates are to be tried with, now that an answer has gone out."""
@@ -253,11 +242,3 @@ class Engine:
             degraded = self._marks.degraded(session)
             fates.append(Fate(token, outcome, degraded, repinned))
         return tuple(fates)
-
-
-async def _paced(reports: Iterable[Report]) -> AsyncIterator[Report]:
-    """Give reports a few at a time, so that a long list delays no request."""
-    for number, report in enumerate(reports, 1):
-        yield report
-        if number % REPORTS_AT_ONCE == 0:
-            await asyncio.sleep(0)

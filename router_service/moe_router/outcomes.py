@@ -203,13 +203,19 @@ def _tried(arm: Arm, view: View) -> ExpertRow | GateRow | None:
     return view.experts.get(arm.expert_id)
 
 
-def parse_reports(message: ReportOutcomeRequest) -> Iterator[Report]:
-    """Read one after another what clients report, except for the mixture. Raises Refused."""
+def parse_reports(message: ReportOutcomeRequest) -> Iterator[Report | Refused]:
+    """Read one after another what clients report, or say what is wrong with it.
+
+    The mixture is not looked at. Raises Refused for a message of too many.
+    """
     count = len(message.outcomes)
     if count > MAX_OUTCOMES:
         raise _invalid(f"outcomes has {count} sessions; a message may have at most {MAX_OUTCOMES}")
     for index, one in enumerate(message.outcomes):
-        yield _report(one, f"outcomes[{index}]")
+        try:
+            yield _report(one, f"outcomes[{index}]")
+        except Refused as refused:
+            yield refused
 
 
 def _report(message: SessionOutcome, name: str) -> Report:

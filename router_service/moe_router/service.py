@@ -18,6 +18,7 @@ from moe_router.engine import Answer, Engine, Fate
 from moe_router.events import Throttle, tell
 from moe_router.gates import GateArtifacts
 from moe_router.refusal import Refused
+from moe_router.reporting import Reported
 from moe_router.request import check_mixture
 from moe_router.settle import Outcome
 from moe_router.stream import HEARTBEAT_S, R, Reply, RowsStream
@@ -26,6 +27,7 @@ from moeops.v1 import router_pb2, router_pb2_grpc
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
 
 INTERNAL = 13
+REFUSALS_TOLD = 16
 _PUSHBACK = "grpc-retry-pushback-ms"  # gRPC's own word for when to try again
 
 
@@ -85,7 +87,10 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self, request: router_pb2.ReportOutcomeRequest, context: Any
     ) -> router_pb2.ReportOutcomeResponse:
         async with _refusing(context, self._tell_refusal):
-            return router_pb2.ReportOutcomeResponse(accepted=await self._engine.report(request))
+            reported = await self._engine.report(request)
+            for _, refused in reported.refused:
+                self._tell_refusal(refused)
+            return _reported(reported)
 
     async def beat(self) -> None:
         """Send heartbeats on all streams until cancelled."""
@@ -176,6 +181,17 @@ async def _refusing(
 def _session(begun: Begun) -> router_pb2.SessionGates:
     pins = [router_pb2.GatePin(name=name, sha256=v.sha256) for name, v in begun.gates]
     return router_pb2.SessionGates(start_token=begun.token, gates=pins)
+
+
+def _reported(reported: Reported) -> router_pb2.ReportOutcomeResponse:
+    """Return what was taken, and what not; the first refusals with their sentences."""
+    refused = []
+    for number, (index, why) in enumerate(reported.refused):
+        failure = why.to_failure()
+        if number >= REFUSALS_TOLD:
+            failure.ClearField("message")
+        refused.append(router_pb2.RefusedOutcome(index=index, failure=failure))
+    return router_pb2.ReportOutcomeResponse(accepted=reported.accepted, refused=refused)
 
 
 def _bytes(hidden: npt.NDArray[Any]) -> bytes:

@@ -125,19 +125,32 @@ def test_what_no_router_would_take(wrong: dict[str, Any], sentence: str) -> None
 
 
 class Routers:
-    """Takes reports at some addresses, and fails at others with a status."""
+    """Takes reports at some addresses, and fails at others with a status.
 
-    def __init__(self, failing: Mapping[str, grpc.StatusCode]) -> None:
-        self.failing = failing
+    `refusing` is what it refuses of a message, by session.
+    """
+
+    def __init__(
+        self,
+        failing: Mapping[str, grpc.StatusCode],
+        refusing: Mapping[str, grpc.StatusCode] | None = None,
+    ) -> None:
+        self.failing, self.refusing = failing, refusing or {}
         self.taken: dict[str, list[str]] = {"one": [], "two": []}
 
     async def send(
         self, address: str, message: router_pb2.ReportOutcomeRequest, timeout_s: float
-    ) -> None:
+    ) -> router_pb2.ReportOutcomeResponse:
         if address in self.failing:
             none = grpc.aio.Metadata()
             raise grpc.aio.AioRpcError(self.failing[address], none, none)
-        self.taken[address] += [outcome.session for outcome in message.outcomes]
+        said = router_pb2.ReportOutcomeResponse()
+        for index, outcome in enumerate(message.outcomes):
+            if (code := self.refusing.get(outcome.session)) is None:
+                self.taken[address].append(outcome.session)
+            else:
+                said.refused.add(index=index).failure.code = code.value[0]
+        return said
 
     def health(self) -> Mapping[str, Health]:
         return dict.fromkeys(self.taken, Health.LIVE)
@@ -168,6 +181,37 @@ async def test_a_sessions_reports_go_to_one_router_or_to_the_next(
     for address, sessions in routers.taken.items():
         if not failing:
             assert all(choose(routers.health(), s, ()) == address for s in sessions)
+
+
+async def test_a_session_that_is_refused_is_counted_and_costs_the_others_nothing() -> None:
+    lost, early = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAVAILABLE
+    routers = Routers({}, {"s3": lost, "s5": early})
+    reporter = Reporter(routers.send, routers.health, period_s=60)
+    for number in range(20):
+        reporter.add("tiny", Worth(f"s{number}", TOKEN, 1, 1.0))
+    await reporter.close()
+    assert (reporter.sent, reporter.dropped) == (18, 2)
+    assert sorted(routers.taken["one"] + routers.taken["two"]) == sorted(
+        f"s{number}" for number in range(20) if number not in (3, 5)
+    )
+
+
+async def test_a_session_whose_epoch_a_router_does_not_know_yet_goes_to_the_next() -> None:
+    early = {"s": grpc.StatusCode.UNAVAILABLE}
+    knowing, lagging = Routers({}), Routers({}, early)
+    first = choose(knowing.health(), "s", ())
+
+    async def send(
+        address: str, message: router_pb2.ReportOutcomeRequest, timeout_s: float
+    ) -> router_pb2.ReportOutcomeResponse:
+        routers = lagging if address == first else knowing
+        return await routers.send(address, message, timeout_s)
+
+    reporter = Reporter(send, knowing.health, period_s=60)
+    reporter.add("tiny", Worth("s", TOKEN, 1, 1.0))
+    await reporter.close()
+    assert (reporter.sent, reporter.dropped) == (1, 0)
+    assert [*knowing.taken.values()].count(["s"]) == 1
 
 
 async def test_closing_sends_what_waits() -> None:

@@ -26,6 +26,7 @@ from moe_router.outcomes import (
     parse_reports,
 )
 from moe_router.refusal import Code, Refused
+from moe_router.reporting import Reported
 from moe_router.sessions import Start, pin
 from moe_router.view import View
 from moeops.v1.router_pb2 import ReportOutcomeRequest, SessionOutcome
@@ -111,11 +112,11 @@ def test_a_good_report_is_read() -> None:
     ],
 )
 def test_what_is_wrong_is_named(fields: dict[str, object], words: str) -> None:
-    with pytest.raises(Refused) as caught:
-        list(parse_reports(message(**fields)))
+    (one,) = parse_reports(message(**fields))
 
-    assert words in caught.value.message
-    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert isinstance(one, Refused)
+    assert words in one.message
+    assert one.code is Code.INVALID_ARGUMENT
 
 
 def test_a_message_of_too_many_sessions_is_refused() -> None:
@@ -250,34 +251,51 @@ def outcome(bench: Bench, session: str, began: int, **fields: object) -> Session
     return SessionOutcome(session=session, start_token=token, report=1, tokens=3, **fields)  # type: ignore[arg-type]
 
 
-async def test_a_message_counts_whole_or_not_at_all() -> None:
+async def told(bench: Bench, *outcomes: SessionOutcome) -> Reported:
+    message = ReportOutcomeRequest(mixture="tiny", outcomes=outcomes)
+    return await bench.engine.report(message)
+
+
+async def test_what_is_wrong_in_a_message_costs_the_rest_nothing() -> None:
     bench = Bench(mixture(canary(50)), {"w1": worker(A)})
     good, bad = outcome(bench, "s", 1), outcome(bench, "t", 1, loss_bits=-1.0)
+    gone = SessionOutcome(session="u", start_token=Start("other", 1).to_token("u"), report=1)
+    ahead, last = outcome(bench, "v", 7), outcome(bench, "w", 1)
 
-    with pytest.raises(Refused, match=r"outcomes\[1\].loss_bits"):
-        await bench.engine.report(ReportOutcomeRequest(mixture="tiny", outcomes=[good, bad]))
-    assert await bench.engine.report(ReportOutcomeRequest(mixture="tiny", outcomes=[good])) == 1
-    assert await bench.engine.report(ReportOutcomeRequest(mixture="tiny", outcomes=[good])) == 0
-    assert await bench.engine.report(ReportOutcomeRequest(mixture="tiny")) == 0
+    said = await told(bench, good, bad, gone, ahead, last)
+
+    assert said.accepted == 2
+    assert [(index, why.code) for index, why in said.refused] == [
+        (1, Code.INVALID_ARGUMENT),
+        (2, Code.FAILED_PRECONDITION),
+        (3, Code.UNAVAILABLE),
+    ]
+    assert "outcomes[1].loss_bits is -1.0" in said.refused[0][1].message
+    assert "begin a new session" in said.refused[1][1].message
+    assert "began in epoch 7; this router has only seen 1" in said.refused[2][1].message
+    assert await told(bench, good, last) == Reported(0, ())
+    assert await told(bench) == Reported(0, ())
+    sums = [sums.sessions for _, _, sums in bench.engine.outcomes.sums(View.of(bench.table))]
+    assert sum(sums) == 2
 
 
-@pytest.mark.parametrize(
-    ("mixture_name", "uid", "epoch", "code"),
-    [
-        pytest.param("big", UID, 1, Code.FAILED_PRECONDITION, id="another mixture"),
-        pytest.param("tiny", "other", 1, Code.FAILED_PRECONDITION, id="another mixture's token"),
-        pytest.param("tiny", UID, 7, Code.UNAVAILABLE, id="an epoch never seen"),
-    ],
-)
-async def test_what_cannot_be_placed_is_refused_as_requests_are(
-    mixture_name: str, uid: str, epoch: int, code: Code
-) -> None:
+async def test_a_message_waits_once_for_the_epochs_of_all_its_sessions() -> None:
     bench = Bench(mixture(canary(50)), {"w1": worker(A)})
-    one = SessionOutcome(session="s", start_token=Start(uid, epoch).to_token("s"), report=1)
+    waiting = asyncio.create_task(told(bench, outcome(bench, "s", 3), outcome(bench, "t", 2)))
+    await asyncio.sleep(0)
+    bench.offer(replace(mixture(canary(50)), epoch=3))
 
-    with pytest.raises(Refused) as caught:
-        await bench.engine.report(ReportOutcomeRequest(mixture=mixture_name, outcomes=[one]))
-    assert caught.value.code is code
+    assert await waiting == Reported(2, ())
+
+
+@pytest.mark.parametrize("outcomes", [0, 1])
+async def test_another_mixtures_message_is_refused_whole(outcomes: int) -> None:
+    bench = Bench(mixture(canary(50)), {"w1": worker(A)})
+    some = [outcome(bench, "s", 1)] * outcomes
+
+    with pytest.raises(Refused, match="mixture is 'big'") as caught:
+        await bench.engine.report(ReportOutcomeRequest(mixture="big", outcomes=some))
+    assert caught.value.code is Code.FAILED_PRECONDITION
 
 
 async def test_a_long_message_delays_no_request() -> None:
@@ -290,7 +308,7 @@ async def test_a_long_message_delays_no_request() -> None:
     await bench.dispatch([[1, 2]])
 
     assert not reporting.done()
-    assert await reporting == MAX_OUTCOMES
+    assert (await reporting).accepted == MAX_OUTCOMES
 
 
 async def test_sessions_that_the_router_knows_as_degraded_are_no_evidence() -> None:
@@ -300,7 +318,7 @@ async def test_sessions_that_the_router_knows_as_degraded_are_no_evidence() -> N
     token = answer.fates[0].token
     one = SessionOutcome(session="s", start_token=token, report=1, tokens=3, loss_bits=1.0)
 
-    assert await bench.engine.report(ReportOutcomeRequest(mixture="tiny", outcomes=[one])) == 0
+    assert await told(bench, one) == Reported(0, ())
 
     bench.offer(taken_back(2))
     assert list(bench.engine.outcomes.sums(View.of(bench.table))) == []

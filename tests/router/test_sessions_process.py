@@ -244,7 +244,13 @@ def test_outcomes_are_summed_for_each_arm(tmp_path: Path, held: Held) -> None:
         )  # fmt: skip
         assert sums[held.v1.sha256, OutcomeSums.SCORE].x == on_new - len(SESSIONS)
         bad = SessionOutcome(session="s", start_token=b"forged", report=1)
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.ReportOutcome(ReportOutcomeRequest(mixture="tiny", outcomes=[bad]))
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "outcomes[0].start_token is b'forged'" in str(caught.value.details())
+        more = SessionOutcome(
+            session=outcomes[0].session, start_token=outcomes[0].start_token, report=2, tokens=1
+        )
+        mixed = ReportOutcomeRequest(mixture="tiny", outcomes=[*[bad] * 20, more])
+        said = stub.ReportOutcome(mixed)
+        assert said.accepted == 1
+        assert [one.index for one in said.refused] == [*range(20)]
+        assert {one.failure.code for one in said.refused} == {3}
+        assert "outcomes[0].start_token is b'forged'" in said.refused[0].failure.message
+        assert [bool(one.failure.message) for one in said.refused] == [True] * 16 + [False] * 4
