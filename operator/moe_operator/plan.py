@@ -21,7 +21,7 @@ from moe_operator.evaluators import unwanted, wanted
 from moe_operator.gate_turns import rows_by_name
 from moe_operator.gates import Surroundings
 from moe_operator.idle import wakes_at
-from moe_operator.intent import Delete, Plan, Status
+from moe_operator.intent import Delete, Note, Plan, Status
 from moe_operator.memory import remember
 from moe_operator.pruning import outdated
 from moe_operator.reach import Reach
@@ -65,13 +65,14 @@ def plan_mixture(
     gone = leaving(world, kept, named, reach.released(stored.epoch if stored else 0))
     settled = table is stored and not changed and not gone
     move = spread(world, table, reach) if settled else Move()
-    statuses = report(
+    reported = report(
         Outlook(world, mixture, table, turns, of_gates, admission, gates, reach, restored)
     )
     # What a table says is put down as soon as it is stored.
     written = None if table is stored else now
     idle = (wakes_at(turn.row, turn.case) for turn in turns)
-    times = (written, move.again_at, *(at for turn in tried for at in turn.times), *idle)
+    waits = (at for turn in tried for at in turn.times)
+    times = (written, move.again_at, reported.again_at, *waits, *idle)
     return Plan(
         revisions=tuple(t.lineage.made for t in tried if t.lineage.made is not None),
         snapshots=unkept(stored, world.snapshots),
@@ -79,11 +80,16 @@ def plan_mixture(
         table=None if table is stored else table,
         manifests=changed,
         deletes=(*gone, *move.deletes, *_pruned(world, mixture, tried)),
-        statuses=statuses,
-        notes=(*steps(tried), *changes(tried, statuses), *lapses(world, statuses), *move.notes),
+        statuses=reported.statuses,
+        notes=(*steps(tried), *_told(world, tried, reported.statuses), *move.notes),
         pods=tuple(turn.evaluator for turn in tried if turn.evaluator is not None),
         again_at=min((at for at in times if at is not None), default=None),
     )
+
+
+def _told(world: World, turns: tuple[Turn, ...], statuses: tuple[Status, ...]) -> Iterator[Note]:
+    yield from changes(turns, statuses)
+    yield from lapses(world, statuses)
 
 
 def _pruned(world: World, mixture: MixtureSpec, turns: tuple[Turn, ...]) -> Iterator[Delete]:

@@ -19,6 +19,7 @@ from moe_operator.overrides import known_versions, waiting_status
 from moe_operator.overrides import status_of as override_status
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason
+from moe_operator.recount import recounted
 from moe_operator.restore import Restored, Restoring
 from moe_operator.spec import Meta, MixtureSpec
 from moe_operator.standing import Counts, mixture_status
@@ -29,6 +30,14 @@ from moe_operator.world import PodSeen, World
 
 # (kind, object, status as it is to be)
 Entry = tuple[str, Meta, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The statuses to write, the Mixture's last, and when one is due again without an event."""
+
+    statuses: tuple[Status, ...]
+    again_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,8 @@ class Outlook:
         return frozenset(expert_id for gate in gates for expert_id in gate.experts)
 
 
-def report(outlook: Outlook) -> tuple[Status, ...]:
-    """Return the statuses to write; the Mixture comes last, summing up the others."""
+def report(outlook: Outlook) -> Report:
+    """Return the statuses to write; the Mixture's sums up the others."""
     experts = list(_experts(outlook))
     entries = [
         *experts,
@@ -67,9 +76,14 @@ def report(outlook: Outlook) -> tuple[Status, ...]:
         *_overrides(outlook),
         ("Mixture", outlook.mixture.meta, _mixture(outlook, experts)),
     ]
-    return tuple(
-        Status(kind, meta.name, status) for kind, meta, status in entries if status != meta.status
-    )
+    statuses, times = [], []
+    for kind, meta, wanted in entries:
+        status, due = recounted(meta.status, dict(wanted), outlook.now)
+        if due is not None:
+            times.append(due)
+        if status != meta.status:
+            statuses.append(Status(kind, meta.name, status))
+    return Report(tuple(statuses), min(times, default=None))
 
 
 def _experts(outlook: Outlook) -> Iterator[Entry]:
