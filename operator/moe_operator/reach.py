@@ -24,9 +24,10 @@ _STALE: Final = timedelta(seconds=30)
 class Reach:
     """The router pods that count, and what each said last.
 
-    `ready` are the pods that serve; `bound` also those that served once, by their reports, and
-    may still do so unseen. `staying` are the worker pods that are there and not about to go: a
-    link from the last report to any other one is none any more.
+    `ready` are the pods that serve; `bound` also those that ever had a table, by their reports,
+    and may still serve by it unseen. One that never had any sends to nobody: a new router that
+    cannot read its table keeps no old pods. `staying` are the worker pods that are there and not
+    about to go: a link from the last report to any other one is none any more.
     """
 
     ready: tuple[str, ...]
@@ -44,7 +45,11 @@ class Reach:
         pods = [p for p in world.pods if p.component == labels.ROUTER and not p.deleting]
         return cls(
             ready=tuple(pod.name for pod in pods if pod.ready),
-            bound=tuple(pod.name for pod in pods if pod.ready or pod.name in reports),
+            bound=tuple(
+                pod.name
+                for pod in pods
+                if pod.ready or (pod.name in reports and reports[pod.name].may_route)
+            ),
             reports=reports,
             table_uid=world.table.table.uid if world.table else "",
             epoch=world.table.table.epoch if world.table else 0,

@@ -158,7 +158,9 @@ class Reports:
             return
         if known.targets.routers.get(pod) != address:
             return  # gone meanwhile
-        before, report = known.routers.get(pod), replace(said, pod=pod, at=self._now())
+        before = known.routers.get(pod)
+        had_table = said.may_route or (before is not None and before.may_route)
+        report = replace(said, pod=pod, at=self._now(), had_table=had_table)
         known.routers[pod] = report
         if before is None or replace(before, at=report.at) != report:
             self._changed(key)

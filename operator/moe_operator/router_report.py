@@ -124,3 +124,10 @@ class RouterReport:
     # By sha256 of what the table names.
     gates: Mapping[str, GateLoading] = field(default_factory=dict)
     shadows: tuple[Shadow, ...] = ()
+    # Whether this report or an earlier one of the pod named a table; its disk may have a copy.
+    had_table: bool = False
+
+    @property
+    def may_route(self) -> bool:
+        """Whether the pod has a table, or had one that it may take up when it starts anew."""
+        return self.had_table or bool(self.table_uid)

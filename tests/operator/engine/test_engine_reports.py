@@ -98,6 +98,23 @@ async def test_a_router_that_is_silent_keeps_its_last_report_until_its_pod_is_go
     await reports.close()
 
 
+async def test_that_a_router_had_a_table_is_remembered_until_its_pod_is_gone() -> None:
+    none = replace(said(0), table_uid="")
+    programs = Programs(routers={"a": none})
+    reports = Reports(programs, lambda key: None, lambda: NOW)
+    found = []
+    for number, report in enumerate((none, said(1), none, none)):
+        programs.routers["a"] = report
+        reports.follow(TINY, Targets({"r0": "a"}, every_s=60 + number))
+        await settle()
+        found += [one.may_route for one in reports.routers(TINY)]
+    assert found == [False, True, True, True]
+    reports.follow(TINY, Targets({"r1": "a"}, every_s=70))
+    await settle()
+    assert [one.may_route for one in reports.routers(TINY)] == [False]
+    await reports.close()
+
+
 async def test_what_one_says_counts_before_another_has_answered() -> None:
     programs, told = Programs(routers={"a": said(1)}), list[Key]()
     programs.silent = "b"

@@ -133,6 +133,8 @@ class Router:
 
     incarnation: str
     table: Table | None = None
+    blind: bool = False
+    had_table: bool = False
     counters: dict[str, Counters] = field(default_factory=dict)
     outcomes: dict[tuple[str, str, int], Arm] = field(default_factory=dict)
     gate_outcomes: dict[tuple[str, str, int], Arm] = field(default_factory=dict)
@@ -147,6 +149,7 @@ class Simulation:
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     traffic: int = 10  # new sessions a second
     lagging: bool = False  # routers do not take new tables
+    blind: bool = False  # routers that come from now on can read none
     away: bool = False  # no operator is there
     reporting: bool = False  # clients say what the answers were worth
     broken_evaluations: int = 0  # so many more evaluators fail
@@ -393,6 +396,7 @@ class Simulation:
             ),
             gates=self._loaded(router),
             shadows=tuple(router.shadows.values()),
+            had_table=router.had_table,
         )
 
     def _loaded(self, router: Router) -> dict[str, GateLoading]:
@@ -437,7 +441,9 @@ class Simulation:
         serving = {p.name for p in self.pods.values() if p.deployment.endswith("-router")}
         self.routers = {n: r for n, r in self.routers.items() if n in serving}
         for name in serving - self.routers.keys():
-            self.routers[name] = Router(incarnation=name)
+            self.routers[name] = Router(incarnation=name, blind=self.blind)
+        for name, router in self.routers.items():
+            self.pods[name].ready &= not router.blind
 
     def _evaluate(self) -> None:
         for name, pod in self.evaluators.items():
@@ -485,7 +491,8 @@ class Simulation:
         if self.lagging:
             return
         for router in self.routers.values():
-            router.table = self.stored.table if self.stored else None
+            router.had_table |= router.table is not None
+            router.table = self.stored.table if self.stored and not router.blind else None
 
     def _serve(self) -> None:
         """New sessions come to each router; each sends one row to every expert of every gate."""

@@ -9,7 +9,7 @@ import pytest
 from moe_core.pins import bucket, pinned, weight_at
 from moe_core.rollout import Outcome
 from tests.operator.plan.bodies import override, sha
-from tests.operator.plan.looks import outcome, row, stable, started, until_weight
+from tests.operator.plan.looks import deployments, outcome, row, stable, started, until_weight
 from tests.operator.plan.simulation import Behaviour, Simulation
 
 SESSIONS = [f"session-{number}" for number in range(200)]
@@ -111,3 +111,28 @@ def test_a_rollout_that_never_had_weight_has_none_at_its_end() -> None:
     sim.want("e0", "v2")
     sim.run(10)
     assert (outcome(sim), percents(sim)) == (Outcome.ROLLED_BACK, [])
+
+
+@pytest.mark.parametrize("had_table", [False, True])
+def test_a_router_without_a_table_keeps_old_pods_only_if_it_may_still_route_by_one(
+    had_table: bool,
+) -> None:
+    sim = started(rollout={"steps": [{"weightPercent": 25, "pauseSeconds": 60}]})
+    sim.want("e0", "v2")
+    until_weight(sim, 25)
+    blinded = next(name for name in sorted(sim.routers))
+    if had_table:
+        sim.routers[blinded].blind = True  # its container begins anew, beside its copy of the table
+    else:
+        sim.blind = True
+        del sim.pods[blinded]  # another one comes
+    sim.run(5)
+    assert any(router.blind and not router.table for router in sim.routers.values())
+    sim.behaviours[sha("e0", "v2")] = Behaviour(nonfinite=True)
+    sim.run(60)
+    assert outcome(sim) is Outcome.ROLLED_BACK
+    assert (sha("e0", "v2") in deployments(sim)) is had_table
+    for name in [name for name, router in sim.routers.items() if router.blind]:
+        sim.routers[name].blind = False
+    sim.run(10)
+    assert sha("e0", "v2") not in deployments(sim)
