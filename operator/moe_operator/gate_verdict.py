@@ -19,6 +19,8 @@ from moe_operator.strategy import RoutingLimits
 from moe_operator.verdict import CHECKS, Check, Tier, Verdict, lowest_percent
 
 _SERVICE: Final = frozenset({"errors", "requests", "latency", "tail", "overflow"})
+# A choice that is certain has an entropy of 0, which single precision may put below.
+_ROUNDING_BITS: Final = 1e-6
 CHECKS_OF_GATES: Final[tuple[Check, ...]] = tuple(c for c in CHECKS if c.name in _SERVICE)
 
 
@@ -137,7 +139,7 @@ def _entropy(seen: Routing, layers: Sequence[LayerShadow]) -> Verdict:
     worst = min(layers, key=lambda layer: layer.entropy / max(layer.base_entropy, 1e-9))
     own, base = worst.entropy / worst.rows, worst.base_entropy / worst.rows
     return Verdict(
-        own >= base * limit / 100,
+        own >= base * limit / 100 - _ROUNDING_BITS,
         f"entropy of the choice in layer {worst.layer} is {own:.2f} bits against {base:.2f} of "
         f"stable; minEntropyPercent is {limit}",
     )

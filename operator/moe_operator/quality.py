@@ -64,7 +64,7 @@ def golden(
             return Verdict(False, _golden_sentence(where, part, (lower, upper), result, percent))
     whole, margin = result.all, max_increase_percent / 100 * result.all.stable
     lower, upper = _interval(whole.difference, OBJECTION_ALPHA)
-    passed = False if lower > margin else True if upper < margin else None
+    passed = False if lower > margin else True if upper <= margin else None
     said = _golden_sentence("golden set", whole, (lower, upper), result, max_increase_percent)
     return Verdict(passed, said)
 
@@ -90,7 +90,7 @@ def outcomes(
     scale = margin or sequential.absolute(_MARGIN_OF_NONE_PERCENT, strata) or 1.0
     lower, _ = sequential.bounds(found, OBJECTION_ALPHA, scale)
     _, upper = sequential.bounds(found, PASS_ALPHA, scale)
-    passed = False if lower > margin else True if upper < margin else None
+    passed = False if lower > margin else True if upper <= margin else None
     numbers = _numbers(found.mean, (lower, upper), unit)
     limit = _limit(max_increase_percent, margin)
     return Verdict(passed, f"outcomes: {numbers} in {seen}; {limit}")

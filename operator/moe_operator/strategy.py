@@ -27,7 +27,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a candidate must not exceed, in percent against stable in the same time."""
+    """What a candidate must not exceed, in percent against stable in the same time.
+
+    0 is "not at all more", as far as that can be told: of errors and overflow surely, of latencies
+    by more than a floor. Mean norms differ by chance, so theirs is 1 at least.
+    """
 
     max_error_percent: int = 1
     max_latency_increase_percent: int = 200
@@ -40,7 +44,7 @@ class Limits:
         return cls(
             reader.integer("maxErrorPercent", high=100, default=1),
             reader.integer("maxLatencyIncreasePercent", default=200),
-            reader.integer("maxNormIncreasePercent", default=900),
+            reader.integer("maxNormIncreasePercent", low=1, default=900),
             reader.integer("maxTailLatencyIncreasePercent", default=400),
             reader.integer("maxOverflowIncreasePercent", high=100, default=10),
         )

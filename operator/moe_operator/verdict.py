@@ -231,9 +231,9 @@ def lowest_percent(errors: float, attempts: float) -> float:
     """Return what the share of errors, in percent, surely is at least.
 
     The lower end of the score interval of a proportion (Wilson 1927, JASA 22). Neither number
-    need be whole.
+    need be whole. Exactly 0 where there are none: a limit of 0 knows no rounding.
     """
-    if not attempts:
+    if not attempts or errors <= 0:
         return 0.0
     share, z2 = min(errors / attempts, 1.0), _ERRORS_Z**2
     spread = math.sqrt(share * (1 - share) / attempts + z2 / (4 * attempts**2))

@@ -64,8 +64,10 @@ FULL: dict[str, Body] = {
             "minRequests": 0,
             "analysis": {
                 "maxErrorPercent": 0,
-                "maxLatencyIncreasePercent": 10,
-                "maxNormIncreasePercent": 10,
+                "maxLatencyIncreasePercent": 0,
+                "maxNormIncreasePercent": 1,
+                "maxTailLatencyIncreasePercent": 0,
+                "maxOverflowIncreasePercent": 0,
             },
             "progressDeadlineSeconds": 1,
             "scaleDownDelaySeconds": 0,
