@@ -47,7 +47,7 @@ def test_a_person_sees_a_line_for_each_layer(tiny: Tiny, recording: Recording) -
 
 
 def test_who_may_look_into_routers_is_said_by_a_role(tiny: Tiny) -> None:
-    may = ("auth", "can-i", "create", "pods/portforward", *OBSERVER)
+    may = ("auth", "can-i", "create", "pods", "--subresource=portforward", *OBSERVER)
     role = ("--clusterrole=moeops-observer", "--group=observers")
     tiny.kube.run("create", "rolebinding", "observers", *role)
     try:
