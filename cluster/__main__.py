@@ -23,7 +23,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 COMMANDS: Mapping[str, tuple[Callable[[Places, Progress], None], str]] = {
     "venv": (environment.ensure, "have .venv as requirements.lock says"),
-    "binaries": (commands.binaries, "have kubectl, kube-apiserver, etcd and prometheus for tests"),
+    "binaries": (commands.binaries, "have the programs that tests without a cluster start"),
     "up": (commands.up, "have this checkout's cluster running"),
     "images": (commands.build_images, "build the programs' images and load them"),
     "install": (commands.install_all, "install the operator, and make a namespace for mixtures"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cluster import (
     daemon,
+    helm,
     images,
     install,
     kind,
@@ -19,6 +20,7 @@ from cluster import (
     record,
     tools,
 )
+from cluster.helm import Helm
 from cluster.install import Kubectl
 from cluster.locks import held
 from cluster.places import Places
@@ -74,7 +76,9 @@ def build_images(places: Places, progress: Progress) -> None:
 def install_all(places: Places, progress: Progress) -> None:
     """Install moeops into the cluster, and have the namespace that the examples are applied to."""
     kubectl = Kubectl(places, progress)
-    install.install(places, kubectl, progress)
+    program = helm.ensure(places, progress)
+    release = (install.RELEASE, install.SYSTEM_NAMESPACE)
+    install.install(places, kubectl, Helm(program, kubectl.config, *release, progress), progress)
     namespace(places, os.environ.get("MOE_LOCAL_NAMESPACE") or "moe", progress)
 
 
@@ -159,6 +163,8 @@ def binaries(places: Places, progress: Progress) -> None:
     if not tools.has(places, (prometheus.NAME,)):
         program = prometheus.ensure(places, find(prometheus.NAME), progress)
         tools.link(places, {prometheus.NAME: program})
+    if not tools.has(places, (helm.NAME,)):
+        helm.ensure(places, progress)
 
 
 def _cluster_lock(places: Places) -> Path:

@@ -33,7 +33,8 @@ def go(places: Places, progress: Progress) -> Path:
         progress.run([tools, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", lock])
     if (_version(private) or (0, 0)) < NEEDED:
         raise StepFailed(
-            f"Go {NEEDED[0]}.{NEEDED[1]} or newer is needed on PATH to build the node image here"
+            f"Go {NEEDED[0]}.{NEEDED[1]} or newer is needed on PATH: kind, helm and the node image "
+            "are built where they cannot be had otherwise"
         )
     return private
 
@@ -55,10 +56,13 @@ def build(
     progress.run(command, cwd=module, env={"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"})
 
 
-def install(go: Path, package: str, folder: Path, progress: Progress) -> None:
+def install(
+    go: Path, package: str, folder: Path, progress: Progress, linker_flags: str = "-s -w"
+) -> None:
     """Install one program, `path@version`, into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    progress.run([go, "install", package], env={"CGO_ENABLED": "0", "GOBIN": str(folder)})
+    command: Command = [go, "install", "-ldflags", linker_flags, package]
+    progress.run(command, env={"CGO_ENABLED": "0", "GOBIN": str(folder)})
 
 
 def _version(go: Path) -> tuple[int, int] | None:

@@ -1,23 +1,24 @@
 """Installs moeops into a cluster, and makes namespaces that mixtures can live in.
 
-Everything is applied from the files in `crds/` and `operator/manifests/`, with the names of the
-images that were built here. Applying again changes nothing that is already so.
+The chart `charts/moeops` is the one source of an installation; it gets the names of the images
+that were built here. Installing again changes nothing that is already so.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster import images
+from cluster.helm import Helm
 from cluster.kind import ARTIFACTS_IN_NODE
 from cluster.places import Places
 from cluster.progress import Command, Progress, StepFailed
 
+RELEASE = "moeops"
 SYSTEM_NAMESPACE = "moeops-system"
 # Claims of a namespace that `namespace` made, for `volumeClaims` of a Mixture.
 ARTIFACTS_CLAIM = "moeops-artifacts"
@@ -49,49 +50,45 @@ class Kubectl:
         self.run("apply", *how, "--namespace", namespace, "--filename", "-", stdin=manifests)
 
 
-def install(places: Places, kubectl: Kubectl, progress: Progress) -> None:
-    """Install custom resources, permissions and the operator; wait until it is ready."""
-    with progress.step("installing the custom resources"):
-        crds = [path.read_text() for path in sorted((places.root / "crds").glob("*.yaml"))]
-        kubectl.apply("\n---\n".join(crds), SYSTEM_NAMESPACE)
-        names = re.findall(r"^  name: (\S+\.moeops\.dev)$", "\n".join(crds), re.MULTILINE)
-        resources = [f"crd/{name}" for name in names]
-        kubectl.run("wait", "--for=condition=Established", "--timeout=60s", *resources)
-    with progress.step("installing the operator"):
+def install(places: Places, kubectl: Kubectl, helm: Helm, progress: Progress) -> None:
+    """Install the chart with the images that were built here; wait until the operator is ready."""
+    with progress.step("installing the custom resources and the operator"):
         kubectl.apply(json.dumps(restricted_namespace(SYSTEM_NAMESPACE)), SYSTEM_NAMESPACE)
-        files = sorted((places.root / "operator" / "manifests").glob("*.yaml"))
-        manifests, skipped = known(
-            "\n---\n".join(file.read_text() for file in files), admission_kinds(kubectl)
-        )
-        kubectl.apply(with_images(manifests, images.references(places)), SYSTEM_NAMESPACE)
-        deployment = ("deployment/moeops-operator", "--namespace", SYSTEM_NAMESPACE)
-        if not kubectl.succeeds("rollout", "status", *deployment, "--timeout=120s"):
-            said = kubectl.run("logs", *deployment, "--tail=20", "--all-pods")
-            raise StepFailed(f"the operator does not become ready; it says:\n{said}")
-
-    for kind in skipped:
-        progress.say(
-            f"left out: this API server does not know {kind}; whoever creates an Override must "
-            "give spec.requestedBy, as `kubectl moe` does"
-        )
+        if kubectl.is_local:
+            _forget_interrupted(kubectl)
+        try:
+            helm.upgrade(places.root / "charts" / "moeops", values(images.references(places)))
+        except StepFailed as failed:
+            raise StepFailed(f"{failed}\n{_last_words(kubectl)}".strip()) from None
+    progress.say(helm.notes())
 
 
-def admission_kinds(kubectl: Kubectl) -> frozenset[str]:
-    """Return the kinds of admission policies that the API server knows."""
-    served = json.loads(kubectl.run("get", "--raw", "/apis/admissionregistration.k8s.io/v1"))
-    return frozenset(str(resource["kind"]) for resource in served["resources"])
+def values(references: Mapping[str, str]) -> dict[str, Any]:
+    """Return the chart's values that name the image of each program.
+
+    Raises ValueError where one is missing.
+    """
+    lacking = [program for program in images.PROGRAMS if not references.get(program)]
+    if lacking:
+        raise ValueError(f"no image was built of {', '.join(lacking)}; run: make images")
+    return {"images": {program: references[program] for program in images.PROGRAMS}}
 
 
-def known(manifests: str, kinds: frozenset[str]) -> tuple[str, list[str]]:
-    """Leave out the admission policies that an API server does not know. Returns their kinds."""
-    kept, skipped = [], []
-    for document in manifests.split("\n---\n"):
-        kind = re.search(r"^kind: (\w+)$", document, re.MULTILINE)
-        if kind and kind[1].startswith("MutatingAdmissionPolicy") and kind[1] not in kinds:
-            skipped.append(kind[1])
-        else:
-            kept.append(document)
-    return "\n---\n".join(kept), skipped
+def _forget_interrupted(kubectl: Kubectl) -> None:
+    """Have helm forget what was interrupted in its middle: it would begin nothing beside it."""
+    pending = "status in (pending-install, pending-upgrade, pending-rollback)"
+    selector = f"owner=helm,name={RELEASE},{pending}"
+    kubectl.run("delete", "secrets", "--namespace", SYSTEM_NAMESPACE, "--selector", selector)
+
+
+def _last_words(kubectl: Kubectl) -> str:
+    """Return what operators that did not become ready have said; nothing where there are none."""
+    deployment = (f"deployment/{RELEASE}-operator", "--namespace", SYSTEM_NAMESPACE)
+    try:
+        said = kubectl.run("logs", *deployment, "--tail=20", "--all-pods")
+    except StepFailed:
+        return ""
+    return f"the operator says:\n{said}"
 
 
 def namespace(places: Places, name: str, kubectl: Kubectl, progress: Progress) -> None:
@@ -110,19 +107,6 @@ def namespace(places: Places, name: str, kubectl: Kubectl, progress: Progress) -
                 left_over = f"pv/{volume_name(name, claim)}"
                 kubectl.run("delete", left_over, "--ignore-not-found", "--wait")
                 kubectl.apply(json.dumps(mounted_folder(name, claim, path)), name)
-
-
-def with_images(manifests: str, references: Mapping[str, str]) -> str:
-    """Put image references in the place of the programs' bare names, `moeops/operator` and so on.
-
-    Raises ValueError when a program's name is nowhere in the manifests.
-    """
-    for program, image in references.items():
-        pattern = rf"(?<=: )moeops/{program}(?=[\s,}}]|$)"
-        manifests, count = re.subn(pattern, image, manifests)
-        if not count:
-            raise ValueError(f"no manifest names the image moeops/{program}")
-    return manifests
 
 
 def restricted_namespace(name: str) -> dict[str, Any]:

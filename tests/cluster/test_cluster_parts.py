@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import daemon, environment, golang, install, kind, node_image
+from cluster import daemon, environment, golang, helm, install, kind, node_image
 from cluster import images as cluster_images
 from cluster.places import Places
 
@@ -105,35 +105,24 @@ def test_the_node_image_is_known_by_its_sources(tmp_path: Path) -> None:
 IMAGES = {name: f"moeops/{name}:0123" for name in cluster_images.PROGRAMS}
 
 
-def test_the_operators_manifests_name_all_images() -> None:
-    files = sorted((ROOT / "operator" / "manifests").glob("*.yaml"))
-    before = "\n---\n".join(file.read_text() for file in files)
-    after = install.with_images(before, IMAGES)
-    assert all(image in after for image in IMAGES.values())
-    assert install.with_images(before, {k: f"moeops/{k}" for k in IMAGES}) == before
+def test_the_chart_is_told_the_image_of_each_program() -> None:
+    assert install.values(IMAGES) == {"images": IMAGES}
+    with pytest.raises(ValueError, match="no image was built of router; run: make images"):
+        install.values({**IMAGES, "router": ""})
 
 
-def test_what_an_older_api_server_does_not_know_is_left_out_and_named() -> None:
-    text = (ROOT / "operator" / "manifests" / "requested_by.yaml").read_text()
-    mutating = ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"]
-    validating = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
-    kept, skipped = install.known(text, frozenset(validating))
-    assert skipped == mutating
-    assert "kind: Mutating" not in kept
-    assert all(f"kind: {kind}\n" in kept for kind in validating)
-    assert install.known(text, frozenset({*mutating, *validating})) == (text, [])
-
-
-def test_only_whole_names_are_replaced() -> None:
-    unlike = ["d: moeops/operator-x", "see moeops/operator"]
-    lines = ["a: moeops/operator", "b: {c: moeops/operator}", *unlike]
-    after = install.with_images("\n".join(lines), {"operator": "new"})
-    assert after.split("\n") == ["a: new", "b: {c: new}", *unlike]
-
-
-def test_an_image_that_no_manifest_names_is_told() -> None:
-    with pytest.raises(ValueError, match="no manifest names the image moeops/router"):
-        install.with_images("image: moeops/worker", {"router": "new"})
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ("v3.22.0\n", True),
+        ("v3.17.1+g980d8ac", True),
+        ("v3.16.4+g7877b45", False),
+        ("v4.0.1+gabcdef0", False),
+        ("command not found", False),
+    ],
+)
+def test_which_helm_is_taken(said: str, taken: bool) -> None:
+    assert helm.usable(helm.parse_version(said)) is taken
 
 
 def test_a_mounted_folder_is_bound_to_one_claim_both_ways() -> None:

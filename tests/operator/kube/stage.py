@@ -24,7 +24,7 @@ from tests.kube.audit import Request
 from tests.kube.server import ADMIN_TOKEN, KubeServer
 from tests.operator.kube.nodes import Nodes
 
-MANIFESTS = Path(__file__).resolve().parents[3] / "operator" / "manifests"
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 SYSTEM = "moeops-system"
 ACCOUNT = "moeops-operator"
 
@@ -32,8 +32,8 @@ ACCOUNT = "moeops-operator"
 def install(server: KubeServer) -> None:
     """Create what an installation has, except the operator's own pods."""
     server.create_namespace(SYSTEM)
-    for path in sorted(MANIFESTS.glob("*.yaml")):
-        for body in yaml.safe_load_all(path.read_text()):
+    for name in ("operator.yaml", "requested-by.yaml"):
+        for body in yaml.safe_load_all((DEPLOY / name).read_text()):
             if body["kind"] != "Deployment":
                 server.request("POST", _collection(body), body)
     _await_policies(server)
@@ -71,9 +71,10 @@ def _collection(body: Body) -> str:
     group, _, version = body["apiVersion"].rpartition("/")
     root = f"/apis/{group}/{version}" if group else f"/api/{version}"
     kind = str(body["kind"])
-    plural = kind.lower().removesuffix("y") + ("ies" if kind.endswith("y") else "s")
-    namespaced = kind in ("ServiceAccount", "Role", "RoleBinding", "PodDisruptionBudget")
-    return f"{root}/namespaces/{SYSTEM}/{plural}" if namespaced else f"{root}/{plural}"
+    ending = "es" if kind.endswith("s") else "s"
+    plural = kind.lower().removesuffix("y") + ("ies" if kind.endswith("y") else ending)
+    namespace = body["metadata"].get("namespace")
+    return f"{root}/namespaces/{namespace}/{plural}" if namespace else f"{root}/{plural}"
 
 
 @dataclass(slots=True)
