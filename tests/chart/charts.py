@@ -56,17 +56,13 @@ def refused(values: Values) -> str:
 
 def of(bodies: Sequence[Body], kind: str) -> Mapping[str, Body]:
     """Return the objects of a kind, by namespace (where there is one) and name."""
-    return {_key(body): body for body in bodies if body["kind"] == kind}
+    return {key(body)[1]: body for body in bodies if body["kind"] == kind}
 
 
 def one(bodies: Sequence[Body], kind: str) -> Body:
     """Return the only object of a kind."""
     (found,) = of(bodies, kind).values()
     return found
-
-
-def is_hook(body: Body) -> bool:
-    return "helm.sh/hook" in body["metadata"].get("annotations", {})
 
 
 def pods(bodies: Sequence[Body]) -> Iterator[Body]:
@@ -84,6 +80,7 @@ def crds() -> Mapping[str, Body]:
     return {crd["metadata"]["name"]: crd for crd in read}
 
 
-def _key(body: Body) -> str:
+def key(body: Body) -> tuple[str, str]:
+    """Return kind and name, with the namespace before it where there is one."""
     meta = body["metadata"]
-    return "/".join(part for part in (meta.get("namespace", ""), meta["name"]) if part)
+    return body["kind"], "/".join(part for part in (meta.get("namespace"), meta["name"]) if part)

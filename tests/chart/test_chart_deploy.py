@@ -19,7 +19,9 @@ from tests.chart.charts import ROOT, Body
 DEPLOY = ROOT / "deploy"
 _VALUES = {"crds": {"install": False}, "admissionPolicies": {"mutating": "Always"}}
 _HELMS_OWN = re.compile(r"^ +(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n", re.MULTILINE)
-_HEAD = "# Rendered from charts/moeops: python -m tests.chart.test_chart_deploy. Not to be edited.\n"
+_HEAD = (
+    "# Rendered from charts/moeops: python -m tests.chart.test_chart_deploy. Not to be edited.\n"
+)
 
 
 def rendered() -> Mapping[str, str]:
@@ -50,9 +52,7 @@ def test_the_files_are_as_the_chart_renders_them() -> None:
 
 def test_kustomize_makes_what_helm_would_install() -> None:
     ours = {(b["kind"], b["metadata"]["name"]): b for b in built() if b["kind"] != "Namespace"}
-    theirs = {
-        (b["kind"], b["metadata"]["name"]): b for b in charts.render(_VALUES, "--skip-tests")
-    }
+    theirs = {(b["kind"], b["metadata"]["name"]): b for b in charts.render(_VALUES, "--skip-tests")}
     assert ours.keys() == theirs.keys()
     for key, body in theirs.items():
         for label in ("helm.sh/chart", "app.kubernetes.io/managed-by"):

@@ -85,6 +85,7 @@ class Stage:
     namespace: str
     api: ApiServer
     nodes: Nodes
+    user: str = ACCOUNT
     _operator: asyncio.Task[None] | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -105,7 +106,7 @@ class Stage:
 
     def account(self) -> access.Find:
         """Return how the operator's service account reaches the API server."""
-        config = yaml.safe_load(self.server.kubeconfig(SYSTEM, ACCOUNT).read_text())
+        config = yaml.safe_load(self.server.kubeconfig(SYSTEM, self.user).read_text())
         token = config["users"][0]["user"]["token"]
         certificate = str(self.server.certificate)
         return lambda: kopf.ConnectionInfo(server=self.server.url, ca_path=certificate, token=token)
@@ -176,13 +177,15 @@ class Stage:
             for request in self.server.audit.since(place)
             if request.changed
             and request.namespace == self.namespace
-            and request.user.endswith(f":{ACCOUNT}")
+            and request.user.endswith(f":{self.user}")
         ]
 
 
 @contextlib.asynccontextmanager
-async def staged(server: KubeServer, namespace: str) -> AsyncIterator[Stage]:
-    """Give a stage whose nodes run; the operator is not started yet."""
+async def staged(
+    server: KubeServer, namespace: str, user: str = ACCOUNT
+) -> AsyncIterator[Stage]:
+    """Give a stage whose nodes run; the operator, which is not started yet, is that account."""
     certificate = str(server.certificate)
 
     def admin() -> kopf.ConnectionInfo:
@@ -191,7 +194,7 @@ async def staged(server: KubeServer, namespace: str) -> AsyncIterator[Stage]:
     async with access.open_session(admin, 16) as session:
         api = ApiServer(session, server.url)
         nodes = Nodes(api, namespace)
-        stage = Stage(server, namespace, api, nodes)
+        stage = Stage(server, namespace, api, nodes, user)
         running = asyncio.create_task(nodes.run())
         try:
             yield stage
