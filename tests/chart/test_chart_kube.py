@@ -181,12 +181,12 @@ def healthy(status: int) -> Iterator[str]:
     """Give the address of a stand-in for the operator, which answers with this status."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the standard library's name
+        def do_GET(self) -> None:
             assert self.path == "/readyz"
             self.send_response(status)
             self.end_headers()
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *_: Any) -> None:
             return
 
     with HTTPServer(("127.0.0.1", 0), Handler) as listening:

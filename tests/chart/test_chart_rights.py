@@ -75,7 +75,7 @@ async def asked() -> Rights:
         writes |= set(play.writes)
     roles = [body for (kind, *_), body in served.api.objects.items() if kind == ROLE]
     assert roles, "no role of routers was made"
-    parts = [{(kind.group, kind.plural): READ} for kind in WATCHED]
+    parts: list[Rights] = [{(kind.group, kind.plural): READ} for kind in WATCHED]
     parts += [needed(write) for write in writes]
     parts += [given(dict(role)) for role in roles]
     parts += [{(EVENT.group, EVENT.plural): VERBS["create"]}]

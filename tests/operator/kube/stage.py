@@ -182,9 +182,7 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def staged(
-    server: KubeServer, namespace: str, user: str = ACCOUNT
-) -> AsyncIterator[Stage]:
+async def staged(server: KubeServer, namespace: str, user: str = ACCOUNT) -> AsyncIterator[Stage]:
     """Give a stage whose nodes run; the operator, which is not started yet, is that account."""
     certificate = str(server.certificate)
 
