@@ -122,6 +122,7 @@ def test_installed_upgraded_taken_back_and_uninstalled(server: KubeServer) -> No
     third = objects(server, "moeops")
     assert (uids(third), replicas(third)) == (uids(first), 2)
 
+    upgrade(server, "moeops", {"crds": {"install": False}})
     helm(server, "uninstall", "moeops")
     crds = json.loads(kubectl(server, "get", "crds", "-o", "json"))["items"]
     assert {crd["metadata"]["name"] for crd in crds} == charts.crds().keys()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tarfile
 import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 import yaml
@@ -87,6 +89,17 @@ def test_the_custom_resources_are_those_of_the_one_source() -> None:
         charts.render({"crds": {"keep": False}}), "CustomResourceDefinition"
     ).values():
         assert "helm.sh/resource-policy" not in crd["metadata"].get("annotations", {})
+
+
+def test_a_package_holds_the_custom_resources_themselves(tmp_path: Path) -> None:
+    done = charts.helm("package", CHART, "--destination", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("moeops-*.tgz")
+    with tarfile.open(file) as archive:
+        for path in (ROOT / "crds").glob("*.yaml"):
+            packed = archive.extractfile(f"moeops/files/crds/{path.name}")
+            assert packed is not None
+            assert packed.read() == path.read_bytes()
 
 
 @pytest.mark.parametrize(
