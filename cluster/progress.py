@@ -152,5 +152,6 @@ def _run(
         except BaseException:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             raise
     return process.returncode, stdout

@@ -72,9 +72,10 @@ def test_an_interruption_ends_a_program_with_all_that_it_started(
     tmp_path: Path, progress: Progress
 ) -> None:
     child = tmp_path / "child"
-    script = f"sleep 600 & echo $! > {child}; kill -INT $PPID; wait"
+    # What it reads is written when it is being waited for: no interruption before that.
+    script = f"read line; sleep 600 & echo $! > {child}; kill -INT $PPID; wait"
     with pytest.raises(KeyboardInterrupt):
-        progress.run(["sh", "-c", script])
+        progress.run(["sh", "-c", script], stdin="go\n")
     while lives(int(child.read_text())):
         pass
 
