@@ -36,7 +36,8 @@ class Report:
 
     `longest_stall_s` is the longest time without an answer while requests were waiting; `bins`
     counts answers in pieces of 0.1 s from the window's begin; `epochs` counts answers by table;
-    `rungs` counts rows by (rung, expert).
+    `rungs` counts rows by (rung, expert). `passed_over` are the sessions that were on another
+    version of a gate than choices are known of.
     """
 
     seconds: float
@@ -53,6 +54,7 @@ class Report:
     epochs: Mapping[int, int]
     rungs: Mapping[tuple[str, str], int]
     bins: tuple[int, ...]
+    passed_over: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return this as JSON has it; rungs are named `RUNG/EXPERT`."""
@@ -73,17 +75,24 @@ class Report:
             f"other bits      {self.different} answers",
             "epochs          " + ", ".join(f"{e}: {n}" for e, n in self.epochs.items()),
         ]
+        if self.passed_over:
+            lines.append(f"passed over     {self.passed_over} sessions on another gate")
         for (rung, expert), rows in self.rungs.items():
             lines.append(f"by {rung:<12} {rows} rows of {expert}")
         return lines
 
 
 def report(
-    records: Sequence[Record], waiting: Sequence[float], since_s: float, until_s: float
+    records: Sequence[Record],
+    waiting: Sequence[float],
+    since_s: float,
+    until_s: float,
+    passed_over: Sequence[float] = (),
 ) -> Report:
     """Sum up the requests that began in [since_s, until_s).
 
-    `waiting` are the begins of requests that have not ended: they count for the stall only.
+    `waiting` are the begins of requests that have not ended: they count for the stall only;
+    `passed_over` is when sessions were.
     """
     inside = [r for r in records if since_s <= r.began_s < until_s]
     good = [r for r in inside if r.failure is None]
@@ -107,6 +116,7 @@ def report(
         epochs=dict(sorted(Counter(r.epoch for r in good).items())),
         rungs=dict(sorted(rungs.items())),
         bins=_bins([r.ended_s for r in good], since_s, until_s),
+        passed_over=sum(since_s <= at < until_s for at in passed_over),
     )
 
 

@@ -1,7 +1,9 @@
 """Steady load on a mixture: sessions that ask without pause, and a record of each request.
 
 Each session repeats one recorded text as a model would, layer after layer and some rows at a
-time, under a name of its own; then it begins another. Runs in a thread of its own.
+time, under a name of its own; then it begins another. A recording has the choices of one version
+of each gate, so a session that a rollout puts on another one is passed over, and counted. Runs in
+a thread of its own.
 """
 
 from __future__ import annotations
@@ -11,21 +13,25 @@ import itertools
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import grpc
 
 from moe_client.aio import RouterClient
 from moe_client.client import LoopThread
-from moe_client.errors import MoeError
+from moe_client.errors import Mismatch, MoeError
 from moe_client.figures import Record, Report, report
 from moe_client.messages import Answer, Choice, Rows
 from moe_client.mixture import Mixture
 from moe_client.recording import LayerRows, Recording, Text, random_recording
 from moe_client.sessions import SessionBook
+
+# After a session on another gate, before the next one is tried.
+_PASSED_OVER_S: Final = 0.02
 
 
 class SteadyLoad:
@@ -33,7 +39,8 @@ class SteadyLoad:
 
     `rows` is the number of rows in a message, as a batch of one would have in decoding (1) or
     prefill (more). `requests_per_s` bounds all sessions together; None is as fast as it goes.
-    Without a recording the requests are random.
+    Without a recording the requests are random. Recorded choices are taken for those of the
+    versions of gates that are stable when the load begins.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class SteadyLoad:
         self._lock = threading.Lock()
         self._records: list[Record] = []
         self._waiting: dict[int, float] = {}
+        self._passed_over: list[float] = []
         self._numbers = itertools.count()
         self._ended_s: float | None = None
 
@@ -115,7 +123,8 @@ class SteadyLoad:
         until_s = until_s or self._ended_s or self.now()
         with self._lock:
             records, waiting = list(self._records), list(self._waiting.values())
-        return report(records, waiting, since_s or self._began_s, until_s)
+            passed_over = list(self._passed_over)
+        return report(records, waiting, since_s or self._began_s, until_s, passed_over)
 
     def _stop_thread(self) -> None:
         self._thread.submit(self._client.close()).result()
@@ -133,14 +142,38 @@ class SteadyLoad:
         due_s = self.now()
         while True:
             text, session = next(turns), secrets.token_hex(8)
-            for start in range(0, text.rows, self._rows):
-                for layer in text.layers:
-                    await self._ask(served, session, layer.part(start, start + self._rows))
-                    due_s = max(due_s + self._period_s, self.now() - self._period_s)
-                    await asyncio.sleep(max(due_s - self.now(), 0))
+            if not await self._begin(served, session, text):
+                await asyncio.sleep(_PASSED_OVER_S)
+                continue
+            for part in _parts(text, self._rows):
+                if not await self._ask(served, session, part):
+                    break
+                due_s = max(due_s + self._period_s, self.now() - self._period_s)
+                await asyncio.sleep(max(due_s - self.now(), 0))
             self._book.forget(session)
 
-    async def _ask(self, served: Mixture, session: str, part: LayerRows) -> None:
+    async def _begin(self, served: Mixture, session: str, text: Text) -> bool:
+        """Begin a session; whether it can be gone on with. One that nobody begins has failed."""
+        began_s, layers = self.now(), [rows.layer for rows in text.layers]
+        try:
+            fits = await self._fits(served, session, layers)
+        except MoeError as error:
+            self._add(Record(began_s, self.now(), 0, failure=str(error)))
+            return False
+        if not fits:
+            self._pass_over()
+        return fits
+
+    async def _fits(self, served: Mixture, session: str, layers: Many[int]) -> bool:
+        """Ask whether a session is on the versions of gates that were recorded. Raises MoeError."""
+        begun = await self._client.begin({session: self._book.state(session).start_token})
+        self._book.begin(begun.starts)
+        (start,) = begun.starts
+        gates = [gate for layer in layers if (gate := served.gate_of(layer)) is not None]
+        return all(start.gates.get(gate.name, gate.sha256) == gate.sha256 for gate in gates)
+
+    async def _ask(self, served: Mixture, session: str, part: LayerRows) -> bool:
+        """Ask once, and note what came of it; False where the session lost its gate."""
         gate = served.gate_of(part.layer)
         sha256 = gate.sha256 if gate else ""
         rows = Rows(part.layer, part.hidden, (self._book.ask(session, len(part.hidden)),))
@@ -151,18 +184,40 @@ class SteadyLoad:
         try:
             answer = await self._client.dispatch(rows, choice, trunk_sha256=served.trunk_sha256)
         except MoeError as error:
-            self._note(number, Record(began_s, self.now(), len(part.hidden), failure=str(error)))
+            if isinstance(error, Mismatch) and await self._lost(served, session, part):
+                self._pass_over()
+                return False
+            self._add(Record(began_s, self.now(), len(part.hidden), failure=str(error)))
         else:
             self._book.record(rows, answer)
-            self._note(number, _record(began_s, self.now(), part, answer))
+            self._add(_record(began_s, self.now(), part, answer))
         finally:
             with self._lock:
                 self._waiting.pop(number, None)
 
-    def _note(self, number: int, record: Record) -> None:
+        return True
+
+    async def _lost(self, served: Mixture, session: str, part: LayerRows) -> bool:
+        """Say whether a session is on another version of a gate by now, as far as is known."""
+        try:
+            return not await self._fits(served, session, [part.layer])
+        except MoeError:
+            return False
+
+    def _add(self, record: Record) -> None:
         with self._lock:
             self._records.append(record)
-            del self._waiting[number]
+
+    def _pass_over(self) -> None:
+        with self._lock:
+            self._passed_over.append(self.now())
+
+
+def _parts(text: Text, rows: int) -> Iterator[LayerRows]:
+    """Give the layers of some rows, then of the next ones."""
+    for start in range(0, text.rows, rows):
+        for layer in text.layers:
+            yield layer.part(start, start + rows)
 
 
 def _record(began_s: float, ended_s: float, part: LayerRows, answer: Answer) -> Record:

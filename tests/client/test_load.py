@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -23,7 +23,7 @@ from moe_client.recording import Recording, load_recording
 from moe_client.steady import SteadyLoad
 from tests.client.test_attachment import logits, serving, some_tokens
 from tests.client.tiny import load_tiny, save_tiny
-from tests.fakes.router import FakeRouter, in_a_thread, refuse
+from tests.fakes.router import Exchange, FakeRouter, echo, in_a_thread, refuse
 
 
 def answered(began_s: float, ended_s: float, **more: object) -> Record:
@@ -154,6 +154,57 @@ def test_failures_are_counted_with_their_sentence(router: FakeRouter) -> None:
         seen = running.report()
     assert seen.failed == 3
     assert seen.failures == {"INVALID_ARGUMENT: a sentence (epoch 7)": 3}
+
+
+def on_gates(router: FakeRouter, pin: Callable[[str, str], str]) -> None:
+    """Put sessions on these artifacts, and refuse rows that another gate chose."""
+    (gate,) = router.description.gates
+    router.pin = pin
+    answer = refuse(grpc.StatusCode.FAILED_PRECONDITION, "the session is on another gate")
+
+    async def act(exchange: Exchange) -> None:
+        request = exchange.request
+        (sequence,) = request.sequences
+        own = pin(sequence.session, gate.sha256) == gate.sha256
+        await (echo if own else answer)(exchange)
+
+    router.otherwise = act
+
+
+def test_sessions_on_another_gate_are_passed_over_and_counted(
+    router: FakeRouter, recording: Recording
+) -> None:
+    on_gates(router, lambda session, stable: "f" * 64 if session < "8" else stable)
+    with SteadyLoad(router.address, recording, sessions=3, rows=8) as running:
+        wait_for(running, 100)
+        seen = running.report()
+    assert seen.failed == 0
+    assert seen.passed_over > 0
+    assert {request.sequences[0].session[0] for request in router.requests} <= {*"89abcdef"}
+    assert f"passed over     {seen.passed_over} sessions on another gate" in seen.lines()
+
+
+def test_a_session_that_loses_its_gate_in_the_middle_fails_nothing(
+    router: FakeRouter, recording: Recording
+) -> None:
+    lost: set[str] = set()
+    on_gates(router, lambda session, stable: "f" * 64 if session in lost else stable)
+    with SteadyLoad(router.address, recording, sessions=1) as running:
+        while not lost:
+            lost |= {request.sequences[0].session for request in router.requests[:1]}
+        wait_for(running, 100)
+        seen = running.report()
+    assert (seen.failed, seen.passed_over) == (0, 1)
+    assert len({request.sequences[0].session for request in router.requests}) > 1
+
+
+def test_a_refusal_that_no_gate_explains_is_a_failure(router: FakeRouter) -> None:
+    router.script = [refuse(grpc.StatusCode.FAILED_PRECONDITION, "another trunk")]
+    with SteadyLoad(router.address) as running:
+        wait_for(running, 10)
+        seen = running.report()
+    assert seen.failures == {"FAILED_PRECONDITION: another trunk (epoch 7)": 1}
+    assert seen.passed_over == 0
 
 
 def test_the_command(

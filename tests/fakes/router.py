@@ -111,6 +111,8 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
     requests: list[Request] = field(default_factory=list)
     reports: list[router_pb2.ReportOutcomeRequest] = field(default_factory=list)
     gates: dict[str, bytes] = field(default_factory=dict)
+    # Which artifact of a gate a session is on, given that of the description.
+    pin: Callable[[str, str], str] = lambda session, stable: stable
     refuses_reports: grpc.StatusCode | None = None
     streams: int = 0
     address: str = ""
@@ -152,9 +154,14 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
     async def Begin(  # noqa: N802
         self, request: router_pb2.BeginRequest, context: Any
     ) -> router_pb2.BeginResponse:
-        pins = [router_pb2.GatePin(name=g.name, sha256=g.sha256) for g in self.description.gates]
         sessions = [
-            router_pb2.SessionGates(start_token=one.start_token or b"1:uid:7", gates=pins)
+            router_pb2.SessionGates(
+                start_token=one.start_token or b"1:uid:7",
+                gates=[
+                    router_pb2.GatePin(name=gate.name, sha256=self.pin(one.session, gate.sha256))
+                    for gate in self.description.gates
+                ],
+            )
             for one in request.sessions
         ]
         return router_pb2.BeginResponse(table_uid="uid", epoch=7, sessions=sessions)
