@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moe_operator.cluster import ApiError, Conflict, Exists, NotFound
+from moe_operator.cluster import ApiError, Conflict, Exists, NotFound, Refused
 from moe_operator.kinds import KINDS, Body, Kind, metadata
 
 Object = dict[str, Any]
@@ -40,12 +40,14 @@ class KubeApi:
     watchers: list[Callable[[Kind, str, Body], None]] = field(default_factory=list)
     version: int = 100
     uids: int = 0
+    ending: set[str] = field(default_factory=set)  # namespaces in which nothing is created now
 
     async def create(self, kind: Kind, body: Body) -> Body:
         place = self._place(kind, body)
         self._may("create", kind)
         if place in self.objects:
             raise Exists(f"{kind.name} {place[2]} exists")
+        self._must_not_end(place)
         return self._store("create", place, copied(body), body)
 
     async def replace(self, kind: Kind, body: Body) -> Body:
@@ -62,6 +64,7 @@ class KubeApi:
         if found is None:
             if "resourceVersion" in metadata(body):
                 raise Conflict(f"{kind.name} {place[2]} is gone")
+            self._must_not_end(place)
             return self._store("apply", place, applied, body)
         self._match(found, body)
         kept = {name: value for name, value in found.items() if name == "status"}
@@ -154,6 +157,10 @@ class KubeApi:
             if rule[0] == verb and rule[1] == kind.name:
                 self.refuse.remove(rule)
                 raise rule[2]
+
+    def _must_not_end(self, place: Place) -> None:
+        if place[1] in self.ending:
+            raise Refused(f"{place[2]} is forbidden: namespace {place[1]} is being terminated")
 
     def _found(self, place: Place) -> Object:
         if place not in self.objects:

@@ -64,7 +64,7 @@ class Lived:
             assert _served(end) == _served(self.end), what
             return
         more = end["epoch"] - self.end["epoch"]
-        assert more in range((self.scenario in TOGETHER) + 1), f"{what}: {more} tables more"
+        assert more in range(TOGETHER.get(self.scenario, 0) + 1), f"{what}: {more} tables more"
         assert end == later(self.end, more), what
         wanted[_TABLE] += more
         for write in _OF_CHILDREN if stale else ():

@@ -157,6 +157,9 @@ class Play:
         if running:
             await self.start()
 
+    async def end(self, ending: bool) -> None:
+        (self.api.ending.add if ending else self.api.ending.discard)(NAMESPACE)
+
     async def start(self, lag: int = 0) -> None:
         """Start an operator that knows nothing but what the API server held, so many events ago."""
         cache = Cache()

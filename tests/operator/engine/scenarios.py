@@ -7,12 +7,12 @@ Rollouts' end-to-end tests, with our nouns.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from moe_operator.kinds import EXPERT, MIXTURE, OVERRIDE, Body
 from tests.operator.engine.bodies import expert, gate, golden_set, mixture, override, sha
-from tests.operator.engine.scene import Scene, lose_pods, remove
+from tests.operator.engine.scene import Scene, empty, lose_pods, remove
 
 Scenario = Callable[[Scene], Awaitable[None]]
 
@@ -209,6 +209,17 @@ async def mixture_made_again(scene: Scene) -> None:
     await scene.rest()
 
 
+async def namespace_made_again(scene: Scene) -> None:
+    """All that is in it goes, without the say of an object in use, and nothing may come."""
+    await scene.end(True)
+    await empty(scene)
+    await scene.rest()
+    await scene.end(False)
+    await scene.put(*start())
+    await scene.until(_stable("v1"))
+    await scene.rest()
+
+
 async def operator_down_meanwhile(scene: Scene) -> None:
     await scene.put(version("v2"))
     await scene.until(_seen("v2"))
@@ -265,14 +276,20 @@ SCENARIOS: tuple[Scenario, ...] = (
     changed_three_times_in_a_second,
     expert_made_again,
     mixture_made_again,
+    namespace_made_again,
     operator_down_meanwhile,
     gate_and_experts_changed,
     evaluated,
     worse_on_the_golden_set,
 )
 
-# Where pods of several experts come up at once, each that comes later can be one table more.
-TOGETHER: frozenset[Scenario] = frozenset({from_nothing, mixture_made_again})
+# Where pods of several experts come up at once, each that comes later can be one table more, and
+# so can a gate that is seen later: so many.
+TOGETHER: Mapping[Scenario, int] = {
+    from_nothing: 1,
+    mixture_made_again: 1,
+    namespace_made_again: 2,
+}
 
 # Where a person acts while the rollout goes on: who reads that late has taken more steps meanwhile.
 MOVING: frozenset[Scenario] = frozenset({changed_three_times_in_a_second})

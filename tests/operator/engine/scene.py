@@ -5,11 +5,12 @@ Also what an outsider can tell of a scene afterwards, in words that are the same
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from moe_operator.cluster import NotFound
+from moe_operator.cluster import Conflict, NotFound
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
@@ -69,6 +70,10 @@ class Scene(Protocol):
         """Start the operator, or end it wherever it is."""
         ...
 
+    async def end(self, ending: bool) -> None:
+        """Let the namespace begin to end, so that nothing is created in it; or make it anew."""
+        ...
+
 
 @dataclass(slots=True)
 class Clients:
@@ -108,6 +113,18 @@ async def remove(scene: Scene, kind: Kind, name: str) -> None:
             owners = metadata(child).get("ownerReferences") or ()
             if any(owner["uid"] == metadata(body)["uid"] for owner in owners):
                 await scene.api.delete(owned, child)
+
+
+async def empty(scene: Scene) -> None:
+    """Delete all that is in the namespace, as its end does: nothing is spared for being in use.
+
+    The table goes first: until the last object has gone the operator would have it again.
+    """
+    for kind in (ROUTING_TABLE, *_OWNED, POD, OVERRIDE, EXPERT, GATE, MIXTURE):
+        while left := (await scene.api.list_all(kind, scene.namespace, brief=False))[0]:
+            for body in left:
+                with contextlib.suppress(Conflict, NotFound):
+                    await scene.api.delete(kind, body)
 
 
 async def lose_pods(scene: Scene, letter: str) -> None:

@@ -68,6 +68,21 @@ class RealScene:
         else:
             await self.stage.stop()
 
+    async def end(self, ending: bool) -> None:
+        await asyncio.to_thread(self._end if ending else self._begin_anew)
+
+    def _end(self) -> None:
+        self.stage.server.request("DELETE", f"/api/v1/namespaces/{self.namespace}")
+
+    def _begin_anew(self) -> None:
+        """Finish the namespace as its controller would, and make one of the same name."""
+        path = f"/api/v1/namespaces/{self.namespace}"
+        server = self.stage.server
+        body = server.request("GET", path)
+        assert body["status"]["phase"] == "Terminating"
+        server.request("PUT", f"{path}/finalize", {**body, "spec": {"finalizers": []}})
+        server.create_namespace(self.namespace)
+
     def decisive(self, place: int) -> Counter[str]:
         """Return how often the operator wrote what decides something, since a place in the log."""
         return Counter(

@@ -46,7 +46,7 @@ async def plays_out_alike(server: KubeServer, scenario: Scenario) -> None:
         end, name = await outcome(real), scenario.__name__
         # Where the first pods came up one after another, there was one table more.
         more = end["epoch"] - lived.end["epoch"]
-        assert more in range(2), name
+        assert more in range(TOGETHER.get(scenario, 1) + 1), name
         assert end == later(lived.end, more), name
         if scenario in TOGETHER:
             written += Counter({"update routingtables": more})
