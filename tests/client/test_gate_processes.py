@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 
 from moe_artifacts.golden import Golden, Sequence, encode, sha256_of
 from moe_client import attach, evaluation, generate, load_trunk
+from moe_client.recorder import record
+from moe_client.steady import SteadyLoad
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import GateRow, GateVariant
 from tests.client.gated import Variant, another_gate, model_with, own_gate
@@ -136,6 +139,23 @@ def test_an_evaluation_compares_two_gates(running: Running, tmp_path: Path) -> N
     assert theirs[0] != pytest.approx(theirs[1], rel=1e-2)
     assert fields["gate"] == "gate"
     assert 0 < fields["flippedPercent"] <= 100
+
+
+def test_load_repeats_what_one_gate_chose_and_fails_under_no_canary_of_another(
+    running: Running,
+) -> None:
+    checkpoint, served, own, other = running
+    recording = record(model_with(checkpoint, own), [some_tokens(1, 6)[0]])
+    on_trial(checkpoint, served, other, 50)
+    with SteadyLoad(served.addresses, recording, rows=6) as load:
+        while load.report().passed_over < 4 or load.requests < 20:
+            time.sleep(0.05)
+        take_back(served)
+        before = load.requests
+        while load.requests < before + 20:
+            time.sleep(0.05)
+        seen = load.report()
+    assert (seen.failed, seen.different) == (0, 0), seen.failures
 
 
 def test_a_canary_reaches_its_sessions_and_is_taken_back_under_them(running: Running) -> None:

@@ -159,7 +159,7 @@ def test_failures_are_counted_with_their_sentence(router: FakeRouter) -> None:
 def on_gates(router: FakeRouter, pin: Callable[[str, str], str]) -> None:
     """Put sessions on these artifacts, and refuse rows that another gate chose."""
     (gate,) = router.description.gates
-    router.pin = pin
+    router.gate_seen = pin
     answer = refuse(grpc.StatusCode.FAILED_PRECONDITION, "the session is on another gate")
 
     async def act(exchange: Exchange) -> None:

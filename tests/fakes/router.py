@@ -112,7 +112,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
     reports: list[router_pb2.ReportOutcomeRequest] = field(default_factory=list)
     gates: dict[str, bytes] = field(default_factory=dict)
     # Which artifact of a gate a session is on, given that of the description.
-    pin: Callable[[str, str], str] = lambda session, stable: stable
+    gate_seen: Callable[[str, str], str] = lambda session, stable: stable
     refuses_reports: grpc.StatusCode | None = None
     streams: int = 0
     address: str = ""
@@ -158,7 +158,9 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
             router_pb2.SessionGates(
                 start_token=one.start_token or b"1:uid:7",
                 gates=[
-                    router_pb2.GatePin(name=gate.name, sha256=self.pin(one.session, gate.sha256))
+                    router_pb2.GatePin(
+                        name=gate.name, sha256=self.gate_seen(one.session, gate.sha256)
+                    )
                     for gate in self.description.gates
                 ],
             )
