@@ -238,6 +238,7 @@ MISTAKES: tuple[tuple[str, str, Any, str], ...] = (
     ("expert", "spec.rollout.progressDeadlineSeconds", 0, "greater than or equal to 1"),
     ("expert", "spec.rollout.scaleDownDelaySeconds", "30s", "must be of type integer"),
     ("expert", "spec.rollout.analysis.maxErrorPercent", 101, "less than or equal to 100"),
+    ("expert", "spec.rollout.analysis.maxNormIncreasePercent", 0, "or equal to 1"),
     ("expert", "spec.rollout.analysis.maxErrors", 1, "unknown field"),
     ("expert", "spec.rolout", {}, 'unknown field "spec.rolout"'),
     ("expert", "spec.template", {}, "unknown field"),
