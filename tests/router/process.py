@@ -10,33 +10,27 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import grpc
 
 from moeops.v1.router_pb2 import DescribeRequest, DescribeResponse
 from moeops.v1.router_pb2_grpc import RouterStub
-
-START_S = 60.0
-_LISTENING = re.compile(r"event=listening address=(\S+) port=(\d+)")
+from tests.support.program import START_S, Program, flags, running
 
 
-@dataclass(slots=True)
-class RouterProcess:
+class RouterProcess(Program):
     """A running router; `address` is where clients connect."""
 
-    process: subprocess.Popen[str]
-    address: str = ""
-    lines: list[str] = field(default_factory=list)
-    _listening: threading.Event = field(default_factory=threading.Event)
-    _reader: threading.Thread | None = None
+    LISTENING = re.compile(r"event=listening address=(\S+) port=(\d+)")
+
+    @property
+    def address(self) -> str:
+        address, port = self.told
+        host = address.rpartition(":")[0]
+        return address if host == "unix" else f"{host}:{port}"
 
     def describe(self) -> DescribeResponse:
         with grpc.insecure_channel(self.address) as channel:
@@ -64,63 +58,11 @@ class RouterProcess:
             assert time.monotonic() < until, f"never saw epoch {epoch}\n{self.log}"
             time.sleep(0.02)
 
-    @property
-    def log(self) -> str:
-        return "".join(self.lines)
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self.process.kill()
-        self.process.wait()
-
-    def wait(self, timeout_s: float = 40.0) -> int:
-        """Wait for its end; return the exit status."""
-        status = self.process.wait(timeout_s)
-        if self._reader is not None:
-            self._reader.join(timeout_s)
-        return status
-
-    def follow(self) -> None:
-        """Read its log, and wait until it listens."""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        assert self._listening.wait(START_S), f"the router does not listen:\n{self.log}"
-        assert self.address, f"the router ended with {self.process.wait(10)}:\n{self.log}"
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as stream:
-            for line in stream:
-                self.lines.append(line)
-                if found := _LISTENING.search(line):
-                    address, port = found.groups()
-                    host = address.rpartition(":")[0]
-                    self.address = address if host == "unix" else f"{host}:{port}"
-                    self._listening.set()
-        self._listening.set()
-
 
 @contextmanager
 def spawn(**options: str) -> Iterator[RouterProcess]:
     """Start a router with these flags (`table_file="…"` is `--table-file`); it listens then."""
-    flags = {"listen": "127.0.0.1:0", **options}
-    pairs = [p for name, value in flags.items() for p in (f"--{name.replace('_', '-')}", value)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moe_router", *pairs],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
-    router = RouterProcess(process)
-    try:
-        router.follow()
+    arguments = ["moe_router", *flags({"listen": "127.0.0.1:0", **options})]
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with running(RouterProcess, arguments, {**os.environ, **threads}) as router:
         yield router
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        router.wait()
