@@ -1,6 +1,7 @@
 """`python -m moe_client.load`: steady load on the routers of a mixture, and what it met.
 
-Ends with 0 if every request was answered, with 1 if some were not, with 2 for a wrong flag.
+Ends with 0 if every request was answered, with 1 if some were not, or if there were none because
+all sessions are on a gate that the recording has no choices of; with 2 for a wrong flag.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _show(result, given.output)
-    return 1 if result.failed else 0
+    return 1 if result.failed or (result.passed_over and not result.requests) else 0
 
 
 def _show(result: Report, output: str) -> None:

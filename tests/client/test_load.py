@@ -184,6 +184,16 @@ def test_sessions_on_another_gate_are_passed_over_and_counted(
     assert f"passed over     {seen.passed_over} sessions on another gate" in seen.lines()
 
 
+def test_load_that_could_ask_nothing_says_so(
+    router: FakeRouter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_gates(router, lambda session, stable: "f" * 64)
+    assert load.main(["--address", router.address, "--seconds", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "requests        0 in" in said
+    assert "passed over" in said
+
+
 def test_a_session_that_loses_its_gate_in_the_middle_fails_nothing(
     router: FakeRouter, recording: Recording
 ) -> None:
