@@ -21,7 +21,16 @@ from cluster.registry import present
 
 PROGRAMS = ("operator", "router", "worker", "evaluator")
 # What images/Dockerfile copies.
-_FOLDERS = ("artifacts", "core", "expert_worker", "images", "operator", "protos", "router_service")
+_FOLDERS = (
+    "artifacts",
+    "core",
+    "expert_worker",
+    "images",
+    "operator",
+    "protos",
+    "router_service",
+    "tuning",
+)
 _FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.lock")
 _NOT_SOURCES = ("__pycache__", "*_pb2*", "*.egg-info", ".mypy_cache", ".pytest_cache")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from moe_artifacts.arguments import Command, Commands, build_parser
+from moe_artifacts.arguments import Command, Commands, More, build_parser
 from moe_artifacts.artifact import open_artifact, read_metadata, sha256_of_file
 from moe_artifacts.errors import ArtifactError, Refused
 from moe_artifacts.golden import KIND, encode, is_golden, read_golden, sha256_of
@@ -31,10 +31,15 @@ from moe_artifacts.split import Summary, split
 from moe_artifacts.whole_files import write_whole
 
 
-def main(argv: Sequence[str] | None = None, new_meter: type[Meter] = Meter) -> int:
-    """Run one command; return its exit code. `new_meter` makes what is told of the progress."""
+def main(
+    argv: Sequence[str] | None = None, new_meter: type[Meter] = Meter, more: More | None = None
+) -> int:
+    """Run one command; return its exit code. `new_meter` makes what is told of the progress.
+
+    `more` adds commands of other packages.
+    """
     commands = Commands(partial(_split, new_meter), _golden, _inspect, _verify)
-    arguments = build_parser(commands).parse_args(argv)
+    arguments = build_parser(commands, more).parse_args(argv)
     run: Command = arguments.run
     before = signal.signal(signal.SIGTERM, _end)
     try:

@@ -29,10 +29,16 @@ class Commands(NamedTuple):
     verify: Command
 
 
-def build_parser(commands: Commands) -> argparse.ArgumentParser:
+More = Callable[[Any], None]
+"""Adds further commands to argparse's subparsers."""
+
+
+def build_parser(commands: Commands, more: More | None = None) -> argparse.ArgumentParser:
     """Return the parser; what it gives has the chosen command as `run`."""
+    tools = "" if more is None else ", and change their topology"
     parser = argparse.ArgumentParser(
-        prog="moe", description="Cut mixture-of-experts models into artifacts, and check them."
+        prog="moe",
+        description=f"Cut mixture-of-experts models into artifacts, check them{tools}.",
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_split(subparsers, commands.split)
@@ -52,6 +58,8 @@ def build_parser(commands: Commands) -> argparse.ArgumentParser:
     verify.add_argument("paths", type=Path, nargs="+", metavar="DIR|FILE")
     verify.add_argument("--sha256", type=_sha256, help="the digest that every FILE must have")
     verify.set_defaults(run=commands.verify)
+    if more is not None:
+        more(subparsers)
     return parser
 
 
@@ -78,18 +86,18 @@ def _add_split(subparsers: Any, run: Command) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = split.add_argument
-    add("checkpoint", type=_directory, metavar="CHECKPOINT", help="with config.json")
+    add("checkpoint", type=directory, metavar="CHECKPOINT", help="with config.json")
     add("out", type=Path, metavar="OUT", help="directory to write, made if missing")
-    add("--mixture", type=_id, metavar="NAME", help="its name (default: base's, or CHECKPOINT's)")
+    add("--mixture", type=part_id, metavar="NAME", help="its name (default: base's, or CHECKPOINT's)")
     add(
         "--base",
-        type=_directory,
+        type=directory,
         metavar="OLD",
         help="an earlier OUT (also OUT itself): write only what changed, under new version names",
     )
     add(
         "--version",
-        type=_version,
+        type=version,
         metavar="V",
         help="name of new versions (default: v1; with --base the next number)",
     )
@@ -110,7 +118,7 @@ def _add_split(subparsers: Any, run: Command) -> None:
     )
     add(
         "--only",
-        type=_ids,
+        type=ids,
         default=(),
         metavar="ID,...",
         help="look at these parts only (e3, gate); all else stays as in --base",
@@ -122,7 +130,7 @@ def _add_split(subparsers: Any, run: Command) -> None:
     )
     add(
         "--uri-prefix",
-        type=_uri_prefix,
+        type=uri_prefix,
         default="file:///moe/artifacts",
         metavar="URI",
         help="where the files will be found by workers and routers (default: %(default)s)",
@@ -173,50 +181,50 @@ def _add_golden(subparsers: Any, run: Command) -> None:
     add("--bytes", action="store_true", help="each byte of a text is a token, its value")
     add(
         "--length",
-        type=_count,
+        type=count,
         default=256,
         metavar="N",
         help="tokens in a sequence of text (default: %(default)s)",
     )
     add(
         "--limit",
-        type=_count,
+        type=count,
         metavar="N",
         help="at most so many sequences of each INPUT, spread over it evenly (default: all)",
     )
     add(
         "--vocab",
-        type=_count,
+        type=count,
         metavar="N",
         help="size of the model's vocabulary (default: 256 with --bytes, else as tokens need)",
     )
     golden.set_defaults(run=run)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
         raise argparse.ArgumentTypeError(f"it is {text!r}; it must be a number from 1 to {1 << 24}")
     return int(text)
 
 
-def _directory(text: str) -> Path:
+def directory(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is no directory")
     return Path(text)
 
 
-def _id(text: str) -> str:
+def part_id(text: str) -> str:
     if not ID.fullmatch(text):
         right = "at most 50 lower-case letters, digits and hyphens, no hyphen at either end"
         raise argparse.ArgumentTypeError(f"it is {text!r}; it must be {right}")
     return text
 
 
-def _ids(text: str) -> tuple[str, ...]:
-    return tuple(_id(name) for name in text.split(","))
+def ids(text: str) -> tuple[str, ...]:
+    return tuple(part_id(name) for name in text.split(","))
 
 
-def _version(text: str) -> str:
+def version(text: str) -> str:
     if not _VERSION.fullmatch(text):
         right = "at most 63 letters, digits, dots, underscores and hyphens, a letter or digit first"
         raise argparse.ArgumentTypeError(f"it is {text!r}; it must be {right}")
@@ -237,10 +245,10 @@ def _replicas(text: str) -> int:
 
 def _replacement(text: str) -> Replacement:
     name, equals, path = text.partition("=")
-    return Replacement(Path(path), _id(name)) if equals else Replacement(Path(text))
+    return Replacement(Path(path), part_id(name)) if equals else Replacement(Path(text))
 
 
-def _uri_prefix(text: str) -> str:
+def uri_prefix(text: str) -> str:
     prefix = text.rstrip("/")
     try:
         parse_uri(f"{prefix}/x")

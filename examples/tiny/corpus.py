@@ -2,9 +2,10 @@
 
 Everything comes from Python's standard library, /usr/share/common-licenses and Debian's packages
 `bible-kjv` and `tzdata`; arithmetic is generated. Training text contains no held-out line longer
-than 24 characters. Only training needs this module: the demo and the tests read `heldout/`.
+than 24 characters. Only training needs this module: the demo and the tests read `heldout/`, and
+`familiar/`, which is a little of the training text, for tools that must know what it looks like.
 
-    python -m examples.tiny.corpus --write-heldout
+    python -m examples.tiny.corpus --write-heldout --write-familiar
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from types import CodeType
 from examples.tiny.domains import DOMAINS, HERE, check_domain
 
 HELDOUT_BYTES = 16 * 1024
+FAMILIAR_PARTS, FAMILIAR_PART_BYTES = 8, 1024
 HELDOUT_MODULES = ("calendar.py", "heapq.py", "shlex.py", "textwrap.py")
 BYTECODE_MODULES = 60
 HELDOUT_LICENSE = "Apache-2.0"
@@ -185,18 +187,36 @@ def heldout_text(domain: str) -> bytes:
     return data.decode("utf-8", "ignore").encode("utf-8")
 
 
+def familiar_text(training: bytes) -> bytes:
+    """Return some parts of a domain's training text, equally far apart, each begun by a line."""
+    parts = []
+    for number in range(FAMILIAR_PARTS):
+        start = training.index(b"\n", number * len(training) // FAMILIAR_PARTS) + 1
+        part = training[start : start + FAMILIAR_PART_BYTES]
+        parts.append(part.decode("utf-8", "ignore").encode("utf-8"))
+    return b"".join(parts)
+
+
 def main() -> None:
-    """Write `heldout/<domain>.txt`, or say how much text there is."""
+    """Write `heldout/<domain>.txt` and `familiar/<domain>.txt`, or say how much text there is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--write-heldout", action="store_true", help="write heldout/DOMAIN.txt")
+    parser.add_argument("--write-familiar", action="store_true", help="write familiar/DOMAIN.txt")
     arguments = parser.parse_args()
     for domain in DOMAINS:
         held = heldout_text(domain)
+        training = training_text(domain, held)
         if arguments.write_heldout:
-            path = HERE / "heldout" / f"{domain}.txt"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(held)
-        print(f"{domain:11} train {len(training_text(domain, held)):>9,}  held out {len(held):,}")
+            _write("heldout", domain, held)
+        if arguments.write_familiar:
+            _write("familiar", domain, familiar_text(training))
+        print(f"{domain:11} train {len(training):>9,}  held out {len(held):,}")
+
+
+def _write(folder: str, domain: str, text: bytes) -> None:
+    path = HERE / folder / f"{domain}.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Changes the topology of a mixture: experts pruned, merged, grown and tuned, with their gate."""
