@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
-import torch
 import yaml
 
-import moe_client
 from e2e.conftest import ROOT
 from e2e.stage.kube import Body, condition, wait_for
+from e2e.stage.reading import reading
 from e2e.stage.tiny import Models, Tiny
 from examples.tiny import model as example
 from examples.tiny.publish import SERVE
@@ -55,38 +50,6 @@ def collapsed() -> dict[int, Array]:
         wrong[0], wrong[1] = weight[0] * 20, -weight[0] * 20
         found[layer] = wrong
     return found
-
-
-class Readers:
-    """Sessions that come and go; whatever fails is kept."""
-
-    def __init__(self) -> None:
-        self.sessions = 0
-        self.failures: list[Exception] = []
-
-
-@contextmanager
-def reading(tiny: Tiny, models: Models) -> Iterator[Readers]:
-    """Read text in new sessions, one after another, as long as this lasts."""
-    readers, over = Readers(), threading.Event()
-    prompt = torch.tensor([list(example.heldout("scripture")[:32])])
-
-    def read() -> None:
-        with moe_client.attach(models.remote, tiny.addresses(), mixture="tiny") as attachment:
-            while not over.is_set():
-                try:
-                    moe_client.generate(models.remote, attachment, prompt, max_new_tokens=4)
-                    readers.sessions += 1
-                except Exception as error:
-                    readers.failures.append(error)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
-        yield readers
-    finally:
-        over.set()
-        thread.join()
 
 
 def served(tiny: Tiny) -> str:

@@ -88,7 +88,12 @@ def _add_split(subparsers: Any, run: Command) -> None:
     add = split.add_argument
     add("checkpoint", type=directory, metavar="CHECKPOINT", help="with config.json")
     add("out", type=Path, metavar="OUT", help="directory to write, made if missing")
-    add("--mixture", type=part_id, metavar="NAME", help="its name (default: base's, or CHECKPOINT's)")
+    add(
+        "--mixture",
+        type=part_id,
+        metavar="NAME",
+        help="its name (default: base's, or CHECKPOINT's)",
+    )
     add(
         "--base",
         type=directory,

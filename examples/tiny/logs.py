@@ -32,7 +32,8 @@ def _lines(rng: random.Random) -> Iterator[str]:
             path += f"?page={rng.randrange(1, 40)}"
         request = f"{rng.choice(_METHODS)} {path} HTTP/1.1"
         answer = f"{rng.choice(_STATUS)} {rng.randrange(10 ** rng.randint(2, 5))}"
-        yield f'{address} - - [14/Mar/2026:{clock} +0000] "{request}" {answer} "-" "{rng.choice(_AGENTS)}"\n'
+        agent = rng.choice(_AGENTS)
+        yield f'{address} - - [14/Mar/2026:{clock} +0000] "{request}" {answer} "-" "{agent}"\n'
 
 
 def text(seed: int, size: int) -> bytes:

@@ -81,8 +81,14 @@ def _add_grow(subparsers: Any, run: Command) -> None:
     _add_familiar(add, required=True)
     add("--from", dest="source", type=part_id, metavar="ID", help="default: most used on --text")
     add("--id", type=part_id, metavar="ID", help="of the new expert (default: the next eN)")
-    add("--keep", type=_positive, default=4.0, metavar="X", help="how much more it matters that "
-        "familiar text does not find it than that the text does (default: %(default)s)")  # fmt: skip
+    add(
+        "--keep",
+        type=_positive,
+        default=4.0,
+        metavar="X",
+        help="weight of familiar text, "
+        "which is not to find it, against that of the text (default: %(default)s)",
+    )
     _add_training(add, steps=100)
 
 
@@ -121,31 +127,74 @@ def _tool(
     add("--text", help="what the change is made with", **files)
     add("--heldout", help="what it is measured on; a slice for each file", **files)
     add("--bytes", action="store_true", help="each byte of a text is a token, its value")
-    add("--length", type=count, default=256, metavar="N", help="tokens in a sequence of text "
-        "(default: %(default)s)")  # fmt: skip
+    add(
+        "--length",
+        type=count,
+        default=256,
+        metavar="N",
+        help="tokens in a sequence of text (default: %(default)s)",
+    )
     add("--limit", type=count, metavar="N", help="at most so many sequences of each file")
     add("--version", type=version, metavar="V", help="name of new versions (default: the next)")
-    add("--uri-prefix", type=uri_prefix, default="file:///moe/artifacts", metavar="URI",
-        help="where the files will be found (default: %(default)s)")  # fmt: skip
-    add("--artifacts", type=directory, action="append", default=[], metavar="DIR",
-        help="where artifacts lie that BASE took over from an earlier folder; repeatable")  # fmt: skip
-    add("--threads", type=count, default=1, metavar="N", help="the result's bits depend on it "
-        "(default: %(default)s)")  # fmt: skip
+    add(
+        "--uri-prefix",
+        type=uri_prefix,
+        default="file:///moe/artifacts",
+        metavar="URI",
+        help="where the files will be found (default: %(default)s)",
+    )
+    add(
+        "--artifacts",
+        type=directory,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where artifacts lie that BASE took over; repeatable",
+    )
+    add(
+        "--threads",
+        type=count,
+        default=1,
+        metavar="N",
+        help="the result's bits depend on it (default: %(default)s)",
+    )
     return add
 
 
 def _add_familiar(add: Callable[..., Any], *, required: bool) -> None:
-    add("--familiar", type=Path, nargs="+", default=[], required=required, metavar="FILE",
-        help="text of what the model knows, which is to stay as it is")  # fmt: skip
+    add(
+        "--familiar",
+        type=Path,
+        nargs="+",
+        default=[],
+        required=required,
+        metavar="FILE",
+        help="text of what the model knows, which is to stay as it is",
+    )
 
 
 def _add_training(add: Callable[..., Any], *, steps: int) -> None:
-    add("--steps", type=_natural, default=steps, metavar="N", help="steps of training "
-        "(default: %(default)s)")  # fmt: skip
-    add("--rate", type=_positive, default=3e-3, metavar="X", help="peak learning rate "
-        "(default: %(default)s)")  # fmt: skip
-    add("--batch", type=count, default=4, metavar="N", help="sequences of each text in a step "
-        "(default: %(default)s)")  # fmt: skip
+    add(
+        "--steps",
+        type=_natural,
+        default=steps,
+        metavar="N",
+        help="steps of training (default: %(default)s)",
+    )
+    add(
+        "--rate",
+        type=_positive,
+        default=3e-3,
+        metavar="X",
+        help="peak learning rate (default: %(default)s)",
+    )
+    add(
+        "--batch",
+        type=count,
+        default=4,
+        metavar="N",
+        help="sequences of each text in a step (default: %(default)s)",
+    )
     add("--seed", type=_natural, default=0, metavar="N", help="of the order of the text")
 
 
@@ -160,8 +209,14 @@ def _add_diff(subparsers: Any, run: Command) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("a", type=Path, metavar="A", help="an artifact, or a folder")
     parser.add_argument("b", type=Path, metavar="B", help="the same kind of thing")
-    parser.add_argument("--artifacts", type=directory, action="append", default=[], metavar="DIR",
-        help="where artifacts lie that A or B took over from an earlier folder; repeatable")  # fmt: skip
+    parser.add_argument(
+        "--artifacts",
+        type=directory,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where artifacts lie that A or B took over; repeatable",
+    )
 
 
 def _natural(text: str) -> int:

@@ -182,5 +182,3 @@ def _words(
             f"the gate that is served names no versions of {expert}, the new one is tried out "
             "under it first"
         )
-
-

@@ -20,7 +20,7 @@ from moe_artifacts.parts import GATE
 from moe_tuning.measure import Usage, gate_tokens
 from moe_tuning.model import Model
 from moe_tuning.parts import Parts, Weights
-from moe_tuning.rows import fit_row, fit_union
+from moe_tuning.rows import Array, fit_row, fit_union
 from moe_tuning.training import Recipe, Say, train
 
 
@@ -57,8 +57,6 @@ def merge(
     use: Li et al. 2024, arXiv:2310.01334). Its row gives it, as nearly as a row can, the logit of
     all of them together (`fit_union`). Raises Refused where it cannot be.
     """
-    if len(set(merged)) < 2:
-        raise Refused(f"--experts is {','.join(merged)}; a merge needs two different ones or more")
     rows = tuple(parts.row(expert) for expert in merged)
     _check_new(name, parts)
     _check_enough(len(parts.ids) - len(rows) + 1, parts, f"with {', '.join(merged)} as one")
@@ -161,7 +159,7 @@ def _layer(tensor: str) -> int:
     return int(tensor.split(".")[1])
 
 
-def _row(fitted: np.ndarray[tuple[int, ...], np.dtype[np.floating[object]]]) -> Tensor:
+def _row(fitted: Array) -> Tensor:
     return torch.from_numpy(fitted.astype(np.float32))
 
 

@@ -63,7 +63,7 @@ def _artifacts(a: Path, b: Path) -> Iterator[str]:
     (one, first), (other, second) = _open(a), _open(b)
     before, after = one.to_dict(), other.to_dict()
     if one.KIND != other.KIND:
-        raise Refused(f"{a} is a {one.KIND}, {b} a {other.KIND}; nothing in them can be compared")
+        raise Refused(f"{a} and {b} are of both kinds: {one.KIND} and {other.KIND}")
     for field in before | after:
         if field != "experts":
             yield from _value(field, before.get(field), after.get(field))
@@ -98,7 +98,9 @@ def _experts(a: GateMetadata, b: GateMetadata) -> Iterator[str]:
 def _rows(a: GateMetadata, first: Container, b: GateMetadata, second: Container) -> Iterator[str]:
     """Compare gates row by row, by expert, whatever the order."""
     shared = [expert for expert in a.experts if expert in b.experts]
-    for layer in (layer for layer in a.layers if layer in b.layers and a.hidden_size == b.hidden_size):
+    for layer in (
+        layer for layer in a.layers if layer in b.layers and a.hidden_size == b.hidden_size
+    ):
         one, other = (file.array(f"layers.{layer}.weight") for file in (first, second))
         changed = {
             expert: change

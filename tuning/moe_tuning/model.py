@@ -73,7 +73,9 @@ def load_model(folder: Folder, parts: Parts) -> Model:
     seen = (hf.config.hidden_size, hf.config.num_hidden_layers)
     right = (parts.gate_metadata.hidden_size, len(parts.gate_metadata.layers))
     if seen != right:
-        raise Refused(f"{folder.trunk()}: hidden size and layers are {seen}; the gate's are {right}")
+        raise Refused(
+            f"{folder.trunk()}: hidden size and layers are {seen}; the gate's are {right}"
+        )
     hf.set_experts_implementation("grouped_mm")
     model = Model(hf)
     model.install(parts)

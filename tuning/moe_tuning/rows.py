@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 RIDGE = 1e-3
 MOST_STEPS = 50
@@ -43,7 +43,7 @@ def fit_row(finds: Tokens, passes: Tokens, top_k: int, *, keep: float, margin: f
     offset = np.concatenate([finds.logits.max(axis=1).astype(np.float64), top - margin])
     sign = np.concatenate([np.ones(len(finds.hidden)), -np.ones(len(passes.hidden))])
     share = np.where(sign > 0, 1 / len(finds.hidden), keep / len(passes.hidden))
-    row = np.zeros(x.shape[1])
+    row: Array = np.zeros(x.shape[1])
     loss = _loss(row, x, offset, sign, share)
     for _ in range(MOST_STEPS):
         row, before = _newton(row, x, offset, sign, share, loss), loss
@@ -58,16 +58,14 @@ def _loss(row: Array, x: Array, offset: Array, sign: Array, share: Array) -> flo
     return float(share @ wrong + RIDGE / 2 * row @ row)
 
 
-def _newton(
-    row: Array, x: Array, offset: Array, sign: Array, share: Array, loss: float
-) -> Array:
+def _newton(row: Array, x: Array, offset: Array, sign: Array, share: Array, loss: float) -> Array:
     wrong = 0.5 * (1 - np.tanh(sign * (x @ row - offset) / 2))  # (T,): sigmoid(-z)
     gradient = -(x.T @ (share * sign * wrong)) + RIDGE * row
     curved = share * wrong * (1 - wrong)
     hessian = x.T @ (x * curved[:, None]) + RIDGE * np.eye(len(row))
     step = np.linalg.solve(hessian, gradient)
     for halvings in range(30):
-        candidate = row - step / 2**halvings
+        candidate: Array = row - step / 2**halvings
         if _loss(candidate, x, offset, sign, share) < loss:
             return candidate
     return row

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from moe_artifacts.golden import Golden
 from moe_tuning.measure import next_token_loss
@@ -78,13 +79,14 @@ def _loss(model: Model, tokens: Tensor) -> Tensor:
     return next_token_loss(model.logits(tokens), tokens)
 
 
-def _free(weight: nn.Parameter, rows: Sequence[int]) -> torch.utils.hooks.RemovableHandle:
+def _free(weight: nn.Parameter, rows: Sequence[int]) -> RemovableHandle:
     """Let only these rows of the first dimension learn."""
     mask = torch.zeros(len(weight))
     mask[list(rows)] = 1.0
     mask = mask.view(-1, *[1] * (weight.dim() - 1))
     weight.requires_grad_(True)
-    return weight.register_hook(lambda gradient: gradient * mask)
+    handle: RemovableHandle = weight.register_hook(lambda gradient: gradient * mask)  # type: ignore[no-untyped-call]
+    return handle
 
 
 def _endless(text: Golden, size: int, seed: int) -> Iterator[Tensor]:
