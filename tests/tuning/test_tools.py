@@ -180,8 +180,8 @@ def test_versions_that_a_gate_accepts_stay_those_of_the_experts_that_stay(
     first, second = tmp_path / "first", tmp_path / "second"
     options = ("--parts", "gate,e1", "--steps", "1")
     assert tool(capsys, base, first, files, "finetune", *options)[0] == 0
-    options = ("--experts", "e3", "--artifacts", base)
-    assert tool(capsys, first, second, files, "prune", *options)[0] == 0
+    pruned = ("--experts", "e3", "--artifacts", base)
+    assert tool(capsys, first, second, files, "prune", *pruned)[0] == 0
     experts = manifest(second, "gate")["spec"]["experts"]
     assert experts == [{"id": "e0"}, {"id": "e1", "versions": ["v2"]}, {"id": "e2"}]
 

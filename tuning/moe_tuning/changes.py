@@ -86,7 +86,7 @@ class Growth:
 
     source: str
     name: str
-    keep: float = 4.0
+    keep: float = 16.0
     margin: float = 1.0
 
 
@@ -100,10 +100,10 @@ def grow(
 ) -> Parts:
     """Return parts with one expert more, that tokens of the first text find, of the second not.
 
-    It begins as a copy. Its rows are fitted (`fit_row`), then it alone is trained on the first
-    text, then its rows are fitted again, to the states that it now leaves for later layers. All
-    other weights stay as they are, so what does not choose it is computed as before: no
-    forgetting. Raises Refused where it cannot be.
+    It begins as a copy, with rows that are fitted (`fit_row`). Then it and its rows are trained
+    on both texts, so that the few familiar tokens that find it are not harmed. All other weights
+    stay as they are, and what does not choose it is computed as before: no forgetting. Raises
+    Refused where it cannot be.
     """
     parts.row(growth.source)
     _check_new(growth.name, parts)
@@ -111,8 +111,8 @@ def grow(
     grown = _with_expert(model, parts, growth, copy, texts)
     model.install(grown)
     number = len(parts.ids)
-    train(model, [number], [], texts[:1], recipe, say)
-    return _with_expert(model, parts, growth, model.expert(number), texts)
+    train(model, [number], [number], texts, recipe, say)
+    return grown.with_rows(model.gate(), {**parts.experts, growth.name: model.expert(number)})
 
 
 def finetune(

@@ -80,8 +80,8 @@ def prune(given: argparse.Namespace) -> int:
 def merge(given: argparse.Namespace) -> int:
     """Make one expert of several."""
     if len(set(given.experts)) < max(2, len(given.experts)):
-        seen = ",".join(given.experts)
-        raise Refused(f"--experts is {seen}; a merge needs two different ones or more")
+        asked = ",".join(given.experts)
+        raise Refused(f"--experts is {asked}; a merge needs two different ones or more")
     bench = Bench.of(given)
     seen = usage(bench.model, bench.text)
     print_usage(bench.parts.ids, seen)

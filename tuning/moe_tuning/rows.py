@@ -15,7 +15,9 @@ Array = NDArray[Any]
 
 RIDGE = 1e-3
 MOST_STEPS = 50
-_ENOUGH = 1e-9
+MOST_TOKENS = 8192
+"""Tokens of a text that are looked at, the same distance apart."""
+_ENOUGH = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,11 @@ class Tokens:
 
     hidden: Array
     logits: Array
+
+    def fewer(self) -> Tokens:
+        """Return MOST_TOKENS of them at most, in float64."""
+        step = -(-len(self.hidden) // MOST_TOKENS)
+        return Tokens(*(a[::step].astype(np.float64) for a in (self.hidden, self.logits)))
 
 
 def fit_row(finds: Tokens, passes: Tokens, top_k: int, *, keep: float, margin: float) -> Array:
@@ -38,9 +45,10 @@ def fit_row(finds: Tokens, passes: Tokens, top_k: int, *, keep: float, margin: f
     by Newton's method, a step halved until it lowers the sum. So a token of `finds` gives the
     expert the greatest weight, and one of `passes` does not even choose it.
     """
-    top = np.sort(passes.logits.astype(np.float64), axis=1)[:, -top_k]  # (T,)
-    x = np.concatenate([finds.hidden, passes.hidden]).astype(np.float64)  # (T, H)
-    offset = np.concatenate([finds.logits.max(axis=1).astype(np.float64), top - margin])
+    finds, passes = finds.fewer(), passes.fewer()
+    top = np.sort(passes.logits, axis=1)[:, -top_k]  # (T,)
+    x = np.concatenate([finds.hidden, passes.hidden])  # (T, H)
+    offset = np.concatenate([finds.logits.max(axis=1), top - margin])
     sign = np.concatenate([np.ones(len(finds.hidden)), -np.ones(len(passes.hidden))])
     share = np.where(sign > 0, 1 / len(finds.hidden), keep / len(passes.hidden))
     row: Array = np.zeros(x.shape[1])
@@ -78,10 +86,10 @@ def fit_union(tokens: Tokens, merged: tuple[int, ...]) -> Array:
     gave them together. Each token counts by that probability, and a little besides, so that
     tokens of other experts keep it low, too.
     """
-    logits = tokens.logits.astype(np.float64)
+    tokens = tokens.fewer()
+    logits, x = tokens.logits, tokens.hidden
     wanted = np.logaddexp.reduce(logits[:, list(merged)], axis=1)  # (T,)
     share = np.exp(wanted - np.logaddexp.reduce(logits, axis=1)) + 0.05
-    x = tokens.hidden.astype(np.float64)
     hessian = x.T @ (x * share[:, None]) / len(x) + RIDGE * np.eye(x.shape[1])
     fitted: Array = np.linalg.solve(hessian, x.T @ (share * wanted) / len(x))
     return fitted
