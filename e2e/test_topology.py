@@ -1,4 +1,4 @@
-"""Experts are pruned, merged and grown by a new gate, and come back with the old one."""
+"""A new gate prunes, merges, grows or just chooses anew; the old one brings all of it back."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def deleted(tiny: Tiny, expert: str) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "experts"),
-    [("pruned", 7), ("merged", 7), ("grown", 9)],
+    [("pruned", 7), ("merged", 7), ("grown", 9), ("gate-tuned", 8)],
 )
 def test_rolled_out_and_back_under_sessions_that_read(
     tiny: Tiny, models: Models, other: Models, name: str, experts: int

@@ -11,6 +11,7 @@ others about the same numbers, and each folder has the manifests of its own arti
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,8 +47,10 @@ def make(out: Path, name: str) -> Path:
     said why on stderr.
     """
     folder = out / MIXTURE / name
+    (folder / "index.json").unlink(missing_ok=True)  # as if nothing had been there
+    shutil.rmtree(folder / "manifests", ignore_errors=True)
     if name == COLLAPSED:
-        _collapse(out / MIXTURE, folder)
+        collapse(out / MIXTURE, folder)
         return folder
     verb, *options = TOOLS[name]
     familiar = [str(HERE / "familiar" / f"{domain}.txt") for domain in DOMAINS]
@@ -67,7 +70,7 @@ def make(out: Path, name: str) -> Path:
     return folder
 
 
-def _collapse(base: Path, folder: Path) -> None:
+def collapse(base: Path, folder: Path) -> None:
     """Write a gate whose second choice is the same expert for every token."""
     opened = open_folder(base)
     gate = opened.gate()

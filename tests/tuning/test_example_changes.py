@@ -14,7 +14,7 @@ import pytest
 from examples.tiny import logs
 from examples.tiny.domains import DOMAINS, HERE
 from examples.tiny.publish import SETTINGS
-from examples.tiny.topology import COLLAPSED, _collapse
+from examples.tiny.topology import COLLAPSED, collapse
 from moe_tuning.__main__ import main
 from moe_tuning.folder import open_folder
 from tests.tuning.stage import bits, run
@@ -78,8 +78,8 @@ def test_merging_and_pruning_harm_only_what_the_experts_were_for(
     assert {name for name, r in pruned.items() if r > MARGIN} == {"bytecode"}
 
 
-def test_the_collapsed_gate_sends_every_token_to_the_same_two(base: Path, tmp_path: Path) -> None:
-    _collapse(base, tmp_path / COLLAPSED)
+def test_thecollapsed_gate_sends_every_token_to_the_same_two(base: Path, tmp_path: Path) -> None:
+    collapse(base, tmp_path / COLLAPSED)
     gate = open_folder(tmp_path / COLLAPSED).gate()
     hidden = np.random.default_rng(0).standard_normal((64, gate.metadata.hidden_size))
     for weight in gate.layers.values():

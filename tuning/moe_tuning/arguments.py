@@ -84,7 +84,7 @@ def _add_grow(subparsers: Any, run: Command) -> None:
     add(
         "--keep",
         type=_positive,
-        default=16.0,
+        default=10.0,
         metavar="X",
         help="weight of familiar text, "
         "which is not to find it, against that of the text (default: %(default)s)",

@@ -17,6 +17,7 @@ from moe_artifacts.errors import Refused
 from moe_artifacts.golden import Golden
 from moe_artifacts.metadata import ID
 from moe_artifacts.parts import GATE
+from moe_tuning.guide import Guide
 from moe_tuning.measure import Usage, gate_tokens
 from moe_tuning.model import Model
 from moe_tuning.parts import Parts, Weights
@@ -86,7 +87,7 @@ class Growth:
 
     source: str
     name: str
-    keep: float = 16.0
+    keep: float = 10.0
     margin: float = 1.0
 
 
@@ -101,9 +102,9 @@ def grow(
     """Return parts with one expert more, that tokens of the first text find, of the second not.
 
     It begins as a copy, with rows that are fitted (`fit_row`). Then it and its rows are trained
-    on both texts, so that the few familiar tokens that find it are not harmed. All other weights
-    stay as they are, and what does not choose it is computed as before: no forgetting. Raises
-    Refused where it cannot be.
+    on both texts, which a guide keeps apart (`Guide`); what familiar tokens find it all the same
+    it is to serve, too. All other weights stay as they are, and what does not choose it is
+    computed as before: no forgetting. Raises Refused where it cannot be.
     """
     parts.row(growth.source)
     _check_new(growth.name, parts)
@@ -111,7 +112,8 @@ def grow(
     grown = _with_expert(model, parts, growth, copy, texts)
     model.install(grown)
     number = len(parts.ids)
-    train(model, [number], [number], texts, recipe, say)
+    guide = Guide(parts.gate_metadata.top_k, keep=growth.keep)
+    train(model, [number], [number], texts, recipe, say, guide)
     return grown.with_rows(model.gate(), {**parts.experts, growth.name: model.expert(number)})
 
 

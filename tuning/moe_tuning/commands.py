@@ -175,7 +175,7 @@ def _next_id(folder: Folder) -> str:
 
 
 def _recipe(given: argparse.Namespace) -> Recipe:
-    return Recipe(given.steps, given.rate, given.rate, given.batch, given.seed)
+    return Recipe(given.steps, given.rate, given.batch, given.seed)
 
 
 def _say(verb: str) -> Callable[[str], None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from moe_artifacts.golden import Golden
+from moe_tuning.guide import Guide, watch_gates
 from moe_tuning.measure import next_token_loss
 from moe_tuning.model import Model, batches
 
@@ -23,11 +25,10 @@ _TOLD = 4
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Steps of Adam, its peak rate for experts and for the gate, sequences of a text in a step."""
+    """Steps of Adam, its peak rate, sequences of each text in a step, seed of their order."""
 
     steps: int
     rate: float = 3e-3
-    gate_rate: float = 3e-3
     batch: int = 4
     seed: int = 0
 
@@ -39,44 +40,53 @@ def train(
     texts: Sequence[Golden],
     recipe: Recipe,
     say: Say,
+    guide: Guide | None = None,
 ) -> None:
     """Lower the next-token loss on `texts` by moving these experts and rows of the gate.
 
-    A step reads `batch` sequences of each text. Without weight decay, what has no gradient does
-    not move at all.
+    A step reads `batch` sequences of each text. With a guide, the first text is also led to the
+    last row, and all others away from it. Without weight decay, what has no gradient does not
+    move at all.
     """
-    moved, hooks = [], []
+    with _moving(model, experts, rows) as weights, watch_gates(model) as gates:
+        optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.0)
+        sources = [_endless(text, recipe.batch, recipe.seed + i) for i, text in enumerate(texts)]
+        for step in range(recipe.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate * _share_of_peak(step, recipe.steps)
+            losses, ways = [], [torch.zeros(())]
+            for number, source in enumerate(sources):
+                gates.clear()
+                tokens = next(source)
+                losses.append(next_token_loss(model.logits(tokens), tokens))
+                if guide is not None:
+                    ways.append(guide.loss(gates, finds=number == 0))
+            optimizer.zero_grad()
+            torch.autograd.backward(torch.stack(losses).mean() + torch.stack(ways).sum())
+            nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            if step % max(1, recipe.steps // _TOLD) == 0:
+                told = ", ".join(f"{x.item() / math.log(2):.3f}" for x in losses)
+                say(f"step {step} of {recipe.steps}: {told} bits per token")
+
+
+@contextmanager
+def _moving(
+    model: Model, experts: Sequence[int], rows: Sequence[int]
+) -> Iterator[list[nn.Parameter]]:
+    """Let these experts and rows of the gate learn meanwhile; give the weights that hold them."""
+    held = [(block.gate.weight, rows) for block in model.blocks()]
     for block in model.blocks():
-        for weight in (block.experts.gate_up_proj, block.experts.down_proj):
-            if experts:
-                hooks.append(_free(weight, experts))
-                moved.append((weight, recipe.rate))
-        if rows:
-            hooks.append(_free(block.gate.weight, rows))
-            moved.append((block.gate.weight, recipe.gate_rate))
-    groups = [{"params": [weight], "peak": peak} for weight, peak in moved]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
-    sources = [_endless(text, recipe.batch, recipe.seed + i) for i, text in enumerate(texts)]
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * _share_of_peak(step, recipe.steps)
-        losses = [_loss(model, next(source)) for source in sources]
-        loss = torch.stack(losses).mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_([weight for weight, _ in moved], 1.0)
-        optimizer.step()
-        if step % max(1, recipe.steps // _TOLD) == 0:
-            told = ", ".join(f"{x.item() / math.log(2):.3f}" for x in losses)
-            say(f"step {step} of {recipe.steps}: {told} bits per token")
-    for hook in hooks:
-        hook.remove()
-    for weight, _ in moved:
-        weight.requires_grad_(False)
-
-
-def _loss(model: Model, tokens: Tensor) -> Tensor:
-    return next_token_loss(model.logits(tokens), tokens)
+        held += [(w, experts) for w in (block.experts.gate_up_proj, block.experts.down_proj)]
+    moved = [(weight, some) for weight, some in held if some]
+    hooks = [_free(weight, some) for weight, some in moved]
+    try:
+        yield [weight for weight, _ in moved]
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for weight, _ in moved:
+            weight.requires_grad_(False)
 
 
 def _free(weight: nn.Parameter, rows: Sequence[int]) -> RemovableHandle:
