@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +290,21 @@ def test_help_is_there(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert f"    {verb} " in out
+
+
+def test_torch_is_loaded_only_by_tools_that_compute(base: Path) -> None:
+    program = (
+        "import contextlib, sys\n"
+        "from moe_tuning.__main__ import main\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    main(['--help'])\n"
+        f"assert main(['diff', {str(base)!r}, {str(base)!r}]) == 0\n"
+        "sys.exit(sorted({'torch', 'transformers', 'grpc'} & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # -- diff ----------------------------------------------------------------------------------------

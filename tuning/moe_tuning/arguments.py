@@ -123,6 +123,12 @@ def _tool(
     add: Callable[..., Any] = parser.add_argument
     add("base", type=directory, metavar="BASE", help="what moe split or such a tool wrote")
     add("out", type=Path, metavar="OUT", help="directory to write, made if missing")
+    _add_texts(add)
+    _add_writing(add)
+    return add
+
+
+def _add_texts(add: Callable[..., Any]) -> None:
     files = {"type": Path, "nargs": "+", "metavar": "FILE", "required": True}
     add("--text", help="what the change is made with", **files)
     add("--heldout", help="what it is measured on; a slice for each file", **files)
@@ -135,6 +141,9 @@ def _tool(
         help="tokens in a sequence of text (default: %(default)s)",
     )
     add("--limit", type=count, metavar="N", help="at most so many sequences of each file")
+
+
+def _add_writing(add: Callable[..., Any]) -> None:
     add("--version", type=version, metavar="V", help="name of new versions (default: the next)")
     add(
         "--uri-prefix",
@@ -158,7 +167,6 @@ def _tool(
         metavar="N",
         help="the result's bits depend on it (default: %(default)s)",
     )
-    return add
 
 
 def _add_familiar(add: Callable[..., Any], *, required: bool) -> None:

@@ -73,12 +73,19 @@ def merge(
         if e == merged[0] or e not in merged
     }
     order = [rows[0] if e == name else parts.row(e) for e in experts]
+    return parts.with_rows(_union_rows(model, parts, rows, order, text), experts)
+
+
+def _union_rows(
+    model: Model, parts: Parts, merged: tuple[int, ...], order: list[int], text: Golden
+) -> Weights:
+    """Return the rows in this order, the first merged one being that of all of them."""
     gate = {}
     for layer, tokens in enumerate(gate_tokens(model, text)):
         weight = parts.gate[f"layers.{layer}.weight"][order].clone()
-        weight[order.index(rows[0])] = _row(fit_union(tokens, rows))
+        weight[order.index(merged[0])] = _row(fit_union(tokens, merged))
         gate[f"layers.{layer}.weight"] = weight
-    return parts.with_rows(gate, experts)
+    return gate
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,20 +54,27 @@ def train(
         for step in range(recipe.steps):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate * _share_of_peak(step, recipe.steps)
-            losses, ways = [], [torch.zeros(())]
-            for number, source in enumerate(sources):
-                gates.clear()
-                tokens = next(source)
-                losses.append(next_token_loss(model.logits(tokens), tokens))
-                if guide is not None:
-                    ways.append(guide.loss(gates, finds=number == 0))
+            losses = [
+                _losses(model, next(source), gates, guide, finds=number == 0)
+                for number, source in enumerate(sources)
+            ]
+            own, led = (torch.stack(some) for some in zip(*losses, strict=True))
             optimizer.zero_grad()
-            torch.autograd.backward(torch.stack(losses).mean() + torch.stack(ways).sum())
+            torch.autograd.backward(own.mean() + led.sum())
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             if step % max(1, recipe.steps // _TOLD) == 0:
-                told = ", ".join(f"{x.item() / math.log(2):.3f}" for x in losses)
+                told = ", ".join(f"{loss / math.log(2):.3f}" for loss in own.tolist())
                 say(f"step {step} of {recipe.steps}: {told} bits per token")
+
+
+def _losses(
+    model: Model, tokens: Tensor, gates: list[Tensor], guide: Guide | None, *, finds: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the next-token loss of a batch, and what its way to the last row costs."""
+    gates.clear()
+    loss = next_token_loss(model.logits(tokens), tokens)
+    return loss, torch.zeros(()) if guide is None else guide.loss(gates, finds=finds)
 
 
 @contextmanager
