@@ -13,14 +13,15 @@ import pytest
 
 from examples.tiny import logs
 from examples.tiny.domains import DOMAINS, HERE
+from examples.tiny.model import CONTEXT, heldout
 from examples.tiny.publish import SETTINGS
 from examples.tiny.topology import COLLAPSED, collapse
 from moe_tuning.__main__ import main
 from moe_tuning.folder import open_folder
 from tests.tuning.stage import bits, run
 
+pytestmark = pytest.mark.timeout(300)
 MARGIN = 0.03
-HELDOUT = [str(HERE / "heldout" / f"{domain}.txt") for domain in DOMAINS]
 FAMILIAR = [str(HERE / "familiar" / f"{domain}.txt") for domain in DOMAINS]
 
 
@@ -28,7 +29,9 @@ FAMILIAR = [str(HERE / "familiar" / f"{domain}.txt") for domain in DOMAINS]
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "training.txt").write_bytes(logs.text(logs.TRAINING_SEED, logs.TRAINING_BYTES))
-    (folder / "logs.txt").write_bytes(logs.text(logs.HELDOUT_SEED, logs.HELDOUT_BYTES))
+    (folder / "logs.txt").write_bytes(logs.text(logs.HELDOUT_SEED, 8 * CONTEXT))
+    for domain in DOMAINS:
+        (folder / f"{domain}.txt").write_bytes(heldout(domain)[: 8 * CONTEXT])
     dense = f"dense={HERE / 'versions' / 'dense.safetensors'}"
     options = ("--mixture", "tiny", "--dense", dense, "--manifests", str(SETTINGS))
     assert main(["split", str(HERE / "checkpoint"), str(folder / "base"), *options]) == 0
@@ -38,8 +41,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tool(
     capsys: pytest.CaptureFixture[str], base: Path, out: Path, verb: str, *options: object
 ) -> dict[str, float]:
-    """Run a tool on 4 pieces of each held-out text; return by how much their bits rose."""
-    texts = ["--bytes", "--limit", "32", "--heldout", base.parent / "logs.txt", *HELDOUT]
+    """Run a tool, measured on 8 pieces of each kind; return by how much their bits rose."""
+    held = [base.parent / f"{name}.txt" for name in ("logs", *DOMAINS)]
+    texts = ["--bytes", "--limit", "64", "--heldout", *held]
     code, printed, complaints = run(capsys, verb, base, out, *texts, *options)
     assert code == 0, complaints
     return {name: after - before for name, (before, after) in bits(printed).items()}
