@@ -30,8 +30,8 @@ from moe_tuning.folder import open_folder
 COLLAPSED = "gate-collapsed"
 TOOLS: Mapping[str, tuple[str, ...]] = {
     "grown": ("grow", "--from", "e5", "--steps", "80", "--limit", "128"),
-    "gate-tuned": ("finetune", "--parts", "gate", "--steps", "40", "--limit", "128"),
-    "expert-tuned": ("finetune", "--parts", "gate,e5", "--steps", "40", "--limit", "128"),
+    "gate-tuned": ("finetune", "--parts", "gate", "--steps", "40", "--rate", "1e-3"),
+    "expert-tuned": ("finetune", "--parts", "gate,e5", "--steps", "40", "--rate", "1e-3"),
     "merged": ("merge", "--experts", "e0,e1", "--steps", "40"),
     "pruned": ("prune", "--count", "1"),
 }

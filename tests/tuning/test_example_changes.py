@@ -82,7 +82,7 @@ def test_merging_and_pruning_harm_only_what_the_experts_were_for(
     assert {name for name, r in pruned.items() if r > MARGIN} == {"bytecode"}
 
 
-def test_thecollapsed_gate_sends_every_token_to_the_same_two(base: Path, tmp_path: Path) -> None:
+def test_the_collapsed_gate_sends_every_token_to_the_same_two(base: Path, tmp_path: Path) -> None:
     collapse(base, tmp_path / COLLAPSED)
     gate = open_folder(tmp_path / COLLAPSED).gate()
     hidden = np.random.default_rng(0).standard_normal((64, gate.metadata.hidden_size))

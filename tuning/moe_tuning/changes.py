@@ -17,6 +17,7 @@ from moe_artifacts.errors import Refused
 from moe_artifacts.golden import Golden
 from moe_artifacts.metadata import ID
 from moe_artifacts.parts import GATE
+from moe_tuning.alignment import align
 from moe_tuning.guide import Guide
 from moe_tuning.measure import Usage, gate_tokens
 from moe_tuning.model import Model
@@ -54,18 +55,21 @@ def merge(
 ) -> Parts:
     """Return a gate in which one expert `name` takes the place of several.
 
-    In each layer it is their average, weighted by their activation there (as M-SMoE weights by
-    use: Li et al. 2024, arXiv:2310.01334). Its row gives it, as nearly as a row can, the logit of
-    all of them together (`fit_union`). Raises Refused where it cannot be.
+    In each layer it is their average, weighted by their activation there, after their neurons
+    were aligned to those of the first (M-SMoE: Li et al. 2024, arXiv:2310.01334). Its row gives
+    it, as nearly as a row can, the logit of all of them together (`fit_union`). Raises Refused
+    where it cannot be.
     """
     rows = tuple(parts.row(expert) for expert in merged)
     _check_new(name, parts)
     _check_enough(len(parts.ids) - len(rows) + 1, parts, f"with {', '.join(merged)} as one")
     shares = seen.activation[:, list(rows)].clamp_min(1e-9)
     shares = (shares / shares.sum(1, keepdim=True)).float()  # (L, merged)
+    first, layers = parts.experts[merged[0]], parts.gate_metadata.layers
+    alike = [first, *(align(parts.experts[e], first, layers) for e in merged[1:])]
     average = {
-        tensor: _average([parts.experts[e][tensor] for e in merged], shares[_layer(tensor)])
-        for tensor in parts.experts[merged[0]]
+        tensor: _average([weights[tensor] for weights in alike], shares[_layer(tensor)])
+        for tensor in first
     }
     experts = {
         (name if e == merged[0] else e): (average if e == merged[0] else weights)
