@@ -9,7 +9,7 @@ from e2e.stage.kube import Timeout, condition, wait_for
 from e2e.stage.tiny import Tiny
 from examples.tiny.publish import SERVE
 
-# A gate without evidence: scenarios that are about it ask for it.
+# Without evidence: scenarios that are about it ask for it.
 AT_ONCE = {
     "steps": [{"weightPercent": 100, "pauseSeconds": 0}],
     "minRequests": 0,
@@ -29,6 +29,7 @@ def restore(tiny: Tiny) -> None:
             nodes.start(node["metadata"]["name"], kube)
     kube.run("delete", "overrides", "--all", "--wait")
     kube.apply(SERVE)
+    _serve_first_versions(tiny)
     for gate in kube.list("gates"):
         kube.patch("gate", gate["metadata"]["name"], {"spec": {"rollout": AT_ONCE}})
     for expert in kube.list("experts"):
@@ -60,3 +61,22 @@ def restore(tiny: Tiny) -> None:
     # that for its own doing. Whether it succeeds is for the scenarios that need it to judge.
     with suppress(Timeout):
         tiny.wait_spread(240)
+
+
+def _serve_first_versions(tiny: Tiny) -> None:
+    """Have v1 served where another version was promoted and v1 is not even kept any more.
+
+    The way back is a rollout then, whose evidence nobody here would give.
+    """
+    kube = tiny.kube
+
+    def others() -> list[str]:
+        rows = kube.table(tiny.mixture)["experts"]
+        return [row["name"] for row in rows if row.get("stable", {}).get("version") != "v1"]
+
+    names = others()
+    for name in names:
+        kube.patch("expert", name, {"spec": {"rollout": AT_ONCE}})
+    if names:
+        wait_for("v1 of every expert is served", lambda: not others(), 180)
+        kube.apply(SERVE)
