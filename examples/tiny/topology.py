@@ -31,13 +31,13 @@ COLLAPSED = "gate-collapsed"
 TOOLS: Mapping[str, tuple[str, ...]] = {
     "grown": ("grow", "--from", "e5", "--steps", "80", "--limit", "128"),
     "gate-tuned": ("finetune", "--parts", "gate", "--steps", "40", "--rate", "1e-3"),
-    "expert-tuned": ("finetune", "--parts", "gate,e5", "--steps", "40", "--rate", "1e-3"),
+    "gate-and-e5-tuned": ("finetune", "--parts", "gate,e5", "--steps", "40", "--limit", "128"),
     "merged": ("merge", "--experts", "e0,e1", "--steps", "40"),
     "pruned": ("prune", "--count", "1"),
 }
 """By the folder that it makes: a tool of `moe`, and its options."""
 
-FOR_LOGS = ("grown", "gate-tuned", "expert-tuned")
+FOR_LOGS = ("grown", "gate-tuned", "gate-and-e5-tuned")
 
 
 def make(out: Path, name: str) -> Path:
