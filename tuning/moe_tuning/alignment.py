@@ -20,7 +20,7 @@ def align(expert: Weights, to: Weights, layers: Sequence[int]) -> Weights:
 
     Both have the tensors of an artifact, by its names. It computes what it did.
     """
-    aligned = {}
+    aligned: dict[str, Tensor] = {}
     for layer in layers:
         names = [f"layers.{layer}.{name}" for name in ("gate_proj", "up_proj", "down_proj")]
         gate, up, down = (expert[name] for name in names)
