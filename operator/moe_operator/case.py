@@ -27,8 +27,9 @@ class Case:
     `refused` is what workers said of artifacts that they will not serve, by sha256; `problems` why
     pods do not come up, and `replicas` how many are asked for, by the digest's first digits.
     `epoch` is the one that a change would get; `judgement` what is known of the candidate.
-    `accepted` is what the gates in service accept; `awaited` says that another gate wants this
-    version with it, `granted` that a rollout may begin. `placed` is when the last pod of a version
+    `accepted` is what the gates in service accept; `awaited` is the percentage of sessions that a
+    gate to come wants on this version at first, 0 where none does; `granted` says that a rollout
+    may begin. `placed` is when the last pod of a version
     found a node, by the digest's first digits.
     """
 
@@ -42,7 +43,7 @@ class Case:
     replicas: Mapping[str, int]
     epoch: int
     accepted: Accepted = field(default_factory=Accepted)
-    awaited: bool = False
+    awaited: int = 0
     granted: bool = False
     placed: Mapping[str, datetime] = field(default_factory=dict)
     judgement: Judgement = field(default_factory=Judgement)

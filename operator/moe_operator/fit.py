@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Self
 
 from moe_core.rollout import Version
@@ -28,6 +29,20 @@ class Accepted:
                 for expert_id in variant.accepts:
                     choosy[expert_id] += ((gate.name, variant),)
         return cls(dict(choosy))
+
+    @classmethod
+    def around(cls, row: ExpertRow, gates: Iterable[GateRow]) -> Self:
+        """Return the same for an expert; the gate that it is tried out with bars no way back.
+
+        Once both are promoted, what the new variant accepts counts, and no longer the old one's.
+        """
+        seen = ((gate, together(gate, row)) for gate in gates)
+        own = (
+            replace(g, previous=None) if with_it else g
+            for g, with_it in seen
+            if not (with_it and g.candidate is not None)
+        )
+        return cls.by(own)
 
     def refusal(self, expert_id: str, version: str) -> str:
         """Return which gate does not accept a version, and what it accepts; empty if all do."""
@@ -62,12 +77,50 @@ class Misfit:
 
 def misfits(gate: GateRow, experts: Mapping[str, ExpertRow]) -> Iterator[Misfit]:
     """Give what may get rows beside a variant of this gate that does not accept it."""
-    for variant in gate.serving:
-        for expert_id in variant.accepts:
-            row = experts.get(expert_id)
-            for version in () if row is None else may_serve(row):
-                if not accepts(variant, expert_id, version.version):
-                    yield Misfit(gate, variant, expert_id, version.version)
+    for expert_id in dict.fromkeys(e for variant in gate.named for e in variant.accepts):
+        row = experts.get(expert_id)
+        for variant, version in () if row is None else beside(gate, row):
+            if not accepts(variant, expert_id, version.version):
+                yield Misfit(gate, variant, expert_id, version.version)
+
+
+def lacking(gate: GateRow, variant: GateVariant, experts: Mapping[str, ExpertRow]) -> list[str]:
+    """Return the experts that serve, or try out, what a variant of this gate does not accept.
+
+    Those that are tried out with it are none of them.
+    """
+    return [
+        expert_id
+        for expert_id in variant.accepts
+        if (row := experts.get(expert_id)) is not None
+        and not together(gate, row)
+        and any(not accepts(variant, expert_id, version.version) for version in may_serve(row))
+    ]
+
+
+def beside(gate: GateRow, row: ExpertRow) -> Iterator[tuple[GateVariant, Version]]:
+    """Give every pair of a variant and a version that some session may be on."""
+    if not together(gate, row):
+        yield from product(gate.serving, may_serve(row))
+        return
+    assert row.stable is not None
+    yield gate.stable, row.stable
+    if gate.candidate is not None and row.candidate is not None:
+        yield gate.candidate, row.candidate
+    if gate.previous is not None and row.previous is not None:
+        yield gate.previous, row.previous
+
+
+def together(gate: GateRow, row: ExpertRow) -> bool:
+    """Return whether each session is on the new versions of both, or on the old ones of both.
+
+    So it is where one draw decides for both: their rollouts have one salt and the same weights.
+    """
+    one, other = gate.rollout, row.rollout
+    if one is None or other is None or (one.salt, one.weights) != (other.salt, other.weights):
+        return False
+    trial = gate.candidate is not None and row.candidate is not None
+    return trial or (gate.previous is not None and row.previous is not None)
 
 
 def on_trial(row: ExpertRow | GateRow) -> bool:

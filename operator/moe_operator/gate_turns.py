@@ -15,7 +15,7 @@ from moe_operator.case import Case, Decision
 from moe_operator.ending import promote, revoke, swap
 from moe_operator.evaluators import evaluate, wanted
 from moe_operator.findings import Sources, judge_gate
-from moe_operator.fit import Accepted, accepts, may_serve, on_trial
+from moe_operator.fit import Accepted, lacking, on_trial
 from moe_operator.lineage import trace
 from moe_operator.members import lacks
 from moe_operator.override_spec import Action
@@ -98,12 +98,7 @@ class GateTurn:
 
     def awaits(self, experts: Mapping[str, ExpertRow]) -> bool:
         """Return whether it is in the dark and waits for versions of experts that it accepts."""
-        return self.dark and any(
-            not accepts(self.wanted, expert_id, version.version)
-            for expert_id in self.wanted.accepts
-            if expert_id in experts
-            for version in may_serve(experts[expert_id])
-        )
+        return self.dark and bool(lacking(self.row, self.wanted, experts))
 
 
 def gate_turns(

@@ -45,14 +45,23 @@ class Gates:
         return next((name for name in chain(waits, tried) if name not in free), "")
 
 
-def coming(turns: Iterable[GateTurn]) -> Mapping[str, tuple[GateVariant, ...]]:
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A variant that is asked for and not stable yet, and its first share of sessions, percent."""
+
+    variant: GateVariant
+    percent: int
+
+
+def coming(turns: Iterable[GateTurn]) -> Mapping[str, tuple[Coming, ...]]:
     """Return the variants that are asked for and not stable yet, by the experts that they list."""
-    found = defaultdict[str, tuple[GateVariant, ...]](tuple)
+    found = defaultdict[str, tuple[Coming, ...]](tuple)
     for turn in turns:
         variant = turn.wanted
         if turn.before is None or turn.before.stable != variant:
+            one = Coming(variant, turn.gate.rollout.steps[0].weight)
             for expert_id in variant.experts:
-                found[expert_id] += (variant,)
+                found[expert_id] += (one,)
     return found
 
 

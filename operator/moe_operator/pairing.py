@@ -8,11 +8,11 @@ gate that would change under a rollout waits for it to end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_core.rows import ExpertRow, GateRow
-from moe_operator.fit import Accepted, Misfit, accepts, may_serve, misfits
+from moe_operator.fit import Accepted, Misfit, accepts, may_serve, misfits, together
 from moe_operator.gate_turns import GateTurn
 from moe_operator.gates import Gates, Surroundings, plan_gates
 from moe_operator.reason import Reason, Why, listed
@@ -21,22 +21,30 @@ from moe_operator.restore import Restored
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The gates as they are to be, and the held experts that are served with them, by id."""
+    """The gates as they are to be, and the held experts that are served with them, by id.
+
+    `stayed` are experts that stay as they were, because the gate that they go with does.
+    """
 
     gates: Gates
     joined: Mapping[str, ExpertRow]
+    stayed: Mapping[str, ExpertRow]
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
     """The experts by id: as they are to be alone, and as they could be with a gate.
 
-    `wanted` are the versions that they are to end at, `trials` those that are under rollout.
+    `before` is as they were, `wanted` are the versions that they are to end at, `fallen` says why
+    one is not tried again, `trials` are those that are under rollout, but for those with a gate.
     """
+
+    before: Mapping[str, ExpertRow]
 
     rows: Mapping[str, ExpertRow]
     joinable: Mapping[str, ExpertRow]
     wanted: Mapping[str, str]
+    fallen: Mapping[str, str]
     trials: Sequence[str]
 
     @property
@@ -45,13 +53,18 @@ class Experts:
 
 
 def pair(
-    around: Surroundings, turns: Sequence[GateTurn], experts: Experts, restored: Restored
+    around: Surroundings,
+    turns: Sequence[GateTurn],
+    experts: Experts,
+    restored: Restored,
+    apart: Container[str],
 ) -> Pairs:
-    """Return which gates change, and which held experts with them.
+    """Return which gates change, and which held experts with them; `apart` never change at once.
 
     A gate that a person brings back waits for no rollout.
     """
-    search = _Search(around, tuple((turn, _target(turn, experts)) for turn in turns), experts)
+    targets = ((turn, turn.row if turn.name in apart else _target(turn, experts)) for turn in turns)
+    search = _Search(around, tuple(targets), experts)
     found = search.run({})
     changed = [
         row
@@ -118,19 +131,31 @@ class _Search:
     def run(self, waits: Mapping[str, Why]) -> Pairs:
         """Take back what does not fit, until all does; `waits` are gates that stay, by name."""
         stay, joined, before = dict(waits), dict(self.experts.joinable), self.around.before
+        stayed: dict[str, ExpertRow] = {}
         while True:
-            rows = {**self.experts.rows, **joined}
+            rows = {**self.experts.rows, **joined, **stayed}
             gates = plan_gates(self.around, self.targets, rows, stay)
-            back, kept = set(self._unneeded(gates, joined)), len(stay)
+            back, kept = set(self._unneeded(gates, joined)), len(stay) + len(stayed)
+            stayed |= self._left_behind(gates, rows)
             for wrong in (found for gate in gates.rows for found in misfits(gate, rows)):
                 old = before.get(wrong.gate.name)
                 if wrong.expert_id in joined and old is not None and _refused_by(old, wrong):
                     back.add(wrong.expert_id)
                 elif wrong.gate != old:
                     stay[wrong.gate.name] = self._why(wrong)
-            if not back and len(stay) == kept:
-                return Pairs(gates, joined)
+            if not back and len(stay) + len(stayed) == kept:
+                return Pairs(gates, joined, stayed)
             joined = {e: row for e, row in joined.items() if e not in back}
+
+    def _left_behind(
+        self, gates: Gates, rows: Mapping[str, ExpertRow]
+    ) -> Iterator[tuple[str, ExpertRow]]:
+        """Give the experts that went on without the gate that they are tried out with."""
+        for gate in gates.rows:
+            if gate == self.around.before.get(gate.name):
+                for expert_id, row in self.experts.before.items():
+                    if together(gate, row) and not together(gate, rows[expert_id]):
+                        yield expert_id, row
 
     def _unneeded(self, gates: Gates, joined: Mapping[str, ExpertRow]) -> Iterator[str]:
         """Give what fits as it is, too: its rollout needs no gate."""
@@ -146,6 +171,9 @@ class _Search:
         if not accepts(wrong.variant, wrong.expert_id, wanted):
             asked = f"{wrong.expert_id} is to serve {wanted}"
             return Why(Reason.HELD, f"{wrong.sentence}; {asked}")
+        fallen = self.experts.fallen.get(wrong.expert_id, "")
+        if fallen:
+            return Why(Reason.HELD, f"{wrong.sentence}; {wanted} is not tried again: {fallen}")
         return Why(Reason.EXPERTS_NOT_READY, f"{wrong.sentence}; {wanted} is on its way")
 
 

@@ -14,7 +14,7 @@ from moe_core.rows import ExpertRow
 from moe_operator.canary import step
 from moe_operator.case import Case, Decision
 from moe_operator.ending import cool_down, ended, give_way, promote, swap
-from moe_operator.held import hold
+from moe_operator.held import hold, went_back
 from moe_operator.override_spec import Action
 from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why, moment, written
@@ -117,7 +117,8 @@ def _serve_instead(row: ExpertRow, stable: Version, case: Case) -> Decision:
 def _try_out(row: ExpertRow, stable: Version, case: Case) -> Decision:
     """The spec asks for a version that is not stable: take the next step of its rollout."""
     rollout = row.rollout
-    if rollout is not None and rollout.revision == case.revision:
+    again = rollout is not None and went_back(rollout)
+    if rollout is not None and rollout.revision == case.revision and not again:
         over = rollout.outcome.ended
         return _fallen(row, rollout, case) if over else step(row, rollout, case)
     if rollout is not None and not rollout.outcome.ended:

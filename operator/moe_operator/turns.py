@@ -10,16 +10,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from moe_core.rollout import Version
-from moe_core.rows import ExpertRow, GateVariant
+from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
 from moe_operator.admission import Admission, opening_rows
 from moe_operator.case import Case, Decision
+from moe_operator.companions import keep_in_step
 from moe_operator.evaluators import evaluate, wanted
 from moe_operator.findings import Sources, judge
-from moe_operator.fit import Accepted, accepts, on_trial
+from moe_operator.fit import Accepted, accepts, on_trial, together
 from moe_operator.gate_turns import GateTurn, begin_one, gate_turns
-from moe_operator.gates import Gates, Surroundings, coming
+from moe_operator.gates import Coming, Gates, Surroundings, coming
 from moe_operator.held import joined
+from moe_operator.joining import join
 from moe_operator.lineage import trace
 from moe_operator.order import begin_in_order
 from moe_operator.override_spec import Action
@@ -62,33 +64,46 @@ def take_turns(
 
     def turn(expert: ExpertSpec, row: ExpertRow) -> Turn:
         waiting = asked.get(expert.expert_id, ())
-        own = _Around(reach, windows, accepted, waiting, restored)
+        gate = _gate_of(row, stored)
+        own = _Around(reach, windows, accepted, waiting, restored, gate)
         return _turn(world, mixture, expert, row, seen[expert.meta.name], own, settings)
 
     rows = opening_rows(admission.experts, stored, ids)
-    alone = tuple(map(turn, admission.experts, rows))
-    experts = _experts(alone)
-    begun = begin_one(alone_gates, experts.rows, experts.possible, reach)
-    pairs = pair(around, begun, experts, restored)
-    first = pairs.gates.first(begun, experts.rows)
-    turns = begin_in_order(_together(alone, pairs), mixture.max_concurrent, pairs.gates, first)
-    of_gates = tuple(_settled(one, pairs.gates) for one in begun)
+    led, followed = keep_in_step(alone_gates, tuple(map(turn, admission.experts, rows)))
+    alone = _experts(led, followed)
+    joint = join(begin_one(led, alone.rows, alone.possible, reach), followed, around.before)
+    experts = _experts(joint.gates, joint.experts)
+    pairs = pair(around, joint.gates, experts, restored, joint.apart)
+    first = joint.first or pairs.gates.first(joint.gates, experts.rows)
+    fitting = _together(joint.experts, pairs)
+    turns = begin_in_order(fitting, mixture.max_concurrent, pairs.gates, first)
+    of_gates = tuple(_settled(one, pairs.gates) for one in joint.gates)
     return Taken(turns, of_gates, pairs.gates)
+
+
+def _gate_of(row: ExpertRow, stored: Table | None) -> GateRow | None:
+    """Return the gate that an expert is tried out with, if there is one."""
+    return next((gate for gate in stored.gates if together(gate, row)), None) if stored else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What is around an expert: `gates` are variants that list it and are not stable yet."""
+    """What is around an expert: `gates` are variants that list it and are not stable yet.
+
+    `gate` is the one that it is tried out with, if there is one.
+    """
 
     reach: Reach
     windows: Mapping[str, Window]
     accepted: Accepted
-    gates: tuple[GateVariant, ...]
+    gates: tuple[Coming, ...]
     restored: Restored
+    gate: GateRow | None
 
-    def awaits(self, expert_id: str, version: Version) -> bool:
-        """Return whether a gate that is to come accepts a version."""
-        return any(accepts(gate, expert_id, version.version) for gate in self.gates)
+    def awaits(self, expert_id: str, version: Version) -> int:
+        """Return the first share of sessions of gates to come that accept a version, percent."""
+        waiting = (g for g in self.gates if accepts(g.variant, expert_id, version.version))
+        return max((gate.percent for gate in waiting), default=0)
 
 
 def _turn(
@@ -102,7 +117,8 @@ def _turn(
 ) -> Turn:
     """Take one expert one step further, as if it were alone."""
     brought_back = around.restored.experts.get(expert.meta.name, ())
-    decided = decide(expert, row, seen.revisions, seen.overrides, around.accepted, brought_back)
+    expert, accepted = _with_gate(expert, row, world, around)
+    decided = decide(expert, row, seen.revisions, seen.overrides, accepted, brought_back)
     retried = decided.once is not None and decided.once.action is Action.RETRY
     again = (retried and decided.serve is None) or lifted(row, decided)
     render = partial(worker_template, mixture, expert, expert.version, settings)
@@ -117,31 +133,55 @@ def _turn(
         problems=seen.problems,
         replicas=seen.replicas,
         epoch=around.reach.next_epoch,
-        accepted=around.accepted,
+        accepted=accepted,
         awaited=around.awaits(expert.expert_id, decided.served or expert.version),
         placed=seen.placed,
     )
-    want = wanted(row, case, mixture)
+    want = wanted(row, case, mixture) if around.gate is None else None
     evaluated = evaluate(want, seen.evaluators, settings) if want else None
     sources = Sources(mixture, evaluated, world.routers, world.answers)
     judged = replace(case, judgement=judge(row, case, sources))
     return Turn(judged, row, advance(row, judged), lineage, seen, evaluated)
 
 
-def _experts(turns: tuple[Turn, ...]) -> Experts:
+def _with_gate(
+    expert: ExpertSpec, row: ExpertRow, world: World, around: _Around
+) -> tuple[ExpertSpec, Accepted]:
+    """Return an expert with the steps of the gate that it is tried out with, and what must fit."""
+    if around.gate is None or world.table is None:
+        return expert, around.accepted
+    steps = next((g.rollout.steps for g in world.gates if g.meta.name == around.gate.name), ())
+    strategy = replace(expert.rollout, steps=steps or expert.rollout.steps)
+    accepted = Accepted.around(row, world.table.table.gates)
+    return replace(expert, rollout=strategy), accepted
+
+
+def _experts(gates: tuple[GateTurn, ...], turns: tuple[Turn, ...]) -> Experts:
     held = {t.row.expert_id: joined(t.before, t.decision, t.case) for t in turns}
+    rows = [gate.row for gate in gates]
+    alone = [t.row for t in turns if on_trial(t.row) and not any(together(r, t.row) for r in rows)]
     return Experts(
+        before={turn.row.expert_id: turn.before for turn in turns},
         rows={turn.row.expert_id: turn.row for turn in turns},
         joinable={expert_id: row for expert_id, row in held.items() if row is not None},
         wanted={turn.row.expert_id: turn.case.wanted.version for turn in turns},
-        trials=[turn.row.expert_id for turn in turns if on_trial(turn.row)],
+        fallen={t.row.expert_id: t.decision.why.message for t in turns if _fallen(t)},
+        trials=[row.expert_id for row in alone],
     )
 
 
+def _fallen(turn: Turn) -> bool:
+    """Return whether what is wanted was taken back, and is not tried again by itself."""
+    return turn.decision.why.reason in (Reason.ROLLED_BACK, Reason.ABORTED, Reason.ARTIFACT_REFUSED)
+
+
 def _together(turns: tuple[Turn, ...], pairs: Pairs) -> tuple[Turn, ...]:
-    """Let what was held be served where its gate now is."""
+    """Let what was held be served where its gate now is, and stay where its gate stays."""
 
     def served(turn: Turn) -> Turn:
+        if (stays := pairs.stayed.get(turn.row.expert_id)) is not None:
+            why = Why(Reason.HELD, f"{turn.case.wanted.version} waits for its gate")
+            return replace(turn, decision=Decision(stays, why, turn.decision.room))
         row = pairs.joined.get(turn.row.expert_id)
         if row is None:
             return turn

@@ -17,6 +17,8 @@ from moe_operator.labels import EVALUATOR, deployment_name
 from moe_operator.reach import Reach
 from moe_operator.world import World
 
+SESSIONS = tuple(f"s{number}" for number in range(24))
+
 
 def check(world: World, plan: Plan, served: Iterable[Table]) -> None:
     """Raise AssertionError where a plan is not legal; `served` are the tables in use at routers."""
@@ -85,6 +87,8 @@ def legal_change(before: Table | None, table: Table, experts: Iterable[str]) -> 
         _legal_row(row)
     _gates_fit(before, table, rows)
     _pairs_fit(table)
+    if before is not None:
+        _gates_keep_sessions(before, table)
     objects = set(experts)
     for old in before.experts if before else ():
         new = rows.get(old.expert_id)
@@ -114,15 +118,42 @@ def _changed(before: Table | None, table: Table) -> Iterator[tuple[ExpertRow, Ex
 
 
 def _pairs_fit(table: Table) -> None:
-    """No gate beside a version that it does not accept, neither served nor on trial."""
+    """No session on a gate beside a version that it does not accept, pin by pin."""
     for gate in table.gates:
-        for variant in gate.serving:
-            for expert_id, names in variant.accepts.items():
-                row = table.expert(expert_id)
-                assert row is not None
-                for version in row.named:
-                    beside = f"{gate.name} {variant.version} beside {expert_id} {version.version}"
-                    assert version.version in names, beside
+        for expert_id in {e for variant in gate.named for e in variant.accepts}:
+            row = table.expert(expert_id)
+            assert row is not None
+            for variant, version in {*_pins(gate, row, table.epoch), *_draws(gate, row)}:
+                names = dict(variant).get(expert_id, (version,))
+                beside = f"a session of {gate.name} is beside {expert_id} {version}: {names}"
+                assert version in names, beside
+
+
+# What a variant accepts, by expert, and the name of a version.
+Pinned = tuple[tuple[tuple[str, tuple[str, ...]], ...], str]
+
+
+def _pins(gate: GateRow, row: ExpertRow, epoch: int) -> Iterator[Pinned]:
+    """Give what sessions are on, of each epoch in which they can have begun."""
+    rollouts = [r for r in (gate.rollout, row.rollout) if r is not None]
+    known = {w.epoch for rollout in rollouts for w in rollout.weights}
+    for began in {1, epoch, *known, *(e - 1 for e in known)}:
+        for session in SESSIONS:
+            version = pinned(row, session, began)
+            if version is not None:
+                accepts = pinned(gate, session, began).accepts
+                yield tuple(accepts.items()), version.version
+
+
+def _draws(gate: GateRow, row: ExpertRow) -> Iterator[Pinned]:
+    """Give what a session can be on where two draws decide: every version with every other."""
+    salts = {rollout.salt for rollout in (gate.rollout, row.rollout) if rollout is not None}
+    two_sided = row.candidate or row.previous, gate.candidate or gate.previous
+    if len(salts) == 1 and all(two_sided):
+        return
+    for variant in gate.serving:
+        for version in row.named:
+            yield tuple(variant.accepts.items()), version.version
 
 
 def _legal_row(row: ExpertRow) -> None:
@@ -148,6 +179,13 @@ def _legal_row(row: ExpertRow) -> None:
         assert not weights, "no weight without a candidate"
 
 
+def _gates_keep_sessions(before: Table, table: Table) -> None:
+    known = {gate.name: gate for gate in before.gates}
+    for gate in table.gates:
+        if gate.name in known:
+            _sessions_stay(known[gate.name], gate, before.epoch)
+
+
 def _legal_step(old: ExpertRow, new: ExpertRow, epoch: int) -> None:
     """One row may become another; `epoch` is that of the table before."""
     assert old.stable is None or new.stable is not None, "stable is never lost"
@@ -165,7 +203,7 @@ def _legal_step(old: ExpertRow, new: ExpertRow, epoch: int) -> None:
     _sessions_stay(old, new, epoch)
 
 
-def _sessions_stay(old: ExpertRow, new: ExpertRow, epoch: int) -> None:
+def _sessions_stay(old: ExpertRow | GateRow, new: ExpertRow | GateRow, epoch: int) -> None:
     """A live session keeps its version, unless that is revoked or no longer there."""
     for began in range(max(1, epoch - 6), epoch + 1):
         for session in ("a", "b", "c", "d", "e", "f", "g", "h"):
