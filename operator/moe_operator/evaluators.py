@@ -18,9 +18,10 @@ from moe_core.rows import ExpertRow
 from moe_operator import labels, quality
 from moe_operator.case import Case
 from moe_operator.evaluation import Evaluation
-from moe_operator.golden import Trial, read_result
+from moe_operator.golden import Beside, Trial, read_result
 from moe_operator.intent import Delete, Manifest
 from moe_operator.judgement import Finding
+from moe_operator.reach import Reach
 from moe_operator.render import evaluator_pod
 from moe_operator.spec import MixtureSpec, Tried
 from moe_operator.template import Settings, evaluator_spec
@@ -35,13 +36,14 @@ _LONGEST_WAIT: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A candidate that waits in the dark for its golden set."""
+    """A candidate that waits in the dark for its golden set; `beside` is tried out with it."""
 
     evaluation: Evaluation
     rollout: Rollout
     stable: Version
     case: Case
     mixture: MixtureSpec
+    beside: tuple[Beside, ...] = ()
 
     @property
     def prefix(self) -> str:
@@ -54,7 +56,7 @@ class Wanted:
         expert, target = self.case.expert, self.rollout.target.sha256
         name = expert.expert_id if expert.kind is Tried.EXPERT else expert.meta.name
         golden, stable = self.evaluation.sha256, self.stable.sha256
-        return Trial(golden, name, stable, target, expert.kind)
+        return Trial(golden, name, stable, target, expert.kind, self.beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,24 @@ class Evaluated:
     again_at: datetime | None = None
 
 
-def wanted(row: ExpertRow, case: Case, mixture: MixtureSpec) -> Wanted | None:
-    """Return what is to be evaluated; None where no candidate waits for that."""
+def wanted(
+    row: ExpertRow, case: Case, mixture: MixtureSpec, experts: Iterable[ExpertRow] = ()
+) -> Wanted | None:
+    """Return what is to be evaluated; None where no candidate waits for that.
+
+    `experts` are those that are tried out with a gate.
+    """
     rollout, evaluation = row.rollout, case.expert.evaluation or mixture.evaluation
     if rollout is None or rollout.outcome.ended or rollout.step > 0 or rollout.evaluated:
         return None
     if evaluation is None or row.stable is None or row.candidate is None:
         return None
-    return Wanted(evaluation, rollout, row.stable, case, mixture)
+    beside = (
+        Beside(other.expert_id, other.stable.sha256, other.candidate.sha256)
+        for other in sorted(experts, key=lambda other: other.expert_id)
+        if other.stable is not None and other.candidate is not None
+    )
+    return Wanted(evaluation, rollout, row.stable, case, mixture, tuple(beside))
 
 
 def evaluate(want: Wanted, pods: Sequence[PodSeen], settings: Settings) -> Evaluated:
@@ -135,7 +147,9 @@ def _begin(want: Wanted, attempt: int, settings: Settings) -> Evaluated:
     if case.decided.pause is not None:
         return Evaluated(_finding("golden set: not begun while the rollout is held"))
     known = case.reach.acknowledged(case.epoch - 1)
-    if not known or not case.reach.workers(target.sha256):
+    # What a gate reaches are routers; its experts are reached as any others.
+    served = all(Reach.workers(case.reach, one.candidate) for one in want.beside)
+    if not known or not served or not case.reach.workers(target.sha256):
         return Evaluated(_finding("golden set: not every router reaches the candidate yet"))
     name = f"{want.prefix}{attempt}"
     spec = evaluator_spec(want.mixture, case.expert, want.trial, want.evaluation.uri, settings)

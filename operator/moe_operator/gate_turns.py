@@ -13,9 +13,9 @@ from moe_core.rows import ExpertRow, GateRow, GateVariant
 from moe_core.table import Table
 from moe_operator.case import Case, Decision
 from moe_operator.ending import promote, revoke, swap
-from moe_operator.evaluators import evaluate, wanted
+from moe_operator.evaluators import Wanted, evaluate, wanted
 from moe_operator.findings import Sources, judge_gate
-from moe_operator.fit import Accepted, lacking, on_trial
+from moe_operator.fit import Accepted, lacking, on_trial, together
 from moe_operator.lineage import trace
 from moe_operator.members import lacks
 from moe_operator.override_spec import Action
@@ -169,7 +169,7 @@ def _turn(
     again = retried or lifted(row, case.decided)
     lineage = trace(expert, row, seen.revisions, again, gate.variant.to_dict)
     case = replace(case, revision=lineage.current.number)
-    want = wanted(row, case, mixture)
+    want = _wanted(before, row, case, mixture, world)
     evaluated = evaluate(want, seen.evaluators, settings) if want else None
     sources = Sources(mixture, evaluated, world.routers, world.answers)
     if before is not None:
@@ -180,6 +180,18 @@ def _turn(
         variants[kept.stable.sha256] = kept.stable  # with what it accepted in that epoch
     turn = Turn(case, row, _decide(row, case), lineage, seen, evaluated)
     return GateTurn(gate, mixture, before, turn, variants)
+
+
+def _wanted(
+    before: GateRow | None, row: ExpertRow, case: Case, mixture: MixtureSpec, world: World
+) -> Wanted | None:
+    """Return what is to be evaluated: a gate with its experts, and never without them."""
+    if before is None or before.candidate is None or world.table is None:
+        return None
+    experts = {expert.expert_id: expert for expert in world.table.table.experts}
+    if lacking(before, before.candidate, experts):
+        return None
+    return wanted(row, case, mixture, [e for e in experts.values() if together(before, e)])
 
 
 def _decide(row: ExpertRow, case: Case) -> Decision:

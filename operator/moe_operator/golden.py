@@ -5,9 +5,10 @@ Reads and nothing else; what follows from the numbers is judged in `quality`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from moe_core.document import InvalidDocument, Reader
@@ -19,14 +20,35 @@ _SHOWN: Final = 200  # characters of what is no result, from its end
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """The versions of an expert that stable and candidate of a gate are run with, by sha256."""
+
+    expert_id: str
+    stable: str
+    candidate: str
+
+    def __str__(self) -> str:
+        """The form in which an evaluator is told of it."""
+        return f"{self.expert_id}={self.stable}:{self.candidate}"
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
-    """What is compared: two versions of one expert or gate, on one golden set, all by sha256."""
+    """What is compared: two versions of one expert or gate, on one golden set, all by sha256.
+
+    `beside` is what is tried out with a gate, in order of ids.
+    """
 
     golden: str
     expert_id: str  # or the name of the gate
     stable: str
     candidate: str
     kind: Tried = Tried.EXPERT
+    beside: tuple[Beside, ...] = ()
+
+    @property
+    def told_beside(self) -> str:
+        return ",".join(map(str, self.beside))
 
     @classmethod
     def read(cls, said: Reader) -> Self:
@@ -51,8 +73,11 @@ def read_result(text: str, trial: Trial) -> GoldenResult:
         raise InvalidDocument(f"result ends in {last[-_SHOWN:]!r}; it must be JSON") from None
     if "error" in said.value:
         raise InvalidDocument(said.text("error"))
-    found = Trial.read(said)
-    if found != trial:
+    found, told = Trial.read(said), trial.told_beside
+    beside = hashlib.sha256(told.encode()).hexdigest() if told else ""
+    if said.text("beside", default="") != beside:
+        raise InvalidDocument(f"result is not of {told or 'the gate or expert alone'}")
+    if found != replace(trial, beside=()):
         raise InvalidDocument(f"result is of {found}; it must be of {trial}")
     slices = said.optional_child("slices") or Reader({}, "result.slices")
     return GoldenResult(

@@ -113,6 +113,7 @@ def evaluator_spec(
         "MOE_EVAL_GOLDEN_URI": uri,
         "MOE_EVAL_GOLDEN_SHA256": trial.golden,
         "MOE_CACHE": CACHE,
+        **({"MOE_EVAL_BESIDE": trial.told_beside} if trial.beside else {}),
     }
     container = {
         "name": labels.EVALUATOR,

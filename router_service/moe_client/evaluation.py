@@ -10,6 +10,7 @@ Ends with 0 if the result was written; with 1 if there is none, and then the res
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import sys
@@ -33,6 +34,7 @@ from moe_client.evaluator import Versions, compare
 from moe_client.trunk import load_trunk
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_BESIDE = re.compile(r"([^=:,]+)=([0-9a-f]{64}):([0-9a-f]{64})")
 _QUIET_S = 2.0
 # Flag, environment variable, default (None: required), help.
 _FLAGS: tuple[tuple[str, str, str | None, str], ...] = (
@@ -42,6 +44,12 @@ _FLAGS: tuple[tuple[str, str, str | None, str], ...] = (
     ("gate", "MOE_EVAL_GATE", "", "name of the gate"),
     ("stable", "MOE_EVAL_STABLE", None, "sha256 of its stable version"),
     ("candidate", "MOE_EVAL_CANDIDATE", None, "sha256 of the new version"),
+    (
+        "beside",
+        "MOE_EVAL_BESIDE",
+        "",
+        "of a gate: experts tried out with it, e0=STABLE:CANDIDATE,…",
+    ),
     ("trunk", "MOE_EVAL_TRUNK_URI", None, "file:/// of the trunk's folder (`moe split`)"),
     ("trunk-sha256", "MOE_EVAL_TRUNK_SHA256", None, "the trunk's digest"),
     ("golden", "MOE_EVAL_GOLDEN_URI", None, "uri of the golden set (`moe golden`)"),
@@ -79,6 +87,10 @@ class Settings:
             values = f"{given['expert']!r:.80} and {given['gate']!r:.80}"
             raise Refused(f"{flags} are {values}; one of them must say what is compared")
         name, gate = given["expert"] or given["gate"], bool(given["gate"])
+        beside = _beside(given["beside"])
+        if beside and not gate:
+            flags = "--beside (MOE_EVAL_BESIDE) goes with --gate (MOE_EVAL_GATE)"
+            raise Refused(f"{flags}; it is given with --expert {name}")
         trunk = parse_uri(given["trunk"])
         if not isinstance(trunk, Path):
             right = "file:///path of a folder that is mounted here"
@@ -86,7 +98,7 @@ class Settings:
         return cls(
             routers=tuple(part for part in given["routers"].split(",") if part),
             mixture=given["mixture"],
-            versions=Versions(name, given["stable"], given["candidate"], gate),
+            versions=Versions(name, given["stable"], given["candidate"], gate, beside),
             trunk=trunk,
             trunk_sha256=given["trunk-sha256"],
             golden_uri=given["golden"],
@@ -99,7 +111,21 @@ class Settings:
         """What the result says was compared."""
         versions = self.versions
         both = {"stable": versions.stable, "candidate": versions.candidate}
-        return {"golden": self.golden_sha256, versions.kind: versions.name, **both}
+        with_it = ",".join(f"{e}={old}:{new}" for e, (old, new) in versions.beside.items())
+        beside = {"beside": hashlib.sha256(with_it.encode()).hexdigest()} if with_it else {}
+        return {"golden": self.golden_sha256, versions.kind: versions.name, **both, **beside}
+
+
+def _beside(text: str) -> dict[str, tuple[str, str]]:
+    """Read `e0=STABLE:CANDIDATE,…`. Raises Refused."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        match = _BESIDE.fullmatch(part)
+        if match is None:
+            right = "EXPERT=SHA256:SHA256, several with a comma between"
+            raise Refused(f"--beside (MOE_EVAL_BESIDE) has {part!r:.200}; it must be {right}")
+        found[match[1]] = match[2], match[3]
+    return found
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:

@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,16 @@ _PASSING = (DeadlineExceeded, MalformedAnswer, Overloaded, Repinned, Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What is compared: two versions of one expert, or of one gate, by digest."""
+    """What is compared: two versions of one expert, or of one gate, by digest.
+
+    `beside` has, by expert, the versions with which stable and candidate of a gate are run.
+    """
 
     name: str
     stable: str
     candidate: str
     gate: bool = False
+    beside: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -60,7 +64,9 @@ class Versions:
     def forced(self, attachment: Attachment, sha256: str) -> AbstractContextManager[None]:
         """Have calls inside use this version."""
         if self.gate:
-            return attachment.forced(gates={self.name: sha256})
+            side = int(sha256 == self.candidate)
+            experts = {expert: digests[side] for expert, digests in self.beside.items()}
+            return attachment.forced(experts, gates={self.name: sha256})
         return attachment.forced({self.name: sha256})
 
 

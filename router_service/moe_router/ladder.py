@@ -143,7 +143,7 @@ def _target(rung: Rung, lost: Lost, around: Surroundings) -> tuple[str, Version]
         version = lost.pinned if lost.history.attempts else None
     elif rung is Rung.STABLE:
         version = _stable(lost.expert_id, around)
-        if lost.pinned is not None and version is not None and version.sha256 == lost.pinned.sha256:
+        if version is not None and not _may_replace(lost, version, around):
             version = None
     elif rung is Rung.BACKUP:
         expert_id = None if row is None else row.backup
@@ -153,6 +153,23 @@ def _target(rung: Rung, lost: Lost, around: Surroundings) -> tuple[str, Version]
         expert_id = None if dense is None else dense.expert_id
         version = None if expert_id is None else _stable(expert_id, around)
     return None if expert_id is None or version is None else (expert_id, version)
+
+
+def _may_replace(lost: Lost, stable: Version, around: Surroundings) -> bool:
+    """Return whether stable may answer for a session's version.
+
+    Not where the layer's gate accepts only one of the two: then the session chose by a variant
+    that does not know stable's answers. What is taken back goes to stable in any case.
+    """
+    pinned, gate = lost.pinned, around.view.gates.get(around.layer)
+    if pinned is None:
+        return True
+    if pinned.sha256 == stable.sha256:
+        return False
+    if around.newest.revokes(lost.expert_id, pinned.sha256) or gate is None:
+        return True
+    names = [variant.accepts.get(lost.expert_id, ()) for variant in gate.named]
+    return all(stable.version in accepted for accepted in names if pinned.version in accepted)
 
 
 def _stable(expert_id: str, around: Surroundings) -> Version | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from moe_client.evaluation import main
 from moe_client.evaluator import ATTEMPTS, Versions, batches, compare
 from moeops.v1 import router_pb2
 from tests.client.gated import GatedRouter, another_gate, model_with, own_gate
-from tests.client.test_attachment import some_tokens
+from tests.client.test_attachment import asked, some_tokens
 from tests.client.tiny import VOCABULARY, describe, load_tiny, save_tiny
 from tests.client.versions import CANDIDATE, STABLE, TRIED, TwoVersions, candidate_of
 from tests.fakes.router import FakeRouter, in_a_thread, refuse
@@ -231,6 +232,25 @@ def test_versions_of_a_gate_are_compared_in_all_its_layers(checkpoint: Path) -> 
     assert flips == Flips(2 * golden.tokens, 2 * golden.tokens)  # one expert is never two
 
 
+def test_a_gate_is_run_with_the_experts_that_are_tried_out_with_it(checkpoint: Path) -> None:
+    stable = own_gate(checkpoint)
+    candidate = another_gate(checkpoint, "v2", ("e3", "e1", "e0"), 1)
+    beside = {"e1": (STABLE, CANDIDATE), "e3": ("3" * 64, "4" * 64)}
+    versions = Versions("gate", stable.sha256, candidate.sha256, gate=True, beside=beside)
+    seen: dict[str, set[tuple[tuple[str, str], ...]]] = {}
+    router, model = GatedRouter.of(checkpoint, stable, candidate), load_trunk(checkpoint)
+    with in_a_thread(router), attach(model, router.address) as attachment:
+        compare(model, attachment, golden_set(), versions, pause=lambda seconds: None)
+    for request in asked(router):
+        for sequence in request.sequences:
+            forced = tuple(sorted((f.expert_id, f.sha256) for f in sequence.forced))
+            seen.setdefault(sequence.gate_sha256 or request.gate_sha256, set()).add(forced)
+    assert seen == {
+        stable.sha256: {(("e1", STABLE), ("e3", "3" * 64))},
+        candidate.sha256: {(("e1", CANDIDATE), ("e3", "4" * 64))},
+    }
+
+
 # -- the command ---------------------------------------------------------------------------------
 
 
@@ -283,7 +303,12 @@ def test_a_gate_is_compared_and_named(
         given_ |= {"MOE_EVAL_ROUTERS": router.address, "MOE_EVAL_EXPERT": ""}
         given_ |= {f"MOE_EVAL_{name.upper()}": sha256 for name, sha256 in named.items()}
         assert main(["--gate", "gate"], given_) == 0
+        alone = json.loads((tmp_path / "result").read_text())
+        beside = f"e1={STABLE}:{CANDIDATE}"
+        assert main(["--gate", "gate", "--beside", beside], given_) == 0
     fields = json.loads((tmp_path / "result").read_text())
+    assert fields.pop("beside") == hashlib.sha256(beside.encode()).hexdigest()
+    assert fields == alone
     golden = {"golden": given_["MOE_EVAL_GOLDEN_SHA256"]}
     compared = {name: fields[name] for name in ("golden", "gate", "stable", "candidate")}
     assert compared == {**golden, "gate": "gate", **named}
@@ -298,6 +323,11 @@ def test_a_gate_is_compared_and_named(
         ({"MOE_EVAL_EXPERT": ""}, "are '' and ''; one of them must say what is compared"),
         ({"MOE_EVAL_GATE": "gate"}, "are 'e1' and 'gate'; one of them must say what is compared"),
         ({"MOE_EVAL_STABLE": "v1"}, "--stable is 'v1'; it must be 64 lower-case"),
+        (
+            {"MOE_EVAL_BESIDE": f"e2={STABLE}:{CANDIDATE}"},
+            "--beside (MOE_EVAL_BESIDE) goes with --gate (MOE_EVAL_GATE); it is given with",
+        ),
+        ({"MOE_EVAL_BESIDE": "e2=v1"}, "has 'e2=v1'; it must be EXPERT=SHA256:SHA256"),
         ({"MOE_EVAL_TRUNK_URI": "http://h/t"}, "--trunk is 'http://h/t'; it must be file:///"),
         ({"MOE_EVAL_TRUNK_URI": "file:///no"}, "/no/config.json cannot be read"),
         ({"MOE_EVAL_TRUNK_SHA256": "0" * 64}, f"it must be {'0' * 64}"),

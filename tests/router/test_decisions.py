@@ -145,6 +145,38 @@ def test_a_version_with_answers_that_are_not_finite_is_not_asked_elsewhere() -> 
 
 
 @pytest.mark.parametrize(
+    ("accepted", "revoked", "rung"),
+    [
+        pytest.param({}, False, Rung.STABLE, id="a gate that accepts all versions"),
+        pytest.param({"g1": "v1", "g2": "v2"}, False, Rung.BACKUP, id="one that knows only v2"),
+        pytest.param({"g1": "v1", "g2": "v1 v2"}, False, Rung.STABLE, id="one that knows both"),
+        pytest.param({"g1": "v1", "g2": "v2"}, True, Rung.STABLE, id="what is taken back"),
+    ],
+)
+def test_stable_answers_for_a_version_only_where_the_gate_of_its_sessions_knows_it(
+    accepted: dict[str, str], revoked: bool, rung: Rung
+) -> None:
+    content, old, new = mixture(), VERSIONS["e0"], CANDIDATES["e0"]
+    names = {"v1": old.version, "v2": new.version}
+    row = content.gates[0]
+    variants = [
+        replace(row.stable, accepts={"e0": tuple(names[v] for v in versions.split())})
+        for versions in accepted.values()
+    ]
+    if variants:
+        row = replace(row, stable=variants[0], candidate=replace(variants[1], version="g2"))
+    content = replace(content, gates=(row,))
+    own = replace(content.experts[0], revoked=(new.sha256,) if revoked else ())
+    newest = replace(content, experts=(own, *content.experts[1:]))
+    held = (old.sha256, VERSIONS["e4"].sha256)
+    workers = Routable.of([Offer("w1", dict.fromkeys(held, frozenset({0})))])
+    around = Surroundings(View.of(content), View.of(newest), workers, 0)
+    step = next_step(Lost("e0", new), around)
+    assert isinstance(step, Ask)
+    assert step.rung is rung
+
+
+@pytest.mark.parametrize(
     ("load", "given_rows", "turn", "expected"),
     [
         pytest.param({}, {}, 0, "a", id="idle ones take turns, first"),

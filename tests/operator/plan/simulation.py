@@ -6,6 +6,7 @@ nothing sleeps. The operator's only memory is its evidence, which it loses when 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -460,6 +461,7 @@ class Simulation:
     def _result(self, pod: Evaluator) -> dict[str, Any]:
         environment = pod.environment
         candidate = environment["MOE_EVAL_CANDIDATE"]
+        beside = environment.get("MOE_EVAL_BESIDE", "")
         mean, sd = self.behaviours.get(candidate, Behaviour()).golden
         sample = {"n": 64, "mean": mean, "sd": sd, "stable": 2.0, "candidate": 2.0 + mean}
         said = {
@@ -469,6 +471,7 @@ class Simulation:
                 for kind in ("expert", "gate")
                 if f"MOE_EVAL_{kind.upper()}" in environment
             },
+            **({"beside": hashlib.sha256(beside.encode()).hexdigest()} if beside else {}),
             "stable": environment["MOE_EVAL_STABLE"],
             "candidate": "f" * 64 if self.foreign_result else candidate,
             "all": sample,
