@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Body = dict[str, Any]
@@ -43,12 +43,21 @@ def expert(expert_id: str, digest: str = "", version: str = "v1", **spec: Any) -
     return own("Expert", f"tiny-{expert_id}", {**fields, **spec})
 
 
-def gate(*expert_ids: str, digest: str = "", version: str = "v1") -> Body:
+def gate(
+    *expert_ids: str,
+    digest: str = "",
+    version: str = "v1",
+    accepts: Mapping[str, Sequence[str]] | None = None,
+) -> Body:
+    """Return a Gate; `accepts` are the versions that fit it, by expert."""
+    known = accepts or {}
     spec = {
         "mixtureRef": {"name": "tiny"},
         "version": version,
         "artifact": {"uri": f"file:///artifacts/gate-{version}", "sha256": digest or sha("9")},
-        "experts": [{"id": expert_id} for expert_id in expert_ids],
+        "experts": [
+            {"id": e, **({"versions": list(known[e])} if e in known else {})} for e in expert_ids
+        ],
         "policy": {"type": "TopK", "topK": 1},
         # Nobody scores rows here: the shadow is in the tests of the planner.
         "rollout": {

@@ -245,6 +245,64 @@ async def gate_and_experts_changed(scene: Scene) -> None:
     await scene.rest()
 
 
+def choosy(name: str) -> Body:
+    """Return the gate of which each version accepts one of e0 only."""
+    digest = sha({"v1": "9", "v2": "8"}[name])
+    return gate("e0", "e1", version=name, digest=digest, accepts={"e0": [name]})
+
+
+async def _only_v1_fits(scene: Scene) -> None:
+    scene.clients.ask = True
+    await scene.put(choosy("v1"))
+    await scene.until(lambda table: "accepts" in table["gates"][0]["stable"])
+    await scene.rest()
+
+
+def _both(name: str) -> Callable[[Body], bool]:
+    def check(table: Body) -> bool:
+        (one,) = table["gates"]
+        return one["stable"]["version"] == name and _stable(name)(table)
+
+    return check
+
+
+async def version_then_its_gate(scene: Scene) -> None:
+    await _only_v1_fits(scene)
+    await scene.put(version("v2"))
+    await scene.rest()
+    await scene.put(choosy("v2"))
+    await scene.until(_both("v2"))
+    await scene.rest()
+
+
+async def gate_then_its_version(scene: Scene) -> None:
+    await _only_v1_fits(scene)
+    await scene.put(choosy("v2"))
+    await scene.rest()
+    await scene.put(version("v2"))
+    await scene.until(_both("v2"))
+    await scene.rest()
+
+
+async def bad_version_with_its_gate(scene: Scene) -> None:
+    scene.clients.bad = "b"
+    await _only_v1_fits(scene)
+    await scene.put(version("v2"))
+    await scene.rest()
+    await scene.put(choosy("v2"))
+    await scene.until(_ended("RolledBack"))
+    await scene.rest()
+
+
+async def gate_and_version_set_back_when_served(scene: Scene) -> None:
+    await gate_then_its_version(scene)
+    await scene.put(version("v1"))
+    await scene.rest()
+    await scene.put(choosy("v1"))
+    await scene.until(_both("v1"))
+    await scene.rest()
+
+
 async def evaluated(scene: Scene) -> None:
     """The first evaluator fails, the second one finds nothing wrong."""
     scene.nodes.broken_evaluations = 1
@@ -279,6 +337,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     namespace_made_again,
     operator_down_meanwhile,
     gate_and_experts_changed,
+    version_then_its_gate,
+    gate_then_its_version,
+    bad_version_with_its_gate,
+    gate_and_version_set_back_when_served,
     evaluated,
     worse_on_the_golden_set,
 )

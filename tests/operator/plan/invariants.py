@@ -71,7 +71,7 @@ def _legal_table(before: Table | None, table: Table, world: World) -> None:
     legal_change(before, table, (expert.meta.name for expert in world.experts))
     for old, new in _changed(before, table):
         _routable_where_raised(old, new, world)
-        _evaluated_where_asked_for(old, new, world)
+        _evaluated_where_asked_for(before, old, new, world)
 
 
 def legal_change(before: Table | None, table: Table, experts: Iterable[str]) -> None:
@@ -224,13 +224,21 @@ def _routable_where_raised(old: ExpertRow, new: ExpertRow, world: World) -> None
         assert reach.ready
 
 
-def _evaluated_where_asked_for(old: ExpertRow, new: ExpertRow, world: World) -> None:
-    """No first weight before the golden set has passed, where there is one."""
+def _evaluated_where_asked_for(
+    before: Table | None, old: ExpertRow, new: ExpertRow, world: World
+) -> None:
+    """No first weight before the golden set has passed, where there is one.
+
+    What is tried out with a gate has passed it with the gate.
+    """
     asked = world.mixture is not None and world.mixture.evaluation is not None
     first = old.candidate is not None and new.candidate is not None and new.rollout is not None
     if asked and first and old.rollout is not None and not old.rollout.weights:
+        assert before is not None
         assert new.rollout is not None
-        assert not new.rollout.weights or old.rollout.evaluated, "weight before it was evaluated"
+        gates = [gate.rollout for gate in before.gates if gate.rollout is not None]
+        one = next((r for r in gates if r.salt == old.rollout.salt), old.rollout)
+        assert not new.rollout.weights or one.evaluated, "weight before it was evaluated"
 
 
 def raised(old: ExpertRow, new: ExpertRow) -> bool:

@@ -260,7 +260,7 @@ def test_a_pause_holds_what_is_held() -> None:
     assert says(sim, "Gate", "gate")[1] == "Paused"
     assert served_gate(sim).rollout is not None
     sim.remove("Override", "wait")
-    sim.run(6)
+    sim.run(12)
     assert pair(sim) == ("g2", "v2")
 
 
