@@ -130,6 +130,8 @@ def _of_gate(gate: router_pb2.GateCounters) -> Counters:
         session_pairs=gate.session_pairs,
         overflow_pairs=gate.overflow_pairs,
         overflow_sessions=gate.overflow_sessions,
+        mass=gate.mass,
+        lost_mass=gate.lost_mass,
     )
 
 

@@ -99,6 +99,8 @@ def _since(now: Counters, before: Counters) -> Counters:
         session_pairs=now.session_pairs - before.session_pairs,
         overflow_pairs=now.overflow_pairs - before.overflow_pairs,
         overflow_sessions=now.overflow_sessions - before.overflow_sessions,
+        mass=now.mass - before.mass,
+        lost_mass=now.lost_mass - before.lost_mass,
     )
 
 
@@ -119,6 +121,8 @@ def _add(window: Window, counters: Counters, bounds_us: tuple[int, ...]) -> Wind
         session_pairs=window.session_pairs + counters.session_pairs,
         overflow_pairs=window.overflow_pairs + counters.overflow_pairs,
         overflow_sessions=window.overflow_sessions + counters.overflow_sessions,
+        mass=window.mass + counters.mass,
+        lost_mass=window.lost_mass + counters.lost_mass,
     )
     differs = window.latency_counts and window.latency_bounds_us != bounds_us
     if differs or not counters.latency_counts:

@@ -68,6 +68,7 @@ def judge_gate(gate: GateRow, row: ExpertRow, case: Case, sources: Sources) -> J
             found += _counted(rollout, row.stable, case, CHECKS_OF_GATES)
         sums = [s for router in sources.routers for s in router.outcomes if s.gate == gate.name]
         found += outcome_findings(rollout, row.stable, sums, strategy.outcomes)
+        found += prometheus_findings(row, sources.mixture, case.expert, sources.answers)
     return _in_order((*found, *_golden(rollout, sources)))
 
 

@@ -174,7 +174,7 @@ def _turn(
     sources = Sources(mixture, evaluated, world.routers, world.answers)
     if before is not None:
         case = replace(case, judgement=judge_gate(before, row, case, sources))
-    variants = known_variants(gate, before, lineage.revisions)
+    variants = known_variants(gate, before, lineage.revisions, world.snapshots)
     _, kept = restored.gates.get(gate.meta.name, (None, None))
     if kept is not None:
         variants[kept.stable.sha256] = kept.stable  # with what it accepted in that epoch

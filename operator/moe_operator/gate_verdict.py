@@ -16,12 +16,48 @@ from moe_core.rows import GateRow, GateVariant
 from moe_operator.judgement import Finding
 from moe_operator.router_report import LayerShadow, Shadow
 from moe_operator.strategy import RoutingLimits
-from moe_operator.verdict import CHECKS, Check, Tier, Verdict, lowest_percent
+from moe_operator.verdict import (
+    CHECKS,
+    MIN_SESSIONS,
+    Check,
+    Evidence,
+    Tier,
+    Verdict,
+    lowest_of_sessions,
+    lowest_percent,
+)
+from moe_operator.world import Window
 
 _SERVICE: Final = frozenset({"errors", "requests", "latency", "tail", "overflow"})
 # A choice that is certain has an entropy of 0, which single precision may put below.
 _ROUNDING_BITS: Final = 1e-6
-CHECKS_OF_GATES: Final[tuple[Check, ...]] = tuple(c for c in CHECKS if c.name in _SERVICE)
+
+
+def degraded_more(seen: Evidence) -> Verdict:
+    """Judge the weight that another function answered, in sessions on a gate's version.
+
+    A session is one attempt, as for overflow.
+    """
+    limit = seen.limits.max_degraded_increase_percent
+    sessions = seen.candidate.overflow_sessions, seen.stable.overflow_sessions
+    candidate, stable = _lost_percent(seen.candidate), _lost_percent(seen.stable)
+    compared = seen.enough and min(sessions) >= MIN_SESSIONS
+    surely = lowest_of_sessions(candidate, *sessions) if compared else 0.0
+    return Verdict(
+        surely - stable <= limit,
+        f"in {sessions[0]} sessions {candidate:.1f}% of the gate's weight was degraded, against "
+        f"{stable:.1f}% in {sessions[1]} of stable; maxDegradedIncreasePercent is {limit}",
+    )
+
+
+def _lost_percent(window: Window) -> float:
+    return 100 * window.lost_mass / window.mass if window.mass > 0 else 0.0
+
+
+CHECKS_OF_GATES: Final[tuple[Check, ...]] = (
+    *(check for check in CHECKS if check.name in _SERVICE),
+    Check(Tier.SERVICE, "degraded", degraded_more),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from moe_operator.fit import on_trial
 from moe_operator.gate_turns import GateTurn
 from moe_operator.members import lacks
 from moe_operator.reach import Reach
-from moe_operator.reason import Reason, Why
+from moe_operator.reason import Reason, Why, listed
 from moe_operator.spec import MixtureSpec
 from moe_operator.world import World
 
@@ -97,8 +97,27 @@ def plan_gates(
         if row is not None and _conflict(row, owners) is None:
             rows[name] = row
             owners |= dict.fromkeys(row.layers, name)
-        whys[name] = why or turn.turn.decision.why
+        said = turn.turn.decision.why
+        if why is None and row is not None and said.reason is Reason.COMPLETE:
+            why = _missed(row, around.world)
+        whys[name] = why or said
     return Gates(tuple(sorted(rows.values(), key=lambda row: row.name)), whys)
+
+
+def _missed(row: GateRow, world: World) -> Why | None:
+    """Return which experts of a gate are gone though it is served; None where none is.
+
+    An Expert whose spec cannot be read is there.
+    """
+    known = {expert.expert_id for expert in world.experts}
+    unread = {invalid.meta.name for invalid in world.invalid if invalid.kind == "Expert"}
+    rows = world.table.table.experts if world.table is not None else ()
+    known |= {expert.expert_id for expert in rows if expert.name in unread}
+    gone = [expert_id for expert_id in row.stable.experts if expert_id not in known]
+    if not gone:
+        return None
+    said = f"no Expert has the id {listed(gone)}: {row.stable.version} is served without"
+    return Why(Reason.EXPERTS_MISSING, said)
 
 
 def _conflict(row: GateRow, owners: Mapping[int, str]) -> Why | None:

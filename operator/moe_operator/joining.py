@@ -99,9 +99,12 @@ class _Ready:
 
 
 def _ready(one: GateTurn, needed: Sequence[str], turns: Mapping[str, Turn]) -> _Ready | None:
-    """Return what would begin; None where something cannot serve yet."""
+    """Return what would begin; None where something cannot serve yet.
+
+    The gate is named first, in a table of its own: so there are as many, whoever waits for whom.
+    """
     row = _alone(one)
-    if row.candidate is None or row.rollout is None or row.rollout.weights:
+    if not one.dark or row.rollout is None or row.rollout.weights:
         return None
     found: dict[str, Decision] = {}
     for expert_id in needed:

@@ -14,8 +14,9 @@ from moe_core.rows import ExpertRow
 from moe_core.table import Table
 from moe_operator.judgement import Finding
 from moe_operator.reason import moment
-from moe_operator.spec import ExpertSpec, MixtureSpec
+from moe_operator.spec import ExpertSpec, MixtureSpec, Tried
 from moe_operator.strategy import Query
+from moe_operator.trial import as_expert, as_row
 from moe_operator.verdict import Tier, Verdict
 from moe_operator.world import Answer, Question, World
 
@@ -27,13 +28,26 @@ def questions(world: World, table: Table | None) -> tuple[Question, ...]:
         return ()
     asked = {
         question
-        for expert in world.experts
-        for row in [table.expert(expert.expert_id)]
-        if row is not None and row.name == expert.meta.name and _weighed(row)
-        for query in expert.rollout.queries
-        for question in _pair(query, mixture, expert, row)
+        for tried, row in _tried(world, mixture, table)
+        if _weighed(row)
+        for query in tried.rollout.queries
+        for question in _pair(query, mixture, tried, row)
     }
     return tuple(sorted(asked, key=lambda question: question.query))
+
+
+def _tried(
+    world: World, mixture: MixtureSpec, table: Table
+) -> Iterator[tuple[ExpertSpec, ExpertRow]]:
+    """Give what has queries, with its row; gates in the terms of experts."""
+    for expert in world.experts:
+        row = table.expert(expert.expert_id) if expert.rollout.queries else None
+        if row is not None and row.name == expert.meta.name:
+            yield expert, row
+    gates = {gate.name: gate for gate in table.gates}
+    for gate in world.gates:
+        if gate.rollout.queries and gate.meta.name in gates:
+            yield as_expert(gate, mixture), as_row(gate, mixture, gates[gate.meta.name])
 
 
 def prometheus_findings(
@@ -71,10 +85,12 @@ def _pair(
 
 
 def _filled(template: str, expert: ExpertSpec, version: Version) -> str:
+    gate = expert.kind is Tried.GATE
     values = {
         "namespace": expert.meta.namespace,
         "mixture": expert.mixture,
-        "expert": expert.expert_id,
+        "expert": "" if gate else expert.expert_id,
+        "gate": expert.meta.name if gate else "",
         "version": version.version,
         "sha256": version.sha256,
     }

@@ -21,6 +21,8 @@ class Counters:
     `shadow` is of copies that were only counted, and is not in the other fields. `session_pairs`
     are the (row, slot) pairs that sessions on this version sent to any expert, `overflow_pairs`
     those of them beyond an expert's capacity, `overflow_sessions` the sessions that began in them.
+    `mass` is the weight that a gate's version gave to rows, `lost_mass` that of it that another
+    function answered.
     """
 
     requests: int = 0
@@ -37,6 +39,8 @@ class Counters:
     session_pairs: int = 0
     overflow_pairs: int = 0
     overflow_sessions: int = 0
+    mass: float = 0.0
+    lost_mass: float = 0.0
 
 
 class Measure(StrEnum):

@@ -38,6 +38,7 @@ class Limits:
     max_norm_increase_percent: int = 900
     max_tail_latency_increase_percent: int = 400
     max_overflow_increase_percent: int = 10  # percentage points
+    max_degraded_increase_percent: int = 5  # percentage points; of gates only
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -47,6 +48,7 @@ class Limits:
             reader.integer("maxNormIncreasePercent", low=1, default=900),
             reader.integer("maxTailLatencyIncreasePercent", default=400),
             reader.integer("maxOverflowIncreasePercent", high=100, default=10),
+            reader.integer("maxDegradedIncreasePercent", high=100, default=5),
         )
 
 

@@ -17,7 +17,7 @@ from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why
 from moe_operator.router_report import Loading
 from moe_operator.spec import ExpertSpec, GateSpec, MixtureSpec, Tried
-from moe_operator.world import Revision
+from moe_operator.world import Revision, Snapshot
 
 
 def as_expert(gate: GateSpec, mixture: MixtureSpec) -> ExpertSpec:
@@ -76,12 +76,16 @@ def as_gate(moved: ExpertRow, variants: Mapping[str, GateVariant]) -> GateRow:
 
 
 def known_variants(
-    gate: GateSpec, row: GateRow | None, revisions: Iterable[Revision]
+    gate: GateSpec,
+    row: GateRow | None,
+    revisions: Iterable[Revision],
+    snapshots: Iterable[Snapshot],
 ) -> dict[str, GateVariant]:
     """Return every variant of a gate that can be served, by sha256.
 
     Which versions of experts a variant accepts may change without a new version: what the spec
-    says of its own counts, of others what the table says, else what its revision began with.
+    says of its own counts, of others what the table says, else the newest epoch that is kept and
+    served it (`snapshots` are in order of epochs), else what its revision began with.
     """
     known: dict[str, GateVariant] = {}
     for revision in revisions:
@@ -90,6 +94,8 @@ def known_variants(
         except InvalidDocument:
             continue  # a broken old revision blocks nothing
         known[variant.sha256] = variant
+    served = (snapshot.gate(gate.meta.name) for snapshot in snapshots)
+    known |= {kept.stable.sha256: kept.stable for kept in served if kept is not None}
     known |= {variant.sha256: variant for variant in (row.named if row else ())}
     return known | {gate.version.sha256: gate.variant}
 

@@ -205,4 +205,6 @@ def _settled(one: GateTurn, gates: Gates) -> Turn:
         decision = replace(decision, why=why, told=told, again_at=turn.case.now)
     if row is not None and row != one.before:
         return replace(turn, decision=replace(decision, row=as_row(one.gate, one.mixture, row)))
-    return replace(turn, decision=replace(decision, row=turn.before, told=None))
+    # What it would become alone is not waited for: that is as it should be only with others.
+    again_at = decision.again_at if decision.row == turn.before else None
+    return replace(turn, decision=replace(decision, row=turn.before, told=None, again_at=again_at))

@@ -29,7 +29,7 @@ _MIN_TAIL_ATTEMPTS: Final = 500
 _LATENCY_FLOOR_US: Final = 2_000
 _TAIL_FLOOR_US: Final = 20_000
 # So many sessions of both versions before overflow is compared.
-_MIN_SESSIONS: Final = 30
+MIN_SESSIONS: Final = 30
 
 
 class Tier(StrEnum):
@@ -140,9 +140,9 @@ def tail_grew(seen: Evidence) -> Verdict:
 def overflow_grew(seen: Evidence) -> Verdict:
     limit = seen.limits.max_overflow_increase_percent
     sessions = seen.candidate.overflow_sessions, seen.stable.overflow_sessions
-    compared = seen.enough and min(sessions) >= _MIN_SESSIONS
-    surely = _lowest_overflow_percent(seen) if compared else 0.0
+    compared = seen.enough and min(sessions) >= MIN_SESSIONS
     candidate, stable = overflow_percent(seen.candidate), overflow_percent(seen.stable)
+    surely = lowest_of_sessions(candidate, *sessions) if compared else 0.0
     return Verdict(
         surely - stable <= limit,
         f"in {sessions[0]} sessions {candidate:.1f}% of {seen.candidate.session_pairs} pairs are "
@@ -151,17 +151,16 @@ def overflow_grew(seen: Evidence) -> Verdict:
     )
 
 
-def _lowest_overflow_percent(seen: Evidence) -> float:
-    """Return what the candidate's overflow surely is at least, if stable's is as it was seen.
+def lowest_of_sessions(percent: float, n: int, m: int) -> float:
+    """Return what a share in `n` sessions surely is at least, if stable's in `m` is as it was seen.
 
     Pairs of a session are not independent. So each session is one attempt, as if all of its pairs
     shared one fate, which no session surpasses (the largest design effect there is; Kish 1965).
     What stable may be off counts too: the variance of a difference of shares of n and m attempts
     is that of one share of nm / (n + m).
     """
-    n, m = seen.candidate.overflow_sessions, seen.stable.overflow_sessions
     attempts = n * m / (n + m)
-    return lowest_percent(attempts * overflow_percent(seen.candidate) / 100, attempts)
+    return lowest_percent(attempts * percent / 100, attempts)
 
 
 def _slower(seen: Evidence, share: float, least: int, percent: int, floor_us: int) -> bool:

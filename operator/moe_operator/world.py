@@ -207,3 +207,7 @@ class Window:
     session_pairs: int = 0
     overflow_pairs: int = 0
     overflow_sessions: int = 0
+    mass: float = (
+        0.0  # of gates: how much weight they gave, and what of it another function answered
+    )
+    lost_mass: float = 0.0

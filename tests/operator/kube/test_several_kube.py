@@ -68,11 +68,21 @@ async def test_gate_and_version_change_together(stage: Stage, gate_first: bool) 
     await stage.apply(first)
     await stage.until(kind, first["metadata"]["name"], lambda body: reason(body) == "Held")
     await stage.apply(second)
+    await stage.until(ROUTING_TABLE, "tiny", _weighed)
+    await stage.quiet()
+    stage.nodes.count(sha("b"), requests=50, rows=500)
     after = await stage.until(ROUTING_TABLE, "tiny", lambda t: stable(t) == {"e0": "v2"})
     served = after["spec"]["gates"][0]
     assert (served["stable"]["version"], served["stable"]["accepts"]) == (
         "g2",
         [{"id": "e0", "versions": ["v2"]}],
     )
-    # The gate's rollout is written down, its candidate looks at rows, then both are served at once.
-    assert after["spec"]["epoch"] == before["spec"]["epoch"] + 3
+    # The gate's rollout is written down, its candidate is named, then that of e0 beside it; both
+    # get weight, and both are promoted.
+    assert after["spec"]["epoch"] == before["spec"]["epoch"] + 5
+
+
+def _weighed(table: Body) -> bool:
+    """Return whether sessions see the new versions of gate and expert."""
+    rows = (*table["spec"]["gates"], *table["spec"]["experts"])
+    return all((row.get("rollout") or {}).get("weights") and "candidate" in row for row in rows)

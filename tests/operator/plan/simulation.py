@@ -78,6 +78,7 @@ class Behaviour:
     bits: float = 2.0
     # Of a gate: the share of tokens that it sends to the first of its experts, in percent.
     first_percent: int = 50
+    lost: float = 0.0  # of a gate: the share of its weight that another function answers
 
 
 @dataclass(slots=True)
@@ -531,6 +532,9 @@ class Simulation:
             rows=known.rows + 1,
             errors=known.errors + behaviour.fails,
             latency_counts=tuple(counts),
+            overflow_sessions=known.overflow_sessions + 1,
+            mass=known.mass + 1,
+            lost_mass=known.lost_mass + behaviour.lost,
         )
         self._tell_outcome(router, row, variant, epoch)
         share = row.rollout.shadow_percent if row.rollout else 0

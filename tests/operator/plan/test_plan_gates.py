@@ -373,3 +373,18 @@ def test_an_expert_that_is_made_again_pushes_no_gate_past_its_shadow() -> None:
     sim.traffic = 4
     until(sim, "RolledBack")
     assert served(sim).stable.version == "g1"
+
+
+def test_an_expert_that_is_gone_from_under_a_gate_is_named_and_what_is_served_goes_on() -> None:
+    sim = started()
+    before = served(sim)
+    sim.remove("Expert", "e1")
+    sim.run(3)
+    assert served(sim) == before
+    assert says(sim) == ("False", "ExpertsMissing", "no Expert has the id e1: g1 is served without")
+    assert condition(sim, "Gate", "gate", "Ready")[0] == "True"
+    again = expert("e1", created=30)
+    again["metadata"]["uid"] = "uid-again"
+    sim.put("Expert", again)
+    sim.run(5)
+    assert says(sim)[:2] == ("True", "Complete")
