@@ -68,13 +68,15 @@ def _replicas(case: Case, decision: Decision) -> dict[str, tuple[Version, int]]:
 
 
 def _warm(case: Case, row: ExpertRow) -> tuple[str, ...]:
-    """Return the version that was taken back after it served, for as long as it is kept."""
+    """Return the digests of what lost, for as long as it is kept: what was taken back after it
+    served, and what changed at once with a gate."""
     rollout = row.rollout
-    if rollout is None or rollout.outcome is Outcome.PROMOTED or not rollout.weights:
+    if rollout is None or not rollout.weights or cold_at(row, case) is None:
         return ()
-    if cold_at(row, case) is None:
-        return ()
-    return (rollout.target.sha256,)
+    if rollout.outcome is not Outcome.PROMOTED:
+        return (rollout.target.sha256,)
+    percents = [since.percent for since in rollout.weights]
+    return tuple(case.replicas) if percents == [0, 100] and row.previous is None else ()
 
 
 def unapplied(world: World, manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:

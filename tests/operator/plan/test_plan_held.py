@@ -212,6 +212,11 @@ def test_two_gates_of_different_layers_change_with_the_version_that_both_want() 
         sim.tick()
     assert [served_gate(sim, f"gate-{n}").stable.version for n in (0, 1)] == ["g2", "g2"]
     assert stable(sim) == "v2"
+    # Nobody is pinned to what was served; it stays warm for a way back.
+    assert row(sim).previous is None
+    assert deployments(sim) == {sha("e0", "v1"): 1, sha("e0", "v2"): 1}
+    sim.run(4)
+    assert deployments(sim) == {sha("e0", "v2"): 1}
 
 
 def test_a_version_under_rollout_keeps_a_gate_that_does_not_accept_it_away() -> None:
