@@ -368,6 +368,20 @@ def test_an_expert_that_comes_to_no_pods_keeps_the_gate_waiting_and_is_named() -
     assert stables(sim) == NEW
 
 
+def test_an_expert_that_could_go_on_waits_for_the_gate() -> None:
+    sim = served(replicas=1)
+    experts_first(sim)
+    put_gate(sim, "g2", "v2", minRequests=12)
+    until(sim, 25)
+    sim.run(4)
+    assert rollout_weight(sim) == 25
+    reason, message = says(sim, "Expert", "e0")
+    assert reason == "Canary"
+    assert message.startswith("waits for Gate gate: step 1 of 2 at 25%: ")
+    sim.run(20)
+    assert stables(sim) == NEW
+
+
 def test_another_rollout_is_waited_for_and_none_begins_before_it() -> None:
     sim = served()
     sim.change("e2", rollout={**QUICK, "steps": steps(50, pause=14)})

@@ -39,7 +39,7 @@ ACTS = st.one_of(
 
 
 def put_gate(sim: Simulation, version: str) -> None:
-    rollout = {**QUICK_GATE, "steps": steps(30, 60, pause=1)}
+    rollout = {**QUICK_GATE, "steps": steps(30, 60, pause=1), "minRequests": 6}
     body = gate(NAMES, version, rollout=rollout)
     body["spec"]["experts"] = [{"id": name, "versions": FITS[version]} for name in NAMES]
     sim.put("Gate", {**sim.bodies.get(("Gate", "gate"), {}), **body})
