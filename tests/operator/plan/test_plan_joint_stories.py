@@ -103,7 +103,7 @@ def test_no_session_is_on_a_pair_that_does_not_fit_and_all_comes_to_rest(story: 
     assert sim.stored is not None
     (one,) = sim.stored.table.gates
     assert (one.stable.version, *(stable(sim, name) for name in NAMES)) == ("last", "v4", "v4")
-    assert [found.previous for found in (one, *(row(sim, name) for name in NAMES))] == [None] * 3
+    assert [one.previous, *(row(sim, name).previous for name in NAMES)] == [None] * 3
     written = len(sim.writes)
     sim.run(5)
     assert sim.writes[written:] == []
