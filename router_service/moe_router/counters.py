@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from moe_core.metrics import Histogram
 from moe_core.table import Rung
 from moe_router.gate_tally import GateTallies
 from moe_router.ladder import Cause
-from moe_router.latency import count_latency, no_latencies
+from moe_router.latency import LATENCY_BOUNDS_S, count_latency, no_latencies
 from moe_router.message import Part
 from moe_router.overflow import Load
 from moeops.v1.link_pb2 import GroupResult
@@ -39,6 +41,7 @@ class VersionTally:
     nonfinite_rows: int = 0
     norm_sum: float = 0.0
     latency_counts: list[int] = field(default_factory=no_latencies)
+    latency_s: float = 0.0
     last_sent_s: float | None = None
     last_used_s: float | None = None
     shadow: ShadowTally = field(default_factory=ShadowTally)
@@ -48,18 +51,35 @@ class VersionTally:
 
     def attempt(self, latency_s: float) -> None:
         self.requests += 1
+        self.latency_s += latency_s
         count_latency(self.latency_counts, latency_s)
 
 
+class Stage(StrEnum):
+    """Parts of a request's time: until the experts are chosen, until all answered, the rest."""
+
+    GATE = "gate"
+    WORKERS = "workers"
+    COMBINE = "combine"
+
+
 class Counters:
-    """All counters of a router."""
+    """All counters of a router. `failures` are by the name of the code, `errors` of attempts."""
 
     def __init__(self) -> None:
         self.requests = 0
         self.failed_requests = 0
+        self.failures: Counter[str] = Counter()
+        self.errors: Counter[Cause] = Counter()
+        self.stages = {stage: Histogram(LATENCY_BOUNDS_S) for stage in Stage}
+        self.answers = Histogram(LATENCY_BOUNDS_S)
         self.rungs: Counter[tuple[Rung, str]] = Counter()
         self.gates = GateTallies()
         self._versions: dict[tuple[str, str], VersionTally] = {}
+
+    def of(self, expert_id: str, sha256: str) -> VersionTally:
+        """Return the counters of a version; those of one that was never asked are zero."""
+        return self._versions.get((expert_id, sha256)) or VersionTally()
 
     def versions(
         self, only: Collection[str] = ()
@@ -68,6 +88,19 @@ class Counters:
         for key, tally in self._versions.items():
             if not only or key[1] in only:
                 yield key, tally
+
+    def timed(self, began_s: float, chosen_s: float, answered_s: float, ended_s: float) -> None:
+        """Count when the stages of an answered request ended."""
+        stages = self.stages
+        stages[Stage.GATE].observe(chosen_s - began_s)
+        stages[Stage.WORKERS].observe(answered_s - chosen_s)
+        stages[Stage.COMBINE].observe(ended_s - answered_s)
+        self.answers.observe(ended_s - began_s)
+
+    def refused(self, code: str) -> None:
+        """Count a request that got no answer."""
+        self.failed_requests += 1
+        self.failures[code] += 1
 
     def sent(self, expert_id: str, sha256: str, now_s: float) -> None:
         self._of(expert_id, sha256).last_sent_s = now_s
@@ -82,7 +115,7 @@ class Counters:
         tally.norm_sum += result.norm_sum
         tally.nonfinite_rows += result.nonfinite_rows
         if result.nonfinite_rows:
-            tally.errors[Cause.NON_FINITE] += 1
+            self._error(tally, Cause.NON_FINITE)
         if used:
             tally.last_used_s = now_s
 
@@ -90,13 +123,13 @@ class Counters:
         """Count an attempt without an answer."""
         tally = self._of(part.ask.expert_id, part.ask.sha256)
         tally.attempt(latency_s)
-        tally.errors[cause] += 1
+        self._error(tally, cause)
 
     def missed(self, expert_id: str, sha256: str) -> None:
         """Count rows for a version that no worker could be asked for; that took no time."""
         tally = self._of(expert_id, sha256)
         tally.requests += 1
-        tally.errors[Cause.UNREACHABLE] += 1
+        self._error(tally, Cause.UNREACHABLE)
 
     def shadowed(self, part: Part, result: GroupResult | None) -> None:
         """Count a copy that was sent to a candidate; None is no answer."""
@@ -116,6 +149,10 @@ class Counters:
         tally.session_pairs += load.pairs
         tally.overflow_pairs += load.overflowing
         tally.overflow_sessions += load.begins
+
+    def _error(self, tally: VersionTally, cause: Cause) -> None:
+        tally.errors[cause] += 1
+        self.errors[cause] += 1
 
     def _of(self, expert_id: str, sha256: str) -> VersionTally:
         key = expert_id, sha256

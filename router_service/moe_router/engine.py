@@ -99,6 +99,10 @@ class Engine:
         self._rows = 0
         self._turns = itertools.count()
 
+    @property
+    def rows_under_way(self) -> int:
+        return self._rows
+
     async def dispatch(self, message: DispatchRequest) -> Answer:
         """Serve rows whose experts the caller chose. Raises Refused."""
         began_s = self._clock()
@@ -141,8 +145,8 @@ class Engine:
         self.counters.requests += 1
         try:
             yield
-        except Exception:
-            self.counters.failed_requests += 1
+        except Exception as error:
+            self.counters.refused(error.code.name if isinstance(error, Refused) else "INTERNAL")
             raise
 
     async def _table_for(self, message: DispatchRequest | RouteRequest) -> View:
@@ -174,14 +178,18 @@ class Engine:
         try:
             self._check_room(len(rows.hidden))
             request = choose_()
+            chosen_s = self._clock()
             exchange = await self._exchange(request, view)
+            answered_s = self._clock()
             hidden, outcomes = exchange.answer()
             self._account(view, outcomes)
         except Exception as error:
             if not (isinstance(error, Refused) and error.code in CALLERS_FAULT):
                 gates.failed(rows, self._clock() - began_s)
             raise
-        gates.answered(request, outcomes, self._clock() - began_s)
+        ended_s = self._clock()
+        gates.answered(request, outcomes, ended_s - began_s)
+        self.counters.timed(began_s, chosen_s, answered_s, ended_s)
         for load in loads(request, view):
             self.counters.loaded(load)
         fates = self._fates(request, outcomes, view)

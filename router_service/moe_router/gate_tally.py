@@ -43,6 +43,7 @@ class GateTally:
     mass: float = 0.0
     lost_mass: float = 0.0
     latency_counts: list[int] = field(default_factory=no_latencies)
+    latency_s: float = 0.0
     session_pairs: int = 0
     overflow_pairs: int = 0
     overflow_sessions: int = 0
@@ -50,6 +51,7 @@ class GateTally:
 
     def request(self, latency_s: float) -> None:
         self.requests += 1
+        self.latency_s += latency_s
         count_latency(self.latency_counts, latency_s)
 
 
@@ -66,6 +68,10 @@ class GateTallies:
         if tally is None:
             tally = self._tallies[key] = GateTally()
         return tally
+
+    def seen(self, name: str, sha256: str) -> GateTally:
+        """Return the counters of a version to read; those of one never chosen by are zero."""
+        return self._tallies.get((name, sha256)) or GateTally()
 
     def failed(self, rows: Rows, latency_s: float) -> None:
         """Count a request that nobody could serve."""

@@ -6,6 +6,7 @@ from bisect import bisect_left
 
 # In microseconds: doubling from a quarter of a millisecond to eight seconds.
 LATENCY_BOUNDS_US = tuple(250 << n for n in range(16))
+LATENCY_BOUNDS_S = tuple(bound / 1e6 for bound in LATENCY_BOUNDS_US)
 
 
 def no_latencies() -> list[int]:

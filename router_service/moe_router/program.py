@@ -17,6 +17,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from moe_core.metrics_port import MetricsPort
+from moe_core.metrics_settings import Detail
+from moe_router.collect import RouterMetrics
 from moe_router.copies import Copies
 from moe_router.describe import Describer, Identity
 from moe_router.engine import Engine, Limits
@@ -82,6 +85,18 @@ class Router:
             time.time,
         )
         self._servicer = RouterServicer(self.engine, self.tables, self._gates, describer)
+        self._metrics = MetricsPort(
+            RouterMetrics(
+                settings.mixture,
+                self.engine,
+                self.tables,
+                self.links,
+                self._gates,
+                lambda: len(self._servicer.streams),
+                clock,
+                detail=settings.metrics_detail is Detail.FULL,
+            )
+        )
         self._health = health.HealthServicer()
         self._copies = Copies(settings.cache, settings.mixture) if settings.cache else None
         self._held: tuple[dict[str, Any], float] | None = None
@@ -91,6 +106,7 @@ class Router:
         ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        await self._listen_for_scrapes()
         server = await self._listen()
         self.tables.on_change(lambda _: self._set_ready())
         self._restore()
@@ -104,6 +120,16 @@ class Router:
         for error in results:
             if isinstance(error, Exception):
                 raise error
+
+    async def _listen_for_scrapes(self) -> None:
+        if self._settings.metrics is None:
+            return
+        host, port = self._settings.metrics
+        try:
+            port = await self._metrics.listen(host, port)
+        except OSError as error:
+            raise CannotStart(f"--metrics {host}:{port}: {error.strerror}") from error
+        tell("metrics", address=f"{host}:{port}")
 
     async def _listen(self) -> grpc.aio.Server:
         server = grpc.aio.server(options=_OPTIONS)
@@ -180,6 +206,7 @@ class Router:
         self._servicer.end_streams()
         await server.stop(END_S)
         self._gates.end()
+        self._metrics.close()
         tell("ended")
 
 

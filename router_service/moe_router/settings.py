@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from moe_core.metrics_settings import Detail, read_address, read_detail
+
+T = TypeVar("T")
 
 _ABOUT = "Routes the tokens of one mixture to the workers that hold its experts."
 _EPILOG = "Every flag has an environment variable, named in brackets; the flag wins."
@@ -32,6 +37,8 @@ class Settings:
     drain_s: float
     max_rows: int
     deadline_s: float
+    metrics: tuple[str, int] | None
+    metrics_detail: Detail
 
 
 # flag, variable, default, help
@@ -51,6 +58,10 @@ _FLAGS = (
      "clients learn of it"),
     ("max-rows", "MOE_MAX_ROWS", "65536", "rows under way at once; more are refused"),
     ("deadline-seconds", "MOE_DEADLINE_SECONDS", "5", "for requests that give none"),
+    ("metrics", "MOE_METRICS", "0.0.0.0:7002", "where GET /metrics is answered: HOST:PORT, or "
+     "none"),
+    ("metrics-detail", "MOE_METRICS_DETAIL", "Rollup", "Rollup, or Full for each expert of each "
+     "layer"),
 )  # fmt: skip
 
 
@@ -83,7 +94,16 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         drain_s=_number("--drain-seconds", value("drain-seconds"), 0, 600),
         max_rows=int(_number("--max-rows", value("max-rows"), 1, 1 << 30)),
         deadline_s=_number("--deadline-seconds", value("deadline-seconds"), 0.01, 600),
+        metrics=_read("--metrics", value("metrics"), read_address),
+        metrics_detail=_read("--metrics-detail", value("metrics-detail"), read_detail),
     )
+
+
+def _read(name: str, text: str, read: Callable[[str], T]) -> T:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise BadSetting(f"{name} is {text!r}; {error}") from None
 
 
 def _number(name: str, text: str, low: float, high: float) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from moe_core.metrics_settings import Detail
 from moe_router.settings import BadSetting, parse
 
 
@@ -18,6 +19,14 @@ def test_a_mixture_alone_is_enough() -> None:
     assert settings.workers is None
     assert settings.cache is None
     assert settings.name
+    assert settings.metrics == ("0.0.0.0", 7002)
+    assert settings.metrics_detail is Detail.ROLLUP
+
+
+def test_metrics_can_be_elsewhere_nowhere_or_in_full() -> None:
+    moved = parse(["--mixture", "m", "--metrics", "[::1]:9"], {"MOE_METRICS_DETAIL": "Full"})
+    assert (moved.metrics, moved.metrics_detail) == (("::1", 9), Detail.FULL)
+    assert parse(["--mixture", "m"], {"MOE_METRICS": "none"}).metrics is None
 
 
 def test_the_environment_is_read_and_a_flag_wins() -> None:
@@ -51,6 +60,8 @@ def test_the_environment_is_read_and_a_flag_wins() -> None:
         pytest.param(["--max-rows", "none"], "--max-rows is 'none'; it must be a", id="rows"),
         pytest.param(["--max-rows", "0"], "--max-rows is '0'", id="no rows"),
         pytest.param(["--drain-seconds", "-1"], "--drain-seconds is '-1'", id="back in time"),
+        pytest.param(["--metrics", "7002"], "--metrics is '7002'; it must be HOST", id="metrics"),
+        pytest.param(["--metrics-detail", "All"], "one of Rollup, Full", id="detail"),
         pytest.param(["--deadline-seconds", "nan"], "--deadline-seconds is 'nan'", id="no number"),
     ],
 )  # fmt: skip

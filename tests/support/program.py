@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
 START_S = 60.0
+_METRICS = re.compile(r"event=metrics address=(\S+)")
 
 
 @dataclass(slots=True)
@@ -33,6 +34,12 @@ class Program:
     @property
     def log(self) -> str:
         return "".join(self.lines)
+
+    @property
+    def metrics(self) -> str:
+        """Where Prometheus connects; empty where it has no such port."""
+        found = _METRICS.search(self.log)
+        return found[1] if found else ""
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

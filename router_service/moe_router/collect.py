@@ -1,0 +1,97 @@
+"""Reads a router's counters into metrics when it is asked: what concerns the whole mixture.
+
+Nothing here is on the way of a request, and nothing is counted for metrics alone that is not a few
+additions a message. Between two points requests go on, so every list is copied before it is told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from moe_core.metrics import Family, Point, one
+from moe_core.process_metrics import ProcessMetrics
+from moe_core.table import Rung
+from moe_core.version_names import version_names
+from moe_router import metrics as m
+from moe_router.collect_gates import GateMetrics
+from moe_router.collect_versions import version_metrics
+from moe_router.engine import Engine
+from moe_router.gates import GateArtifacts, Standing, State
+from moe_router.ladder import Cause
+from moe_router.link import State as LinkState
+from moe_router.links import Links
+from moe_router.refusal import Code
+from moe_router.tables import Tables
+
+Block = tuple[Family, Iterable[Point]]
+CODES = (*(code.name for code in Code), "INTERNAL")
+
+
+class RouterMetrics:
+    """A `Collector` over the parts of one router; to be used on its event loop."""
+
+    def __init__(
+        self,
+        mixture: str,
+        engine: Engine,
+        tables: Tables,
+        links: Links,
+        gates: GateArtifacts,
+        streams: Callable[[], int],
+        clock: Callable[[], float],
+        *,
+        detail: bool,
+    ) -> None:
+        self._mixture, self._engine, self._tables = mixture, engine, tables
+        self._links, self._artifacts, self._streams = links, gates, streams
+        self._clock, self._process = clock, ProcessMetrics()
+        self._gates = GateMetrics(mixture, engine, clock(), detail=detail)
+
+    def collect(self) -> Iterator[Block]:
+        yield from self._process.collect()
+        yield from self._requests()
+        yield from self._surroundings()
+        view = self._tables.view
+        if view is not None:
+            yield from version_metrics(self._mixture, view, self._engine.counters)
+            yield from self._gates.collect(view, self._clock())
+
+    def _requests(self) -> Iterator[Block]:
+        mixture, counters = self._mixture, self._engine.counters
+        yield m.REQUESTS, one(counters.requests, mixture)
+        failures = counters.failures.copy()
+        yield m.FAILURES, (((mixture, code), failures[code]) for code in CODES)
+        yield m.ANSWERS, one(counters.answers, mixture)
+        yield m.STAGES, (((mixture, stage), seen) for stage, seen in counters.stages.items())
+        yield m.ROWS_UNDER_WAY, one(self._engine.rows_under_way, mixture)
+        yield m.STREAMS, one(self._streams(), mixture)
+        errors = counters.errors.copy()
+        yield m.ERRORS, (((mixture, cause), errors[cause]) for cause in Cause)
+        rungs: Counter[Rung] = Counter()
+        for (rung, _), rows in counters.rungs.items():
+            rungs[rung] += rows
+        yield m.RUNG_ROWS, (((mixture, rung), rungs[rung]) for rung in Rung)
+
+    def _surroundings(self) -> Iterator[Block]:
+        mixture = self._mixture
+        states = Counter(link.state for link in self._links.all)
+        yield m.LINKS, (((mixture, state.value), states[state]) for state in LinkState)
+        view = self._tables.view
+        if view is None:
+            return
+        yield m.EPOCH, one(view.table.epoch, mixture)
+        yield m.TABLE_AGE, one(self._tables.age_s, mixture)
+        names = {gate.name: version_names(gate) for gate in view.table.gates}
+        yield (
+            m.GATES_READY,
+            [
+                ((mixture, gate.gate, names[gate.gate][gate.sha256]), int(_loaded(gate)))
+                for gate in self._artifacts.standings()
+                if gate.sha256 in names.get(gate.gate, {})
+            ],
+        )
+
+
+def _loaded(standing: Standing) -> bool:
+    return standing.state is State.LOADED
