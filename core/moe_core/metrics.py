@@ -70,6 +70,9 @@ class Histogram:
         made.counts, made.sum = list(counts), total
         return made
 
+    def copy(self) -> Histogram:
+        return Histogram.of(self.bounds, self.counts, self.sum)
+
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value

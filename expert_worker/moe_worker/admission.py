@@ -57,7 +57,8 @@ class Gatekeeper:
             elif group.rows == 0:
                 asked.append(_invalid("groups.rows is 0; it must be 1 or more"))
             else:
-                asked.append(Group(kernel, first, out, group.rows))
+                slot = group.sha256, compute.layer
+                asked.append(Group(kernel, first, out, group.rows, slot))
                 out += group.rows
             first += group.rows
         return Admitted(tuple(asked), rows)

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from moe_core.kernel import ExpertKernel
+from moe_worker.shelf import Slot
 from moeops.v1.link_pb2 import GroupResult, LinkFrame
 from moeops.v1.types_pb2 import Failure
 
@@ -36,6 +37,7 @@ class Group:
     first: int
     out: int
     rows: int
+    slot: Slot = ("", 0)
     nonfinite_rows: int = 0
     norm_sum: float = 0.0
     failure: Failure | None = None

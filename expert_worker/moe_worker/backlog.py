@@ -15,7 +15,7 @@ class Backlog:
     """Attempts that wait, and the rows they and those being computed have."""
 
     def __init__(self, max_rows: int) -> None:
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._rows = 0
         self._waiting: list[Attempt] = []
         self._ended = False
@@ -29,7 +29,7 @@ class Backlog:
     def reserve(self, rows: int) -> bool:
         """Take room for rows; False where there is too little."""
         with self._change:
-            if self._rows + rows > self._max_rows:
+            if self._rows + rows > self.max_rows:
                 return False
             self._rows += rows
             return True

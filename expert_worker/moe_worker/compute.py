@@ -95,7 +95,7 @@ class Computer:
                 piece.owner.attempt.left -= piece.rows
         else:
             _deal(batch, outcome)
-        spent = self.counters.computed(rows, len(attempts))
+        spent = self.counters.computed(rows, len(attempts), batch[0].owner.group.slot)
         for attempt in attempts:
             attempt.compute_us += spent
             if attempt.left == 0:
@@ -104,7 +104,9 @@ class Computer:
     def _answer(self, attempt: Attempt) -> None:
         self._open.discard(attempt)
         frame, body = attempt.result(self.clock_us())
-        self.counters.answered(sum(g.HasField("failure") for g in frame.result.groups))
+        result = frame.result
+        codes = [g.failure.code for g in result.groups if g.HasField("failure")]
+        self.counters.answered(codes, (result.queue_us, result.compute_us))
         attempt.asker.answer(frame, body)
         self.backlog.release(attempt.body.shape[0])
 

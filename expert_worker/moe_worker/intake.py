@@ -65,7 +65,7 @@ class Intake:
         return body.view(torch_dtype(self.gatekeeper.dtype)).view(-1, self.gatekeeper.hidden_size)
 
     def _answer(self, link: Link, attempt: int, admitted: Admitted) -> None:
-        self.counters.answered(len(admitted.asked))
+        self.counters.answered([f.code for f in admitted.asked if isinstance(f, Failure)])
         link.answer(result_frame(attempt, admitted.asked), None)
 
     def _overloaded(self, admitted: Admitted) -> Admitted:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from moe_artifacts.errors import ArtifactError, Cancelled, Unavailable
 from moe_core.exactness import NotExact
@@ -30,20 +30,26 @@ _FOREVER_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far one assigned expert is. `layers` are those served, known from SERVING on."""
+    """How far one assigned expert is. `layers` are those served, known from SERVING on.
+
+    `since` is when its phase began to be worked on, `took` the seconds of those that are over.
+    """
 
     phase: Phase = Phase.FETCHING
     failure: Failure | None = None
     tries: int = 0
     retry_at: float = 0.0
     layers: tuple[int, ...] = ()
+    since: float = 0.0
+    took: Mapping[Event, float] = field(default_factory=dict)
 
 
 def after(state: State, event: Event, failure: Failure | None, now: float) -> State:
     """Return the state behind an event; what was unavailable waits longer each time."""
     phase = TRANSITIONS[state.phase][event]
     if event is not Event.UNAVAILABLE:
-        return replace(state, phase=phase, failure=failure)
+        took = {**state.took, event: now - state.since}
+        return replace(state, phase=phase, failure=failure, since=now, took=took)
     pause = min(_FIRST_RETRY_S * 2**state.tries, _LAST_RETRY_S)
     return replace(state, phase=phase, failure=failure, tries=state.tries + 1, retry_at=now + pause)
 
@@ -130,6 +136,7 @@ class Loader:
                 sweep_s = self._sweep(now)
                 due, wait_s = next_due(self._states, now)
                 if due is not None:
+                    self._states[due] = replace(self._states[due], since=now, took={})
                     self._under_way = due, threading.Event()
                     return self._under_way
                 self._wake.wait(min(wait_s, sweep_s))

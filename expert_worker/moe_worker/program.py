@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from moe_core.metrics_settings import Detail
 from moe_worker.admission import Gatekeeper
 from moe_worker.backlog import Backlog
+from moe_worker.collect import WorkerMetrics
 from moe_worker.compute import Computer
 from moe_worker.control import Control, WorkerServicer
 from moe_worker.counters import Counters
@@ -27,6 +29,7 @@ from moe_worker.inventory import Identity, assigned_state, make_inventory, ready
 from moe_worker.links import Handlers, Links
 from moe_worker.loader import Loader
 from moe_worker.log import Log
+from moe_worker.scrapes import Scrapes
 from moe_worker.settings import Settings
 from moe_worker.shelf import Shelf
 from moe_worker.source import Artifacts
@@ -57,6 +60,7 @@ class Worker:
     loader: Loader = field(init=False)
     links: Links = field(init=False)
     control: Control = field(init=False)
+    scrapes: Scrapes | None = field(init=False, default=None)
     draining: bool = False
     _publishing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -81,6 +85,16 @@ class Worker:
         handlers = Handlers(self.intake.take, self.heartbeat)
         self.links = Links(settings.link, handlers, self.log)
         self.control = Control(settings.control, WorkerServicer(self.loader.assign, self.describe))
+        if settings.metrics is not None:
+            metrics = WorkerMetrics(
+                settings.mixture,
+                self.counters,
+                self.backlog,
+                self.loader.states,
+                lambda: self.rules.fingerprint,
+                detail=settings.metrics_detail is Detail.FULL,
+            )
+            self.scrapes = Scrapes(metrics, *settings.metrics)
 
     def start(self) -> None:
         """Listen, and begin to load."""
@@ -88,7 +102,11 @@ class Worker:
         computer = Computer(self.backlog, self.counters, settings.batch_rows, self.log, clock_us)
         self.publish()
         self.loader.assign(settings.assignment)
-        for body in (computer.run, self.loader.run, self.links.accept, self.links.beat):
+        bodies = [computer.run, self.loader.run, self.links.accept, self.links.beat]
+        if self.scrapes is not None:
+            bodies.append(self.scrapes.run)
+            self.log("metrics", address=self.scrapes.address)
+        for body in bodies:
             threading.Thread(target=self._live, args=(body,), daemon=True).start()
         self.control.start()
         self.log(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from moe_core.dtypes import ELEMENT_TYPES, ElementType, by_name
+from moe_core.metrics_settings import Detail, read_address, read_detail
 from moe_worker.address import Address
 from moe_worker.assignment import Assignment, from_json
 
@@ -42,6 +43,9 @@ class Settings:
     batch_rows: int
     queue_rows: int
     drain_s: float
+    mixture: str
+    metrics: tuple[str, int] | None
+    metrics_detail: Detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,11 @@ _FLAGS: Final = (
           "rows that may wait, at most; past it RESOURCE_EXHAUSTED"),
     _Flag("drain-seconds", "MOE_DRAIN_SECONDS", "25", "S", _seconds,
           "longest drain after SIGTERM"),
+    _Flag("mixture", "MOE_MIXTURE", "", "NAME", str, "the mixture's name, which metrics tell"),
+    _Flag("metrics", "MOE_METRICS", "0.0.0.0:7102", "ADDR", read_address,
+          "where GET /metrics is answered: host:port, or none"),
+    _Flag("metrics-detail", "MOE_METRICS_DETAIL", "Rollup", "NAME", read_detail,
+          "Rollup, or Full for each layer of each expert"),
 )  # fmt: skip
 
 
@@ -134,6 +143,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         batch_rows=values["batch_rows"],
         queue_rows=values["queue_rows"],
         drain_s=values["drain_seconds"],
+        mixture=values["mixture"],
+        metrics=values["metrics"],
+        metrics_detail=values["metrics_detail"],
     )
 
 

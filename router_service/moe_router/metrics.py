@@ -158,11 +158,10 @@ LAYER_SCORED = _counter(
     _PER_LAYER,
 )
 LAYER_ENTROPY = _counter(
-    "gate_entropy_bits",
-    "Entropy of the gate's probabilities, summed over the scored rows.",
+    "gate_entropy",
+    "Entropy of the gate's probabilities in bits, summed over the scored rows.",
     _LAYER,
     _PER_LAYER,
-    "bits",
 )
 IMBALANCE = _gauge(
     "gate_imbalance_ratio",
@@ -173,11 +172,11 @@ IMBALANCE = _gauge(
     "ratio",
 )
 LOAD_ENTROPY = _gauge(
-    "gate_load_entropy_bits",
-    "Entropy of the experts' shares of the pairs in that period; log2 E where all are alike.",
+    "gate_load_entropy",
+    "Entropy, in bits, of the experts' shares of the pairs in that period; log2 E where all are "
+    "alike.",
     _LAYER,
     _PER_LAYER,
-    "bits",
 )
 SHADOWED_ROWS = _counter(
     "gate_shadow_rows",
@@ -192,11 +191,11 @@ SHADOW_OVERLAP = _counter(
     "T·L",
 )
 SHADOW_DIVERGENCE = _counter(
-    "gate_shadow_divergence_bits",
-    "Kullback-Leibler divergence of the candidate from the stable version, summed over them.",
+    "gate_shadow_divergence",
+    "Kullback-Leibler divergence of the candidate from the stable version in bits, summed over "
+    "them.",
     _LAYER,
     "T·L",
-    "bits",
 )
 EXPERT_PAIRS = _counter(
     "gate_expert_pairs",

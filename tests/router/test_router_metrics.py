@@ -77,7 +77,7 @@ async def test_what_is_told_is_what_was_counted() -> None:
     assert seen.value("moeops_gate_pairs_total", layer="0", **own) == 6
     assert seen.value("moeops_gate_imbalance_ratio", layer="0", **own) == pytest.approx(1.5)
     entropy = -sum(p * np.log2(p) for p in (3 / 6, 2 / 6, 1 / 6))
-    assert seen.value("moeops_gate_load_entropy_bits", layer="0", **own) == pytest.approx(entropy)
+    assert seen.value("moeops_gate_load_entropy", layer="0", **own) == pytest.approx(entropy)
 
 
 async def test_stages_add_up_and_failures_are_by_code() -> None:

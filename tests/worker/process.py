@@ -85,6 +85,7 @@ def spawn(
             "hidden_size": str(hidden_size),
             "link": "127.0.0.1:0",
             "control": "127.0.0.1:0",
+            "metrics": "127.0.0.1:0",
             **options,
         }
     )

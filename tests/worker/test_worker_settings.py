@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moe_core.dtypes import BFLOAT16, FLOAT32
+from moe_core.metrics_settings import Detail
 from moe_worker.address import Address
 from moe_worker.assignment import Assigned
 from moe_worker.settings import parse
@@ -30,6 +31,17 @@ def test_all_but_the_hidden_size_has_a_default() -> None:
     assert settings.control == Address("0.0.0.0", 7101)
     assert settings.cache == Path("/var/cache/moeops")
     assert settings.name
+    assert settings.mixture == ""
+    assert settings.metrics == ("0.0.0.0", 7102)
+    assert settings.metrics_detail is Detail.ROLLUP
+
+
+def test_metrics_can_be_elsewhere_nowhere_or_in_full() -> None:
+    environment = {"MOE_METRICS": "none", "MOE_METRICS_DETAIL": "Full", "MOE_MIXTURE": "tiny"}
+    settings = parse(["--hidden-size", "64"], environment)
+    assert (settings.metrics, settings.metrics_detail) == (None, Detail.FULL)
+    assert settings.mixture == "tiny"
+    assert parse(["--hidden-size=64", "--metrics=h:9"], environment).metrics == ("h", 9)
 
 
 def test_variables_are_read_and_flags_win() -> None:
@@ -62,6 +74,8 @@ def test_addresses_are_written_as_they_are_read() -> None:
         ("hidden-size", "١٢", "it must be a whole number"),
         ("dtype", "bf16", "--dtype is 'bf16': dtype is 'bf16'; it must be one of Float32"),
         ("numerics", "exact", "it must be one of Exact, Fast"),
+        ("metrics", "7102", "--metrics is '7102': it must be HOST:PORT, or none for no port"),
+        ("metrics-detail", "All", "it must be one of Rollup, Full"),
         ("link", "7100", "it must be host:port or unix:/path"),
         ("link", "host:99999", "it must be host:port or unix:/path"),
         ("link", "::1:7100", "it must be host:port or unix:/path"),

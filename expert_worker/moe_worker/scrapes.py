@@ -1,0 +1,25 @@
+"""The metrics port of a worker: an event loop in a thread of its own, which has nothing else to do.
+
+It listens from the start, and answers from `run` on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from moe_core.metrics import Collector
+from moe_core.metrics_port import MetricsPort
+
+
+class Scrapes:
+    """Raises OSError where the address cannot be listened on."""
+
+    def __init__(self, collector: Collector, host: str, port: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        metrics = MetricsPort(collector)
+        bound = self._loop.run_until_complete(metrics.listen(host, port))
+        self.address = f"{host}:{bound}"
+
+    def run(self) -> None:
+        """Answer for as long as the process lives."""
+        self._loop.run_forever()
