@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
 from moe_operator.cache import Cache, Key
@@ -24,12 +26,21 @@ from moe_operator.sweep import Sweep
 
 _log = logging.getLogger(__name__)
 
-_WORKERS: Final = 8
+WORKERS: Final = 8
 _RETRY_S: Final = 1.0
 _SETTLE_S: Final = 2.0  # other watches begin anew at the same time
 _SOONEST_S: Final = 0.02  # a look that is due again at once still lets others go first
 
 Look = Callable[[Key], Awaitable[datetime | None]]
+
+
+class Result(StrEnum):
+    """How a look ended, in the words of controller-runtime."""
+
+    SUCCESS = "success"
+    REQUEUE_AFTER = "requeue_after"
+    REQUEUE = "requeue"  # planned on an old view
+    ERROR = "error"
 
 
 def wall_clock() -> datetime:
@@ -44,6 +55,7 @@ class Engine:
     now: Callable[[], datetime] = wall_clock
     queue: WorkQueue[Key] = field(default_factory=lambda: WorkQueue(time.monotonic))
     listed: asyncio.Event = field(default_factory=asyncio.Event)
+    results: Counter[Result] = field(default_factory=Counter)
 
     def seen(self, kind: Kind, event: str | None, body: Body) -> None:
         """Take in an event of a watch; those of a list, which may hide deletions, have no type."""
@@ -85,7 +97,7 @@ class Engine:
                 _log.warning("the sweep is put off: %s", error)
                 self.listed.set()
 
-    async def work(self, look: Look, workers: int = _WORKERS) -> None:
+    async def work(self, look: Look, workers: int = WORKERS) -> None:
         """Look at what is queued, for ever."""
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -98,9 +110,12 @@ class Engine:
 
     async def step(self, key: Key, look: Look) -> None:
         """Look once at a mixture that was taken from the queue."""
+        result = Result.ERROR
         try:
             again_at = await look(key)
+            result = Result.SUCCESS if again_at is None else Result.REQUEUE_AFTER
         except Conflict as error:
+            result = Result.REQUEUE
             delay_s = self.queue.failed(key)
             _log.info("planned on an old view mixture=%s again_in_s=%.1f: %s", key, delay_s, error)
         except ApiError as error:
@@ -117,6 +132,7 @@ class Engine:
             raise
         else:
             self.queue.done(key, self._in_seconds(again_at))
+        self.results[result] += 1
 
     def _in_seconds(self, at: datetime | None) -> float | None:
         return None if at is None else max(_SOONEST_S, (at - self.now()).total_seconds())

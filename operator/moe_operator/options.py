@@ -22,6 +22,7 @@ class Options:
     lease_namespace: str
     identity: str
     health_port: int
+    metrics_port: int
     sweep_s: float
     log_level: str
 
@@ -43,6 +44,7 @@ class Options:
             lease_namespace=args.lease_namespace,
             identity=environ.get("POD_NAME") or f"{os.uname().nodename}-{os.getpid()}",
             health_port=args.health_port,
+            metrics_port=args.metrics_port,
             sweep_s=args.sweep_seconds,
             log_level=args.log_level,
         )
@@ -76,6 +78,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     port = environ.get("MOE_HEALTH_PORT", "8080")
     add("--health-port", type=int, default=port, metavar="PORT", help="0 for none")
+    port = environ.get("MOE_METRICS_PORT", "8081")
+    add("--metrics-port", type=int, default=port, metavar="PORT", help="GET /metrics; 0 for none")
     add("--sweep-seconds", type=float, default=180.0, metavar="S", help=argparse.SUPPRESS)
     levels = ("DEBUG", "INFO", "WARNING")
     add("--log-level", choices=levels, default=environ.get("MOE_LOG_LEVEL", "INFO"))

@@ -12,9 +12,11 @@ from typing import Final
 
 import aiohttp
 
+from moe_core.metrics_port import MetricsPort
 from moe_operator import access, health
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache
+from moe_operator.collect import OperatorMetrics
 from moe_operator.engine import Engine, Look, wall_clock
 from moe_operator.fence import Fence
 from moe_operator.kinds import Body, Kind
@@ -53,6 +55,9 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
         sweep = Sweep(api, cache, options.namespaces or (None,), engine.add)
         tell = partial(_hand_over, asyncio.get_running_loop(), engine)
         watch = Watch(find, options.namespaces, tell)
+        metrics = MetricsPort(OperatorMetrics(engine, look.ends, options.lease, lease))
+        if options.metrics_port:
+            await metrics.listen("0.0.0.0", options.metrics_port)
         try:
             async with asyncio.TaskGroup() as group:
                 if options.health_port:
@@ -64,6 +69,7 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
                 group.create_task(engine.sweep(swept, options.sweep_s))
                 group.create_task(_lead(engine, look, notes, (reports, samples), lease))
         finally:
+            metrics.close()
             await _stop(watch, reports, samples, lease)
 
 

@@ -13,10 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+from moe_core.metrics import Histogram
+
 K = TypeVar("K")
 
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 30.0
+# Of controller-runtime's histograms of queues, in seconds.
+_BOUNDS_S: Final = (1e-3, 1e-2, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class Deadlines(Generic[K]):
@@ -54,19 +58,36 @@ class Deadlines(Generic[K]):
 
 @dataclass(slots=True)
 class WorkQueue(Generic[K]):
-    """Keys in the order in which they were added; workers `take` one and say `done`."""
+    """Keys in the order in which they were added; workers `take` one and say `done`.
+
+    Counted are what was added, tried again, how long it waited, and was worked on.
+    """
 
     clock: Callable[[], float]
-    _waiting: OrderedDict[K, None] = field(default_factory=OrderedDict)
-    _working: set[K] = field(default_factory=set)
+    adds: int = 0
+    retries: int = 0
+    waited: Histogram = field(default_factory=lambda: Histogram(_BOUNDS_S))
+    worked: Histogram = field(default_factory=lambda: Histogram(_BOUNDS_S))
+    _waiting: OrderedDict[K, float] = field(default_factory=OrderedDict)  # and since when
+    _working: dict[K, float] = field(default_factory=dict)
     _failures: dict[K, int] = field(default_factory=dict)
     _deadlines: Deadlines[K] = field(default_factory=Deadlines)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, key: K) -> None:
         """Let a key be worked on as soon as a worker is free."""
-        self._waiting[key] = None
+        self._wait_for(key)
         self._changed.set()
+
+    @property
+    def depth(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._waiting)
+
+    @property
+    def active(self) -> int:
+        """How many are being worked on."""
+        return len(self._working)
 
     async def take(self) -> K:
         """Wait for a key that nobody works on, and work on it until `done` or `failed`."""
@@ -77,16 +98,22 @@ class WorkQueue(Generic[K]):
     def poll(self) -> K | None:
         """Take a key that can be worked on now; None where there is none."""
         for due in self._deadlines.due(self.clock()):
-            self._waiting[due] = None
+            self._wait_for(due)
         key = next((k for k in self._waiting if k not in self._working), None)
         if key is not None:
-            del self._waiting[key]
-            self._working.add(key)
+            now = self.clock()
+            self.waited.observe(now - self._waiting.pop(key))
+            self._working[key] = now
         return key
 
     def next_deadline(self) -> float | None:
         """Return when the first key is due that nothing else asks for; None where there is none."""
         return self._deadlines.next()
+
+    def _wait_for(self, key: K) -> None:
+        if key not in self._waiting:
+            self.adds += 1
+            self._waiting[key] = self.clock()
 
     async def _wait(self) -> None:
         self._changed.clear()
@@ -106,12 +133,15 @@ class WorkQueue(Generic[K]):
         """Say that the work failed. Returns after how many seconds it is tried again."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
+        self.retries += 1
         delay_s = max(at_least_s, min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(count, 16)))
         self._finish(key, delay_s)
         return delay_s
 
     def _finish(self, key: K, again_in_s: float | None) -> None:
-        self._working.discard(key)
+        began = self._working.pop(key, None)
+        if began is not None:
+            self.worked.observe(self.clock() - began)
         if again_in_s is None:
             self._deadlines.clear(key)
         else:

@@ -12,6 +12,7 @@ from datetime import datetime
 from moe_core.table import Table
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache, Key
+from moe_operator.ends import Ends, ended
 from moe_operator.evidence import Evidence
 from moe_operator.intent import Plan
 from moe_operator.observe import observe
@@ -35,6 +36,7 @@ class Reconcile:
     settings: Settings
     now: Callable[[], datetime]
     samples: Sampler = field(default_factory=Unasked)
+    ends: Ends = field(default_factory=Ends)
     _evidence: dict[Key, Evidence] = field(default_factory=dict)
     _readings: dict[Key, Readings] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class Reconcile:
         self.samples.follow(key, questions(world, after))
         await self.apply(key, world, plan)
         if plan.table is not None:
+            self.ends.take(key, ended(table, plan.table, world.revisions, self.now()))
             self._windows(key, world, after)  # what a step that begins now is counted from
         return plan.again_at
 

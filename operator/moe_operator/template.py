@@ -20,6 +20,8 @@ from moe_operator.spec import ExpertSpec, MixtureSpec
 LINK_PORT: Final = 7100
 CONTROL_PORT: Final = 7101
 ROUTER_PORT: Final = 7000
+WORKER_METRICS_PORT: Final = 7102
+ROUTER_METRICS_PORT: Final = 7002
 CACHE: Final = "/var/cache/moeops"
 
 _HOST: Final = "kubernetes.io/hostname"
@@ -54,11 +56,16 @@ def worker_template(
         "MOE_DTYPE": mixture.dtype.value,
         "MOE_NUMERICS": mixture.numerics.value,
         "MOE_CACHE": CACHE,
+        "MOE_MIXTURE": mixture.meta.name,
     }
     container = {
         "name": labels.WORKER,
         "image": mixture.workers.image or settings.worker_image,
-        "ports": [_port("link", LINK_PORT), _port("control", CONTROL_PORT)],
+        "ports": [
+            _port("link", LINK_PORT),
+            _port("control", CONTROL_PORT),
+            _port("metrics", WORKER_METRICS_PORT),
+        ],
         **_probes(CONTROL_PORT, 3),
     }
     apart = [(100, labels.of_version(expert, version.sha256))]
@@ -81,7 +88,7 @@ def router_template(mixture: MixtureSpec, settings: Settings) -> dict[str, Any]:
     container = {
         "name": labels.ROUTER,
         "image": mixture.routers.pods.image or settings.router_image,
-        "ports": [_port("grpc", ROUTER_PORT)],
+        "ports": [_port("grpc", ROUTER_PORT), _port("metrics", ROUTER_METRICS_PORT)],
         **_probes(ROUTER_PORT, 2),
     }
     env = {"MOE_MIXTURE": name, "MOE_CACHE": CACHE}
@@ -176,9 +183,11 @@ def reserved_env(settings: PodSettings) -> tuple[str, ...]:
 
 
 def _reserved(name: str) -> bool:
-    return name.startswith("MOE_") or name in _FROM_POD
+    return (name.startswith("MOE_") and name not in _LEFT_TO_PEOPLE) or name in _FROM_POD
 
 
+# How much metrics tell is nobody's business but that of who keeps them.
+_LEFT_TO_PEOPLE: Final = frozenset({"MOE_METRICS_DETAIL"})
 _FROM_POD: Final = {
     "POD_NAME": "metadata.name",
     "POD_NAMESPACE": "metadata.namespace",
