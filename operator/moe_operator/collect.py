@@ -99,7 +99,7 @@ def object_metrics(cache: Cache) -> Iterator[Block]:
     own = [(kind, body) for kind in (MIXTURE, EXPERT, GATE) for body in cache.all(kind)]
     yield m.READY, _conditions(own, "Ready")
     yield m.DEGRADED, _conditions(own, "Degraded")
-    yield m.STUCK, _stuck(own)
+    yield m.STUCK, _stuck((kind, body) for kind, body in own if kind != MIXTURE)
     experts = cache.all(EXPERT)
     yield m.EXPERT_WANTED, ((_expert(e), int(spec_of(e).get("replicas", 1))) for e in experts)
     yield (

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache, Key
 from moe_operator.cluster import ApiError
+from moe_operator.collect import Leads, OperatorMetrics
 from moe_operator.engine import Engine
 from moe_operator.kinds import ROUTING_TABLE, Body, Kind
 from moe_operator.notes import Notes
@@ -147,6 +148,10 @@ class Play:
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.seconds)
+
+    def metrics(self, lease: Leads | None = None) -> OperatorMetrics:
+        """Return what the operator of the moment tells Prometheus."""
+        return OperatorMetrics(self._engine, self._look.ends, "moeops-operator", lease)
 
     async def put(self, *bodies: Mapping[str, Any]) -> None:
         for body in bodies:
