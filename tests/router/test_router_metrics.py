@@ -15,18 +15,24 @@ from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
 from moe_router import metrics as m
+from moe_router.collect import RouterMetrics
 from moe_router.collect_gates import GateMetrics
 from moe_router.collect_versions import version_metrics
+from moe_router.gate_shadow import Sample, Scored
 from moe_router.gate_tally import LayerTally
+from moe_router.gates import GateArtifacts
 from moe_router.ladder import Ask, Cause, Lost
+from moe_router.links import Links
 from moe_router.loads import PERIOD_S, Loads, Place, Spread
 from moe_router.message import Part
+from moe_router.tables import Tables
 from moe_router.view import View
 from moeops.v1.link_pb2 import GroupResult
 from tests.fakes.links import FakeWorker
+from tests.reference.metrics import PAGE
 from tests.router.bench import FACTORS, IDS, A, B, Bench, C
 from tests.support.scrape import read
-from tests.support.tables import expert, gate, table, version
+from tests.support.tables import expert, gate, table, to_object, version
 
 LAYERS, EXPERTS = 58, 256
 DIGITS = tuple(f"e{number}" for number in range(EXPERTS))
@@ -194,6 +200,52 @@ def test_the_series_of_a_large_mixture_are_as_many_as_stated(
     asked = fed(Asked.of(large(apart=apart), detail=detail))
 
     assert series(asked) == told
+    assert f"{told:,}" in PAGE.read_text()
+
+
+async def test_the_series_of_a_router_itself_are_as_many_as_stated() -> None:
+    bench = Bench(small(), {"w": FakeWorker(dict(FACTORS))})
+    links, gates = Links(bench.clock), GateArtifacts(None)
+    tables = Tables("tiny", bench.clock)
+    metrics = RouterMetrics(
+        "tiny", bench.engine, tables, links, gates, lambda: 0, bench.clock, detail=False
+    )
+    without_table = len(read(metrics).samples)
+
+    assert without_table == 107
+    tables.offer(to_object(small()))
+    versions = sum(len(list(points)) for _, points in Asked.of(small()).collect())
+    assert len(read(metrics).samples) - versions == 109
+    assert "has 109 of its own" in PAGE.read_text()
+
+
+def test_an_expert_on_trial_adds_as_many_as_stated() -> None:
+    content = large(apart=False)
+    before = series(fed(Asked.of(content)))
+    row = rolled(content.experts[0], version("new"), Outcome.PROGRESSING)
+
+    after = series(fed(Asked.of(content.with_expert(row))))
+
+    assert after - before == 60  # one cause of its stable version is told already
+    assert "An expert on trial adds at most 61." in PAGE.read_text()
+
+
+def test_a_gate_on_trial_adds_as_many_as_stated() -> None:
+    content = large(apart=False)
+    before = series(fed(Asked.of(content)))
+    (row,) = content.gates
+    candidate = replace(row.stable, version="gate-v2", sha256="c" * 64)
+    asked = fed(Asked.of(replace(content, gates=(replace(row, candidate=candidate),))))
+    counters, sums = asked.bench.engine.counters, asked.bench.engine.scorings
+    zero = np.zeros(EXPERTS, np.int64)
+    scored = Scored(1, 1.0, 0.0, 0.0, 0.0, zero, zero, 0, 0)
+    sample = Sample(row.name, 0, row.stable, candidate, np.zeros((1, 4)), (1,))
+    for layer in range(LAYERS):
+        counters.gates.of(row.name, candidate.sha256).layers[layer] = LayerTally(zero + 1, rows=1)
+        sums._add(replace(sample, layer=layer), scored)
+
+    # … and one of whether it is loaded, which gate artifacts say.
+    assert series(asked) - before == 42 + 10 * LAYERS + EXPERTS
 
 
 def test_what_is_many_keeps_what_is_on_trial() -> None:

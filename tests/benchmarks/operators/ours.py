@@ -17,8 +17,9 @@ from tests.operator.engine.bodies import override
 from tests.operator.kube.nodes import Nodes
 from tests.operator.kube.stage import ACCOUNT
 
-IMAGES = ("--worker-image", "worker", "--router-image", "router", "--health-port", "0")
-PROGRAM = Program("moeops", (sys.executable, "-m", "moe_operator", *IMAGES), ACCOUNT)
+IMAGES = ("--worker-image", "worker", "--router-image", "router")
+PORTS = ("--health-port", "0", "--metrics-port", "0")
+PROGRAM = Program("moeops", (sys.executable, "-m", "moe_operator", *IMAGES, *PORTS), ACCOUNT)
 KIND = ROUTING_TABLE
 _TURN_S = 0.3
 

@@ -132,6 +132,8 @@ async def test_a_mixture_at_rest_is_told_as_its_objects_are(served: Play) -> Non
     assert seen.value("leader_election_master_status", name="moeops-operator") == 1
     assert "moeops_rollout_step" not in seen.names
     assert "moeops_rollouts_ended_total" not in seen.names
+    own = [name for name, _ in seen.samples if name.startswith("moeops_")]
+    assert len(own) == 15 + 2 * 6 + 1  # as the reference says
 
 
 async def test_who_waits_tells_of_no_object(served: Play) -> None:

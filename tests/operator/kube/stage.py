@@ -94,6 +94,7 @@ class Stage:
         images = {"MOE_WORKER_IMAGE": "worker", "MOE_ROUTER_IMAGE": "router"}
         images["MOE_EVALUATOR_IMAGE"] = "evaluator"
         flags = ["--namespace", self.namespace, "--lease", "", "--health-port", "0"]
+        flags += ["--metrics-port", "0"]
         options = Options.read(flags, images)
         self._operator = asyncio.create_task(operate(options, self.account(), self.nodes))
 

@@ -25,9 +25,11 @@ from tests.operator.engine.scene import Clients
 from tests.operator.kube.scene import asking
 from tests.operator.kube.speakers import speaking
 from tests.operator.kube.stage import ACCOUNT, SYSTEM, Stage
+from tests.support.scrape import scrape
 
 IMAGES = ("--worker-image", "worker", "--router-image", "router")
 COMMAND = (sys.executable, "-m", "moe_operator")
+PORTLESS = ("--health-port", "0", "--metrics-port", "0")
 
 
 def free_port() -> int:
@@ -67,14 +69,19 @@ def lease(server: KubeServer) -> str:
 def test_one_leads_and_the_next_follows_when_it_ends(
     installed: KubeServer, namespace: str, tmp_path: Path
 ) -> None:
-    first, second, port = tmp_path / "first.log", tmp_path / "second.log", free_port()
-    with running(installed, namespace, first, "--health-port", str(port)) as leader:
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    port, metrics = free_port(), free_port()
+    ports = "--health-port", str(port), "--metrics-port", str(metrics)
+    with running(installed, namespace, first, *ports) as leader:
         wait_for_line(first, "leading identity=first")
+        seen = scrape(f"127.0.0.1:{metrics}")
+        assert seen.value("leader_election_master_status", name="moeops-operator") == 1
+        assert seen.value("controller_runtime_reconcile_errors_total", controller="mixture") == 0
         for path in ("healthz", "readyz"):
             url = f"http://127.0.0.1:{port}/{path}"
             with urllib.request.urlopen(url, timeout=5) as answer:
                 assert answer.read() == b"ok"
-        with running(installed, namespace, second, "--health-port", "0") as follower:
+        with running(installed, namespace, second, *PORTLESS) as follower:
             wait_for_line(second, "waiting for the lease holder=first")
             assert lease(installed) == "first"
             leader.send_signal(signal.SIGTERM)
@@ -103,9 +110,9 @@ async def test_a_leader_that_slept_changes_nothing(
     stage.nodes.subnet = f"127.{os.getpid() % 250 + 1}"
     flags, clients = (installed, stage.namespace), Clients(stage.nodes)
     with ExitStack() as stack:
-        leader = stack.enter_context(running(*flags, first, "--health-port", "0"))
+        leader = stack.enter_context(running(*flags, first, *PORTLESS))
         await asyncio.to_thread(wait_for_line, first, "leading identity=first")
-        stack.enter_context(running(*flags, second, "--health-port", "0"))
+        stack.enter_context(running(*flags, second, *PORTLESS))
         await asyncio.to_thread(wait_for_line, second, "waiting for the lease holder=first")
         async with speaking(stage.nodes), asking(clients), epochs(stage) as seen:
             await in_the_middle_of_a_canary(stage)

@@ -1,0 +1,74 @@
+"""The reference of all metrics, `docs/metrics.md`, made of what the programs describe.
+
+After a wanted change: `python -m tests.reference.metrics` writes it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from moe_core import process_metrics
+from moe_core.metrics import Family
+from moe_operator import metrics as operator
+from moe_router import metrics as router
+from moe_worker import metrics as worker
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+PROGRAMS: Mapping[str, tuple[Family, ...]] = {
+    "Router": router.FAMILIES,
+    "Worker": worker.FAMILIES,
+    "Operator": operator.FAMILIES,
+    "Every process": process_metrics.FAMILIES,
+}
+
+_HEAD = """\
+# Metrics
+
+Made by `python -m tests.reference.metrics` of what the programs describe; do not edit it by hand.
+
+Routers (port 7002), workers (7102) and operators (8081) answer `GET /metrics`, in OpenMetrics 1.0 \
+for who asks for it and else in Prometheus' text format. Pods name the port `metrics`. Values are \
+read when somebody asks, from counters that are kept anyway; counters begin at zero with the \
+process and never fall while it lives. Ratios are from 0 to 1, times in seconds.
+
+`version` is the name of a version; where two artifacts of one expert or gate have the same name, \
+`@` and the first digits of the digest follow. Routers tell of the versions that the table names, \
+and of the target of the last rollout also after its end: what is taken back within seconds would \
+else never be seen. `expert` is the id, `mixture_namespace` the namespace of the Mixture: \
+Prometheus sets `namespace` to that of the pod asked.
+
+## How many series
+What is many is rolled up. `MOE_METRICS_DETAIL=Full` (or `--metrics-detail Full`) tells of each \
+expert of each layer; set it in `env` of a Mixture's `routers` or `workers`. A router \
+has 109 of its own (requests, stages, links, the process), and for versions and gates over 58 \
+layers of 256 experts, each failing for one cause and nothing on trial:
+
+| experts | by default | Full |
+|---|---|---|
+| 256, each over all 58 layers, one gate | 1,754 | 16,538 |
+| 14,848, each of one layer, 58 gates | 3,262 | 18,046 |
+
+An expert on trial adds at most 61. A gate on trial adds 43, ten for each layer, and one for each \
+of its experts. A worker with one expert has 69, and two more for each layer with Full. An \
+operator that leads tells 15 of each Mixture, 6 of each Expert and 1 of each Gate at rest, and at \
+most 19 of a rollout under way. Tests count all of these.
+"""
+
+
+def page() -> str:
+    """Return the page as it is to be."""
+    return "".join([_HEAD, *(part for name in PROGRAMS for part in _program(name))])
+
+
+def _program(name: str) -> Iterator[str]:
+    yield f"\n## {name}\n| metric | kind | labels | what | series |\n|---|---|---|---|---|\n"
+    for family in PROGRAMS[name]:
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        told = family.names[0] if len(family.names) == 1 else family.name
+        yield f"| `{told}` | {family.kind} | {labels} | {family.help} | {family.series} |\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
