@@ -22,9 +22,9 @@ def version_names(row: ExpertRow | GateRow) -> Mapping[str, str]:
     versions = {version.sha256: version.version for version in row.named}
     if row.rollout is not None:
         versions.setdefault(row.rollout.target.sha256, row.rollout.target.version)
-    times = Counter(versions.values())
+    times = Counter(versions.values()) if len(versions) > 1 else {}
     return {
-        sha256: name if times[name] == 1 else f"{name}@{sha256[:_DIGITS]}"
+        sha256: name if times.get(name, 1) == 1 else f"{name}@{sha256[:_DIGITS]}"
         for sha256, name in versions.items()
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ from moe_core.metrics import Family, Histogram, Labels, Point
 from moe_core.rows import GateRow
 from moe_core.version_names import on_trial, version_names
 from moe_router import metrics as m
-from moe_router.collect_versions import busiest
 from moe_router.engine import Engine
 from moe_router.gate_shadow import Scored
 from moe_router.gate_tally import GateTally, LayerTally
@@ -23,6 +22,7 @@ from moe_router.view import View
 
 Array = npt.NDArray[Any]
 Block = tuple[Family, Iterable[Point]]
+_FIRST: Final = 1 << 60  # more than pairs ever are
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +139,19 @@ def _versions(told: list[_Told]) -> Iterator[Block]:
 
 
 def _experts(told: list[_Told]) -> Iterator[Point]:
-    every: list[tuple[Labels, int, bool]] = []
+    """Of too many experts those of gates on trial come first, then the busiest."""
+    sums: list[tuple[_Told, Array]] = []
     for one in told:
         fitting = [x.pairs for x in one.layers.values() if len(x.pairs) == len(one.experts)]
         if fitting:
-            pairs = np.sum(fitting, axis=0).tolist()
-            ids = zip(one.experts, pairs, strict=True)
-            every += [((*one.labels, expert_id), own, one.tried) for expert_id, own in ids]
-    for labels, pairs, _ in busiest(every, m.MAX_EXPERTS, lambda x: (x[2], x[1])):
-        yield labels, pairs
+            sums.append((one, np.sum(fitting, axis=0)))
+    if sum(len(pairs) for _, pairs in sums) > m.MAX_EXPERTS:
+        ranks = np.concatenate([pairs + (one.tried * _FIRST) for one, pairs in sums])
+        least = np.partition(ranks, -m.MAX_EXPERTS)[-m.MAX_EXPERTS]
+    else:
+        least = np.int64(0)
+    left = m.MAX_EXPERTS
+    for one, pairs in sums:
+        for number in np.flatnonzero(pairs + (one.tried * _FIRST) >= least).tolist()[:left]:
+            left -= 1
+            yield (*one.labels, one.experts[number]), int(pairs[number])

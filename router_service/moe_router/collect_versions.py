@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from moe_core.metrics import Family, Histogram, Labels, Point
+from moe_core.rows import ExpertRow
 from moe_core.version_names import on_trial, version_names
 from moe_router import metrics as m
 from moe_router.counters import Counters, VersionTally
@@ -45,17 +46,23 @@ def version_metrics(mixture: str, view: View, counters: Counters) -> Iterator[Bl
 
 
 def _told(mixture: str, view: View, counters: Counters) -> list[_Told]:
+    """Of too many experts those on trial come first, then the busiest."""
+
+    def rank(row: ExpertRow) -> tuple[bool, int]:
+        rows = counters.of(row.expert_id, row.stable.sha256).rows if row.stable else 0
+        return row.candidate is not None, rows
+
     every = [
         _Told((mixture, row.expert_id, name), counters.of(row.expert_id, sha256), on_trial(row))
-        for row in view.table.experts
+        for row in busiest(view.table.experts, m.MAX_EXPERTS, rank)
         for sha256, name in version_names(row).items()
     ]
     return busiest(every, m.MAX_EXPERTS, lambda one: (one.tried, one.tally.rows))
 
 
-def busiest(every: list[T], limit: int, rank: Callable[[T], tuple[bool, int]]) -> list[T]:
+def busiest(every: Sequence[T], limit: int, rank: Callable[[T], tuple[bool, int]]) -> list[T]:
     """Return all, or of too many the first ones by rank: what is on trial, then the busiest."""
-    return every if len(every) <= limit else heapq.nlargest(limit, every, key=rank)
+    return list(every) if len(every) <= limit else heapq.nlargest(limit, every, key=rank)
 
 
 def _errors(told: Iterable[_Told]) -> Iterator[Point]:
