@@ -160,9 +160,8 @@ def binaries(places: Places, progress: Progress) -> None:
             daemon.ensure(places, progress)
             image = node_image.ensure(places, progress)
             tools.link(places, kube_binaries.ensure(places, image, progress))
-    if not tools.has(places, (prometheus.NAME,)):
-        program = prometheus.ensure(places, find(prometheus.NAME), progress)
-        tools.link(places, {prometheus.NAME: program})
+    if not tools.has(places, prometheus.PROGRAMS):
+        tools.link(places, prometheus.ensure(places, find, progress))
     if not tools.has(places, (helm.NAME,)):
         helm.ensure(places, progress)
 

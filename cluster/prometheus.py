@@ -1,13 +1,14 @@
-"""Gets a Prometheus for tests: the program of Debian's package, which is not installed.
+"""Gets Prometheus for tests: the programs of Debian's package, which is not installed.
 
-Anybody may download a package with apt, not only root, and no service is started. The program
-needs nothing but libc; it is kept in the cache under the name of its package, which tells version
-and architecture. Where apt does not have it, the one on PATH is taken.
+Anybody may download a package with apt, not only root, and no service is started. The programs
+need nothing but libc; they are kept in the cache under the name of their package, which tells
+version and architecture. Where apt does not have it, those on PATH are taken.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster.locks import held
@@ -15,21 +16,26 @@ from cluster.places import Places
 from cluster.progress import Progress, StepFailed
 
 NAME = "prometheus"
+PROGRAMS = (NAME, "promtool")
 
 
-def ensure(places: Places, on_path: str | None, progress: Progress) -> Path:
-    """Return the path of a Prometheus; `on_path` is the one that is taken where apt has none.
+def ensure(
+    places: Places, find: Callable[[str], str | None], progress: Progress
+) -> dict[str, Path]:
+    """Return the programs by name; `find` looks on PATH, for where apt has none.
 
-    Raises StepFailed saying how to get one, and what apt said.
+    Raises StepFailed saying how to get them, and what apt said.
     """
     try:
         return _unpacked(places, progress)
     except StepFailed as failed:
-        if on_path is not None:
-            return Path(on_path).resolve()
+        found = {name: path for name in PROGRAMS if (path := find(name)) is not None}
+        if len(found) == len(PROGRAMS):
+            return {name: Path(path).resolve() for name, path in found.items()}
+        missing = " and ".join(name for name in PROGRAMS if name not in found)
         raise StepFailed(
-            f"missing: {NAME}, which tests ask; on Debian apt downloads it, perhaps after: "
-            "sudo apt-get update\n(elsewhere put it on PATH, from your system's packages or "
+            f"missing: {missing}, which tests ask; on Debian apt downloads them, perhaps after: "
+            "sudo apt-get update\n(elsewhere put both on PATH, from your system's packages or "
             f"https://prometheus.io/download), then run this again. Now apt fails: {failed}"
         ) from None
 
@@ -46,7 +52,7 @@ def read_file_name(said: str) -> str:
     raise StepFailed(f"apt-get says {said.strip()!r}; it must name the file of a package")
 
 
-def _unpacked(places: Places, progress: Progress) -> Path:
+def _unpacked(places: Places, progress: Progress) -> dict[str, Path]:
     with held(places.cache / "apt.lock"):
         try:
             return _newest(places.cache / NAME, progress)
@@ -55,17 +61,19 @@ def _unpacked(places: Places, progress: Progress) -> Path:
             return _newest(places.cache / NAME, progress)
 
 
-def _newest(folder: Path, progress: Progress) -> Path:
-    """Return the program of the newest package, from the folder if it was kept there."""
+def _newest(folder: Path, progress: Progress) -> dict[str, Path]:
+    """Return the programs of the newest package, from the folder if they were kept there."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as made:
         fresh = Path(made)  # empty: a file that is there already has no URI for apt
         asked = progress.run(["apt-get", "--print-uris", "download", NAME], cwd=fresh)
         file = read_file_name(asked)
-        program = folder / file.removesuffix(".deb")
-        if not program.exists():
+        version = file.removesuffix(".deb").removeprefix(NAME)
+        programs = {name: folder / f"{name}{version}" for name in PROGRAMS}
+        if not all(program.exists() for program in programs.values()):
             with progress.step(f"getting {NAME} out of Debian's package"):
                 progress.run(["apt-get", "download", NAME], cwd=fresh)
                 progress.run(["dpkg-deb", "--extract", file, "root"], cwd=fresh)
-            (fresh / "root" / "usr" / "bin" / NAME).replace(program)
-    return program
+            for name, program in programs.items():
+                (fresh / "root" / "usr" / "bin" / name).replace(program)
+    return programs

@@ -48,10 +48,15 @@ class Apt(Progress):
                 assert cwd is not None
                 folder = cwd / target / "usr" / "bin"
                 folder.mkdir(parents=True)
-                (folder / "prometheus").write_text(f"out of {(cwd / file).name}")
+                for name in (*prometheus.PROGRAMS, "tsdb"):
+                    (folder / name).write_text(f"{name} out of {(cwd / file).name}")
             case other:
                 raise AssertionError(other)
         return ""
+
+
+def nowhere(name: str) -> None:
+    """Find nothing on PATH."""
 
 
 LOOK = "apt-get --print-uris download prometheus"
@@ -67,38 +72,56 @@ def test_the_package_is_unpacked_once_and_nothing_else_of_it_is_kept(
     tmp_path: Path, places: Places
 ) -> None:
     apt = Apt(tmp_path)
-    program = prometheus.ensure(places, "/usr/bin/prometheus", apt)
-    assert program.read_text() == f"out of {PACKAGE}"
-    assert list(program.parent.iterdir()) == [program]
-    assert prometheus.ensure(places, None, apt) == program
+    programs = prometheus.ensure(places, lambda name: f"/usr/bin/{name}", apt)
+    assert {name: path.read_text() for name, path in programs.items()} == {
+        name: f"{name} out of {PACKAGE}" for name in ("prometheus", "promtool")
+    }
+    assert set(programs["promtool"].parent.iterdir()) == set(programs.values())
+    assert prometheus.ensure(places, nowhere, apt) == programs
     assert apt.ran == [LOOK, *GET, LOOK]
 
 
 def test_another_version_is_another_program(tmp_path: Path, places: Places) -> None:
-    old = prometheus.ensure(places, None, Apt(tmp_path))
-    new = prometheus.ensure(places, None, Apt(tmp_path, "prometheus_3.5.0_arm64.deb"))
-    assert [p.name for p in (old, new)] == [PACKAGE.removesuffix(".deb"), "prometheus_3.5.0_arm64"]
-    assert old.exists()
+    old = prometheus.ensure(places, nowhere, Apt(tmp_path))
+    new = prometheus.ensure(places, nowhere, Apt(tmp_path, "prometheus_3.5.0_arm64.deb"))
+    assert old["prometheus"].name == PACKAGE.removesuffix(".deb")
+    assert [path.name for path in new.values()] == [
+        "prometheus_3.5.0_arm64",
+        "promtool_3.5.0_arm64",
+    ]
+    assert all(path.exists() for path in old.values())
+
+
+def test_what_is_missing_of_what_was_kept_is_unpacked_again(tmp_path: Path, places: Places) -> None:
+    kept = prometheus.ensure(places, nowhere, Apt(tmp_path))
+    kept["promtool"].unlink()
+    apt = Apt(tmp_path)
+    assert prometheus.ensure(places, nowhere, apt) == kept
+    assert kept["promtool"].exists()
+    assert apt.ran == [LOOK, *GET]
 
 
 def test_lists_that_are_missing_are_fetched(tmp_path: Path, places: Places) -> None:
     apt = Apt(tmp_path, listed=False)
-    assert prometheus.ensure(places, None, apt).exists()
+    assert prometheus.ensure(places, nowhere, apt)["prometheus"].exists()
     assert apt.ran == [LOOK, "apt-get update", LOOK, *GET]
 
 
-def test_without_a_package_the_program_on_path_is_used(tmp_path: Path, places: Places) -> None:
-    (tmp_path / "prometheus").write_text("theirs")
-    (tmp_path / "link").symlink_to(tmp_path / "prometheus")
-    found = prometheus.ensure(places, str(tmp_path / "link"), Apt(tmp_path, offers=""))
-    assert found == (tmp_path / "prometheus").resolve()
+def test_without_a_package_the_programs_on_path_are_used(tmp_path: Path, places: Places) -> None:
+    for name in ("prometheus", "promtool"):
+        (tmp_path / name).write_text("theirs")
+        (tmp_path / f"{name}-link").symlink_to(tmp_path / name)
+    found = prometheus.ensure(
+        places, lambda name: str(tmp_path / f"{name}-link"), Apt(tmp_path, offers="")
+    )
+    assert found == {name: (tmp_path / name).resolve() for name in ("prometheus", "promtool")}
 
 
 def test_where_there_is_none_it_is_said_what_is_missing_and_why(
     tmp_path: Path, places: Places
 ) -> None:
-    with pytest.raises(StepFailed, match="missing: prometheus") as failed:
-        prometheus.ensure(places, None, Apt(tmp_path, offers=""))
+    with pytest.raises(StepFailed, match="missing: prometheus and promtool") as failed:
+        prometheus.ensure(places, nowhere, Apt(tmp_path, offers=""))
     for part in ("sudo apt-get update", "https://prometheus.io/download", "Unable to locate"):
         assert part in str(failed.value)
 
