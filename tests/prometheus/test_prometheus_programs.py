@@ -1,0 +1,53 @@
+"""A real Prometheus scrapes a real router: what it stores is what the router counted."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.prometheus.server import PrometheusServer
+from tests.router import process as routers
+from tests.support.dispatching import Caller, dispatch_request
+from tests.support.scrape import scrape
+from tests.support.tables import TableFile, expert, gate, table, version
+
+PROGRAM = Path(__file__).resolve().parents[2] / ".moe" / "bin" / "prometheus"
+
+
+def asked(server: PrometheusServer, query: str) -> list[tuple[dict[str, str], float]]:
+    """Return labels and value of each series that a query gives."""
+    text = urllib.parse.urlencode({"query": query})
+    with urllib.request.urlopen(f"{server.url}/api/v1/query?{text}", timeout=30) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    return [(one["metric"], float(one["value"][1])) for one in found]
+
+
+def test_what_a_router_counts_is_stored(tmp_path: Path) -> None:
+    """Nobody serves its one expert, so that a request fails and is missed by its version."""
+    content = table([expert("e0", version("v1"))], [gate(["e0"], top_k=1)])
+    file = TableFile(tmp_path / "table.yaml", content)
+    nowhere = "127.0.0.1:1"
+    with routers.spawn(mixture="tiny", table_file=str(file.path), workers=nowhere) as router:
+        router.wait_for_epoch(1)
+        with Caller(router.address) as caller:
+            (answer,) = caller.dispatch(dispatch_request(content, [[0]]))
+            assert not answer.HasField("failure")  # its tokens have the residual
+        said = scrape(router.metrics)
+        port = int(router.metrics.rpartition(":")[2])
+        with PrometheusServer(PROGRAM, tmp_path, port) as server:
+            ((labels, requests),) = asked(server, "moeops_router_version_requests_total")
+            ((_, residual),) = asked(server, 'moeops_router_rung_rows_total{rung="Residual"}')
+            series = asked(server, 'count({__name__=~"moeops_.+|process_.+"})')
+            ((_, middle),) = asked(
+                server, "histogram_quantile(0.5, moeops_router_request_duration_seconds_bucket)"
+            )
+
+    own = {"mixture": "tiny", "expert": "e0", "version": "v1"}
+    assert own.items() <= labels.items()
+    assert requests == said.value("moeops_router_version_requests_total", **own) == 1
+    assert residual == 1
+    assert series == [({}, len(said.samples))]
+    assert 0 < middle < 8.2
