@@ -15,6 +15,7 @@ from moe_operator.cache import Cache, Key
 from moe_operator.ends import Ends, ended
 from moe_operator.evidence import Evidence
 from moe_operator.intent import Plan
+from moe_operator.kinds import ROUTING_TABLE, spec_of
 from moe_operator.observe import observe
 from moe_operator.pace import targets
 from moe_operator.plan import plan_mixture
@@ -54,9 +55,12 @@ class Reconcile:
         after = _table_after(table, plan)
         self.reports.follow(key, targets(world, after))
         self.samples.follow(key, questions(world, after))
-        await self.apply(key, world, plan)
+        try:
+            await self.apply(key, world, plan)
+        finally:  # it is stored, even where something after it was not
+            if plan.table is not None and self._stored(key) == plan.table.epoch:
+                self.ends.take(key, ended(table, plan.table, world.revisions, self.now()))
         if plan.table is not None:
-            self.ends.take(key, ended(table, plan.table, world.revisions, self.now()))
             self._windows(key, world, after)  # what a step that begins now is counted from
         return plan.again_at
 
@@ -64,6 +68,11 @@ class Reconcile:
         if table is None:
             return {}
         return self._evidence.setdefault(key, Evidence()).windows(table, world.routers)
+
+    def _stored(self, key: Key) -> object:
+        """Return the epoch of the table that the API server is known to hold."""
+        body = self.cache.get(ROUTING_TABLE, key.namespace, key.mixture)
+        return None if body is None else spec_of(body).get("epoch")
 
     async def _leave(self, key: Key) -> None:
         self._evidence.pop(key, None)

@@ -12,7 +12,7 @@ from moe_core.rollout import Outcome, Rollout
 from moe_core.table import Table
 from moe_operator import metrics as m
 from moe_operator.cache import Cache, Key
-from moe_operator.cluster import ApiError, Conflict
+from moe_operator.cluster import ApiError, Conflict, Unavailable
 from moe_operator.collect import OperatorMetrics
 from moe_operator.ends import End, Ends, ended
 from moe_operator.engine import Engine
@@ -21,6 +21,7 @@ from moe_operator.queue import WorkQueue
 from moe_operator.reason import Reason
 from moe_operator.spec import Tried
 from moe_operator.world import Revision
+from tests.operator.engine.lived import again
 from tests.operator.engine.play import Play
 from tests.operator.engine.scenarios import good, good_then_bad, version
 from tests.support.promtool import check_metrics
@@ -169,6 +170,18 @@ async def test_a_rollout_is_told_while_it_goes_on_and_its_end_afterwards(served:
     assert over.of("moeops_rollouts_ended_total", **OF) == {("Expert", "Promoted", "Promoted"): 1}
     took = {"kind": "Expert", "outcome": "Promoted", **OF}
     assert over.value("moeops_rollout_duration_seconds_count", **took) == 1
+
+
+async def test_an_end_is_counted_once_whatever_fails_beside_it(served: Play) -> None:
+    lived = await again(served)
+    await good(lived)
+    for refused in range(len(served.writes), len(lived.writes)):
+        play = await again(served)
+        play.refuse, play.refuse_after = Unavailable("internal error"), refused
+        await good(play)
+        seen = read(play.metrics())
+        told = seen.of("moeops_rollouts_ended_total", **OF)
+        assert told == {("Expert", "Promoted", "Promoted"): 1}, lived.writes[refused]
 
 
 async def test_what_was_taken_back_has_its_reason(served: Play) -> None:
