@@ -129,6 +129,7 @@ def test_errors_of_the_api_server_are_told_apart() -> None:
             ["--worker-image", "w"], {}, "MOE_ROUTER_IMAGE is not set", id="no router image"
         ),
         pytest.param(["--health-port", "x"], {}, "invalid int value: 'x'", id="port"),
+        pytest.param(["--metrics-port", "x"], {}, "--metrics-port: invalid int", id="metrics"),
         pytest.param(["--log-level", "LOUD"], {}, "invalid choice: 'LOUD'", id="level"),
         pytest.param(["--namespaces", "a"], {}, "unrecognized arguments", id="unknown flag"),
     ],
@@ -156,6 +157,8 @@ def test_flags_win_over_the_environment() -> None:
     options = Options.read([], environ)
     assert options.namespaces == ("a", "b")
     assert (options.identity, options.lease_namespace) == ("operator-0", "system")
+    assert (options.health_port, options.metrics_port) == (8080, 8081)
+    assert Options.read([], {**environ, "MOE_METRICS_PORT": "0"}).metrics_port == 0
     options = Options.read(["--namespace", "c", "--worker-image", "w2"], environ)
     assert options.namespaces == ("c",)
     assert (options.settings.worker_image, options.settings.router_image) == ("w2", "r")

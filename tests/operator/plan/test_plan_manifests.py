@@ -64,6 +64,17 @@ def test_the_manifests_are_as_written_down() -> None:
     assert bodies(every_setting()) == list(yaml.safe_load_all(GOLDEN.read_text()))
 
 
+def test_how_much_metrics_tell_is_left_to_people() -> None:
+    sim = every_setting()
+    detail = {"name": "MOE_METRICS_DETAIL", "value": "Full"}
+    sim.put("Mixture", mixture(workers={"env": [detail, {"name": "MOE_METRICS", "value": "x"}]}))
+
+    for pod in workers(sim):
+        (container,) = pod["containers"]
+        assert detail in container["env"]
+        assert "MOE_METRICS" not in {item["name"] for item in container["env"]}
+
+
 def evaluator() -> dict[str, Any]:
     """Return the pod that tries a new version of e0, with every setting."""
     sim = every_setting()
