@@ -42,8 +42,9 @@ Prometheus sets `namespace` to that of the pod asked.
 ## How many series
 What is many is rolled up. `MOE_METRICS_DETAIL=Full` (or `--metrics-detail Full`) tells of each \
 expert of each layer; set it in `env` of a Mixture's `routers` or `workers`. A router \
-has 109 of its own (requests, stages, links, the process), and for versions and gates over 58 \
-layers of 256 experts, each failing for one cause and nothing on trial:
+has 109 of its own (requests, stages, links, the process), one for each gate version that says \
+whether it is loaded, and over 58 layers of 256 experts, each failing for one cause and nothing on \
+trial:
 
 | experts | by default | Full |
 |---|---|---|
@@ -52,8 +53,8 @@ layers of 256 experts, each failing for one cause and nothing on trial:
 
 An expert on trial adds at most 61. A gate on trial adds 43, ten for each layer, and one for each \
 of its experts. A worker with one expert has 69, and two more for each layer with Full. An \
-operator that leads tells 15 of each Mixture, 6 of each Expert and 1 of each Gate at rest, and at \
-most 19 of a rollout under way. Tests count all of these.
+operator has 45 of its own; one that leads tells 15 of each Mixture, 6 of each Expert and 1 of \
+each Gate at rest, and at most 19 of a rollout under way. Tests count these.
 """
 
 

@@ -134,7 +134,9 @@ async def test_a_mixture_at_rest_is_told_as_its_objects_are(served: Play) -> Non
     assert "moeops_rollout_step" not in seen.names
     assert "moeops_rollouts_ended_total" not in seen.names
     own = [name for name, _ in seen.samples if name.startswith("moeops_")]
-    assert len(own) == 15 + 2 * 6 + 1  # as the reference says
+    # As the reference says.
+    assert len(own) == 15 + 2 * 6 + 1
+    assert len(seen.samples) - len(own) == 45
 
 
 async def test_who_waits_tells_of_no_object(served: Play) -> None:
@@ -152,7 +154,8 @@ async def test_a_rollout_is_told_while_it_goes_on_and_its_end_afterwards(served:
     await play.put(version("v2"))
     await play.until(on_trial)
 
-    going = read(play.metrics())
+    at_rest, going = read(served.metrics()), read(play.metrics())
+    assert 5 + 2 <= len(going.samples) - len(at_rest.samples) <= 19  # as the reference says
     own = {**OF, "kind": "Expert", "name": "tiny-e0", "version": "v2"}
     assert going.value("moeops_rollout_weight_ratio", **own) == 0.25
     assert going.value("moeops_rollout_step", **own) == 1
