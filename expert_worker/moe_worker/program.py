@@ -86,15 +86,17 @@ class Worker:
         self.links = Links(settings.link, handlers, self.log)
         self.control = Control(settings.control, WorkerServicer(self.loader.assign, self.describe))
         if settings.metrics is not None:
-            metrics = WorkerMetrics(
-                settings.mixture,
-                self.counters,
-                self.backlog,
-                self.loader.states,
-                lambda: self.rules.fingerprint,
-                detail=settings.metrics_detail is Detail.FULL,
-            )
-            self.scrapes = Scrapes(metrics, *settings.metrics)
+            self.scrapes = Scrapes(self._collector(), *settings.metrics)
+
+    def _collector(self) -> WorkerMetrics:
+        return WorkerMetrics(
+            self.settings.mixture,
+            self.counters,
+            self.backlog,
+            self.loader.states,
+            lambda: self.rules.fingerprint,
+            detail=self.settings.metrics_detail is Detail.FULL,
+        )
 
     def start(self) -> None:
         """Listen, and begin to load."""

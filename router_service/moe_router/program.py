@@ -10,7 +10,7 @@ import asyncio
 import signal
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import grpc
@@ -85,21 +85,22 @@ class Router:
             time.time,
         )
         self._servicer = RouterServicer(self.engine, self.tables, self._gates, describer)
-        self._metrics = MetricsPort(
-            RouterMetrics(
-                settings.mixture,
-                self.engine,
-                self.tables,
-                self.links,
-                self._gates,
-                lambda: len(self._servicer.streams),
-                clock,
-                detail=settings.metrics_detail is Detail.FULL,
-            )
-        )
+        self._metrics = MetricsPort(self._collector(clock))
         self._health = health.HealthServicer()
         self._copies = Copies(settings.cache, settings.mixture) if settings.cache else None
         self._held: tuple[dict[str, Any], float] | None = None
+
+    def _collector(self, clock: Callable[[], float]) -> RouterMetrics:
+        return RouterMetrics(
+            self._settings.mixture,
+            self.engine,
+            self.tables,
+            self.links,
+            self._gates,
+            lambda: len(self._servicer.streams),
+            clock,
+            detail=self._settings.metrics_detail is Detail.FULL,
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises CannotStart."""
