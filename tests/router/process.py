@@ -62,7 +62,10 @@ class RouterProcess(Program):
 @contextmanager
 def spawn(**options: str) -> Iterator[RouterProcess]:
     """Start a router with these flags (`table_file="…"` is `--table-file`); it listens then."""
-    arguments = ["moe_router", *flags({"listen": "127.0.0.1:0", "metrics": "127.0.0.1:0", **options})]
+    arguments = [
+        "moe_router",
+        *flags({"listen": "127.0.0.1:0", "metrics": "127.0.0.1:0", **options}),
+    ]
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with running(RouterProcess, arguments, {**os.environ, **threads}) as router:
         yield router
