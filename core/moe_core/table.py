@@ -73,6 +73,8 @@ class Table:
     def from_object(cls, body: dict[str, Any]) -> Self:
         """Read a RoutingTable object. Raises InvalidDocument, which names the field."""
         reader = Reader(body.get("spec"), "spec")
+        if "parts" in reader.value:
+            raise InvalidDocument("spec.parts names parts; their content must be put in its place")
         return cls(
             mixture=reader.text("mixture"),
             uid=str(body.get("metadata", {}).get("uid", "")),

@@ -23,7 +23,7 @@ from kubectl_moe.past import (
 from kubectl_moe.past import find as find_past
 from kubectl_moe.past import history as read_history
 from kubectl_moe.session import Session, find
-from kubectl_moe.tree import EXPERT_LABEL, GATE_LABEL, MIXTURE_LABEL
+from kubectl_moe.tree import EXPERT_LABEL, GATE_LABEL, MIXTURE_LABEL, PART_LABEL
 
 
 def history(args: Namespace, session: Session) -> Exit:
@@ -87,7 +87,8 @@ def past_of(expert: Body, cluster: Cluster) -> tuple[Past, ...]:
 
 def epochs_of(mixture: Body, cluster: Cluster) -> tuple[Epoch, ...]:
     """Return the epochs of a Mixture that are kept."""
-    selector = f"{MIXTURE_LABEL}={mixture['metadata']['name']},!{EXPERT_LABEL},!{GATE_LABEL}"
+    others = ",".join(f"!{label}" for label in (EXPERT_LABEL, GATE_LABEL, PART_LABEL))
+    selector = f"{MIXTURE_LABEL}={mixture['metadata']['name']},{others}"
     return epochs(cluster.list("ControllerRevision", selector))
 
 

@@ -17,6 +17,7 @@ Body = Mapping[str, Any]
 MIXTURE_LABEL = "moeops.dev/mixture"
 EXPERT_LABEL = "moeops.dev/expert"
 GATE_LABEL = "moeops.dev/gate"
+PART_LABEL = "moeops.dev/part"
 DIGEST_LABEL = "moeops.dev/digest"
 COMPONENT_LABEL = "moeops.dev/component"
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from moe_core.parts import LARGEST_BYTES
 from moe_core.table import Table
-from moe_operator import revisions, snapshots
+from moe_operator import journal, revisions, snapshots
 from moe_operator.basis import Basis
 from moe_operator.cache import Cache, Key, uid
 from moe_operator.cluster import Conflict, Exists, Lister, NotFound, Refused, Writer
@@ -28,7 +29,6 @@ from moe_operator.kinds import (
     DEPLOYMENT,
     KINDS,
     MIXTURE,
-    MIXTURE_LABEL,
     POD,
     ROUTING_TABLE,
     Body,
@@ -63,6 +63,7 @@ class Apply:
     cache: Cache
     notes: Notes
     refused: dict[Key, dict[Child, str]] = field(default_factory=dict)
+    largest_table: int = LARGEST_BYTES  # a larger one is written in parts
 
     async def __call__(self, key: Key, world: World, plan: Plan) -> None:
         """Carry out a plan that was made from `world`, which is what the cache knows now.
@@ -137,23 +138,17 @@ class Apply:
         basis.put(DEPLOYMENT, await done)
 
     async def _write_table(self, basis: Basis, world: World, table: Table) -> None:
-        key = basis.key
-        meta: dict[str, Any] = {"name": key.mixture, "namespace": key.namespace}
-        body: dict[str, Any] = {
-            "apiVersion": ROUTING_TABLE.api_version,
-            "kind": ROUTING_TABLE.name,
-            "metadata": meta,
-            "spec": table.to_spec(),
-        }
+        key, writing = basis.key, journal.writing(world, table, self.largest_table)
+        await _all(partial(self._remember, basis, part) for part in writing.parts)
         if world.table is None:
-            meta["labels"] = {MIXTURE_LABEL: key.mixture}
             try:
-                written = await self.writer.create(ROUTING_TABLE, body)
+                written = await self.writer.create(ROUTING_TABLE, writing.table)
             except Exists as error:
                 raise Conflict(str(error)) from None
         else:
             seen = metadata(basis.seen(ROUTING_TABLE, key.mixture))
-            body["metadata"] = {**seen, "resourceVersion": world.table.resource_version}
+            meta = {**seen, "resourceVersion": world.table.resource_version}
+            body = {**writing.table, "metadata": meta}
             written = await self.writer.replace(ROUTING_TABLE, body)
         basis.put(ROUTING_TABLE, written)
         _log.info("table written mixture=%s epoch=%d", key, table.epoch)

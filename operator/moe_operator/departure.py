@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from moe_operator import labels
+from moe_operator import journal, labels
 from moe_operator.children import delete
 from moe_operator.evaluators import unwanted
 from moe_operator.intent import Delete, Plan, Status
@@ -52,8 +52,9 @@ def _overrides(world: World, why: Why) -> Iterator[Status]:
 
 
 def _table(world: World) -> tuple[Delete, ...]:
+    """Give the table, and only when it is gone its parts, without which it cannot be read."""
     if world.table is None:
-        return ()
+        return tuple(map(journal.delete, world.parts))
     stored = world.table
     name = stored.table.mixture
     return (Delete("RoutingTable", name, stored.table.uid, stored.resource_version),)

@@ -19,8 +19,8 @@ from typing import Final
 
 from moe_operator.cache import Cache, Key
 from moe_operator.cluster import ApiError, Conflict
+from moe_operator.journal import BrokenTable
 from moe_operator.kinds import Body, Kind
-from moe_operator.observe import BrokenTable
 from moe_operator.queue import WorkQueue
 from moe_operator.sweep import Sweep
 

@@ -15,6 +15,7 @@ GATE: Final = "moeops.dev/gate"
 EXPERT_ID: Final = "moeops.dev/expert-id"
 VERSION: Final = "moeops.dev/version"
 DIGEST: Final = "moeops.dev/digest"
+PART: Final = "moeops.dev/part"  # of a table in parts: which
 SHA256: Final = "moeops.dev/sha256"  # an annotation: the whole digest
 
 WORKER: Final = "worker"

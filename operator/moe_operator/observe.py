@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from moe_core.document import InvalidDocument
-from moe_core.table import Table
-from moe_operator import labels, revisions, snapshots
+from moe_operator import journal, labels
 from moe_operator.cache import Cache, Key, uid
+from moe_operator.kept import Kept
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
@@ -49,9 +49,6 @@ from moe_operator.world import (
     NodeSeen,
     PodSeen,
     Question,
-    Revision,
-    Snapshot,
-    StoredTable,
     WorkerReport,
     World,
 )
@@ -64,10 +61,6 @@ _STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 _KEEPS_AWAY: Final = frozenset({"NoSchedule", "NoExecute"})
 
 T = TypeVar("T")
-
-
-class BrokenTable(RuntimeError):
-    """The routing table cannot be read: nothing is decided until a person has looked at it."""
 
 
 def observe(
@@ -96,21 +89,23 @@ def observe(
     mixture = cache.get(MIXTURE, key.namespace, key.mixture)
     mixtures = read("Mixture", [mixture] if mixture else [], MixtureSpec.from_body)
     table = cache.get(ROUTING_TABLE, key.namespace, key.mixture)
+    kept = Kept.of(cache.of(key, CONTROLLER_REVISION), known)
     return World(
         namespace=key.namespace,
         name=key.mixture,
         mixture=mixtures[0] if mixtures else None,
-        table=None if table is None else known.of(_table, table),
+        table=None if table is None else known.of(journal.stored_table, table, kept.part),
         experts=read("Expert", cache.of(key, EXPERT), ExpertSpec.from_body),
         gates=read("Gate", cache.of(key, GATE), GateSpec.from_body),
         overrides=read("Override", cache.of(key, OVERRIDE), OverrideSpec.from_body),
-        revisions=_revisions(cache.of(key, CONTROLLER_REVISION), known),
+        revisions=kept.revisions,
         deployments=see(DEPLOYMENT, deployment_seen),
         pods=see(POD, pod_seen),
         routers=tuple(sorted(routers, key=lambda report: report.pod)),
         workers=tuple(sorted(workers, key=lambda report: (report.pod, report.sha256))),
         invalid=tuple(invalid),
-        snapshots=_snapshots(cache.of(key, CONTROLLER_REVISION), known),
+        snapshots=kept.snapshots,
+        parts=kept.parts,
         nodes=tuple(known.of(node_seen, body) for body in cache.of_cluster(NODE)),
         applied={
             (kind.name, str(metadata(body)["name"])): annotations_of(body).get(APPLIED_HASH, "")
@@ -132,30 +127,6 @@ def _readable(
             yield parse(body)
         except InvalidDocument as error:
             invalid.append(Invalid(kind_name, Meta.from_body(body), str(error)))
-
-
-def _table(body: Body) -> StoredTable:
-    try:
-        table = Table.from_object(dict(body))
-    except InvalidDocument as error:
-        name = metadata(body).get("name")
-        raise BrokenTable(f"RoutingTable {name} cannot be read: {error}") from None
-    return StoredTable(table, str(metadata(body)["resourceVersion"]))
-
-
-def _revisions(bodies: Iterable[Body], known: Readings) -> tuple[Revision, ...]:
-    """Read what can be read: a broken old revision holds up nothing."""
-    own = [body for body in bodies if not snapshots.is_snapshot(body)]
-    read = partial(known.of, revisions.from_body)
-    found = _readable("ControllerRevision", own, read, [])
-    return tuple(sorted(found, key=lambda revision: (revision.expert, revision.number)))
-
-
-def _snapshots(bodies: Iterable[Body], known: Readings) -> tuple[Snapshot, ...]:
-    own = [body for body in bodies if snapshots.is_snapshot(body)]
-    read = partial(known.of, snapshots.from_body)
-    found = _readable("ControllerRevision", own, read, [])
-    return tuple(sorted(found, key=lambda snapshot: snapshot.epoch))
 
 
 def deployment_seen(body: Body) -> DeploymentSeen:

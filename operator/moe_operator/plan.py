@@ -13,6 +13,7 @@ from datetime import datetime
 
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
+from moe_operator import journal
 from moe_operator.admission import admit, closing_rows
 from moe_operator.children import expert_children, leaving, unapplied
 from moe_operator.departure import plan_departure
@@ -62,7 +63,8 @@ def plan_mixture(
     named = [*table.experts, *(stored.experts if stored else ())]
     kept = frozenset(name for child in children for name in child.kept)
     changed = unapplied(world, manifests)
-    gone = leaving(world, kept, named, reach.released(stored.epoch if stored else 0))
+    released = reach.released(stored.epoch if stored else 0)
+    gone = leaving(world, kept, named, released)
     settled = table is stored and not changed and not gone
     move = spread(world, table, reach) if settled else Move()
     reported = report(
@@ -79,7 +81,12 @@ def plan_mixture(
         locks=(*_locks(world, table), *(() if table is stored else _memories(tried))),
         table=None if table is stored else table,
         manifests=changed,
-        deletes=(*gone, *move.deletes, *_pruned(world, mixture, tried)),
+        deletes=(
+            *gone,
+            *move.deletes,
+            *journal.dropped(world, released),
+            *_pruned(world, mixture, tried),
+        ),
         statuses=reported.statuses,
         notes=(*steps(tried), *_told(world, tried, reported.statuses), *move.notes),
         pods=tuple(turn.evaluator for turn in tried if turn.evaluator is not None),

@@ -28,12 +28,15 @@ class Readings:
         """Begin a look: what the last one did not read is forgotten."""
         self._before, self._now = self._now, {}
 
-    def of(self, read: Callable[[Body], T], body: Body) -> T:
-        """Return what a function reads in an object; what it raises is not remembered."""
+    def of(self, read: Callable[..., T], body: Body, *more: object) -> T:
+        """Return what a function reads in an object; what it raises is not remembered.
+
+        What it is given besides must give the same for the same object.
+        """
         key = read, id(body)
         known = self._before.get(key)
         if known is None:
-            known = body, read(body)
+            known = body, read(body, *more)
         self._now[key] = known
         found: T = known[1]
         return found

@@ -137,7 +137,10 @@ def _service_account(mixture: MixtureSpec) -> dict[str, Any]:
 
 
 def _role(mixture: MixtureSpec) -> dict[str, Any]:
-    """Routers read their own table, and where the workers of the namespace are."""
+    """Routers read their own table, its parts, and where the workers of the namespace are.
+
+    Names of parts come and go with their content, so that no rule can list them.
+    """
     body = _of_mixture(f"{_RBAC}/v1", "Role", labels.routers_name(mixture.meta.name), mixture)
     verbs = ["get", "list", "watch"]
     body["rules"] = [
@@ -146,6 +149,11 @@ def _role(mixture: MixtureSpec) -> dict[str, Any]:
             "resources": ["routingtables"],
             "resourceNames": [mixture.meta.name],
             "verbs": verbs,
+        },
+        {
+            "apiGroups": ["apps"],
+            "resources": ["controllerrevisions"],
+            "verbs": ["get"],
         },
         {
             "apiGroups": ["discovery.k8s.io"],

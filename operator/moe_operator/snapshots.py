@@ -24,7 +24,7 @@ def name_of(mixture: str, epoch: int) -> str:
 
 def is_snapshot(body: Body) -> bool:
     """Return whether a ControllerRevision of a mixture is one of an epoch."""
-    return not labels_of(body).keys() & {labels.EXPERT, labels.GATE}
+    return not labels_of(body).keys() & {labels.EXPERT, labels.GATE, labels.PART}
 
 
 def to_body(snapshot: Snapshot, key: Key, owner: Body) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from moe_core.parts import Part
 from moe_core.rollout import Version
 from moe_core.rows import GateRow
 from moe_core.table import Table
@@ -20,9 +21,23 @@ from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, Tried
 
 @dataclass(frozen=True, slots=True)
 class StoredTable:
-    """The table as it is in the API server; `resource_version` fences the next write."""
+    """The table as it is in the API server; `resource_version` fences the next write.
+
+    `parts` are the sha256 of those that it is in; none where it is in one piece.
+    """
 
     table: Table
+    resource_version: str
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PartSeen:
+    """A ControllerRevision of a Mixture: a part of its table, or of an earlier one."""
+
+    part: Part
+    name: str
+    uid: str
     resource_version: str
 
 
@@ -174,6 +189,8 @@ class World:
     invalid: tuple[Invalid, ...] = ()
     # In order of their epochs.
     snapshots: tuple[Snapshot, ...] = ()
+    # Also those of earlier tables, and of one that was never written.
+    parts: tuple[PartSeen, ...] = ()
     # Of the whole cluster; empty where they may not be read.
     nodes: tuple[NodeSeen, ...] = ()
     # Hash of the manifest applied last, by (kind, name) of every child object that exists.

@@ -15,6 +15,7 @@ import yaml
 
 from moe_router.events import tell
 from moe_router.kube import Api, Objects, Watch
+from moe_router.parts import TableParts
 
 POLL_S = 0.05
 
@@ -86,18 +87,27 @@ class FixedWorkers:
 
 
 class TableObject:
-    """The RoutingTable of one name in one namespace. A deleted one leaves the last in place."""
+    """The RoutingTable of one name in one namespace. A deleted one leaves the last in place.
+
+    Where it is a head, it is handed on when all its parts are there: then in one piece.
+    """
 
     def __init__(self, api: Api, namespace: str, name: str) -> None:
         self._api, self._name = api, name
         self._path = f"/apis/moeops.dev/v1alpha1/namespaces/{namespace}/routingtables"
+        self._parts = TableParts(api, namespace, name)
 
     async def follow(self, take: Callable[[Body], object], confirm: Callable[[], None]) -> None:
         loop, present = asyncio.get_running_loop(), False
 
-        def changed(objects: Objects) -> None:
-            nonlocal present
+        def fetched(objects: Objects) -> None:
+            """In the watch's thread, which may wait for parts."""
             body = objects.get(self._name)
+            whole = None if body is None else self._parts.whole(body)
+            _call(loop, lambda: changed(whole))
+
+        def changed(body: Body | None) -> None:
+            nonlocal present
             if body is not None:
                 take(body)
             elif present:
@@ -109,7 +119,7 @@ class TableObject:
                 confirm()
 
         query = {"fieldSelector": f"metadata.name={self._name}"}
-        watch = Watch(self._api, self._path, query, _onto(loop, changed), _onto0(loop, confirmed))
+        watch = Watch(self._api, self._path, query, fetched, _onto0(loop, confirmed))
         await _run(watch)
 
 

@@ -10,8 +10,8 @@ import pytest
 from moe_operator.cache import Cache, Key
 from moe_operator.cluster import ApiError, Conflict, Refused, Unavailable
 from moe_operator.engine import Engine
+from moe_operator.journal import BrokenTable
 from moe_operator.kinds import EXPERT, MIXTURE
-from moe_operator.observe import BrokenTable
 from moe_operator.options import Options
 from moe_operator.queue import WorkQueue
 from moe_operator.sweep import Sweep

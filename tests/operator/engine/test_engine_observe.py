@@ -11,8 +11,9 @@ from moe_core.rollout import Version
 from moe_core.rows import GateRow, GateVariant
 from moe_operator import revisions, snapshots
 from moe_operator.cache import Cache, Key
+from moe_operator.journal import BrokenTable
 from moe_operator.kinds import KINDS
-from moe_operator.observe import BrokenTable, deployment_seen, node_seen, observe, pod_seen
+from moe_operator.observe import deployment_seen, node_seen, observe, pod_seen
 from moe_operator.world import Revision, Snapshot
 from tests.operator.engine.bodies import expert, gate, labelled, mixture, override, own, sha
 
