@@ -1,7 +1,9 @@
 """What came of a scenario undisturbed, and whether another run came to the same.
 
 The end is to be the same, and so is the number of all writes that decide anything: revisions,
-tables, children and deletions, each tried until it is done, and done once. What is only said in
+tables, children and deletions, each tried until it is done, and done once. Parts of a table that
+was not written, because an operator died before, are made again with another time in them; the
+others go. What is only said in
 status may be said less often, where an operator died before it or saw several changes as one, and
 a few times more, by one that knows nothing yet. Where pods of several experts come up together,
 those that come a moment later are one table more.
@@ -33,8 +35,12 @@ _CHILDREN_AGAIN = 2
 
 
 def decisive(writes: Iterable[str]) -> Counter[str]:
-    """Return how often each kind of write was done, without what is only said in status."""
-    return Counter(write for write in writes if not write.startswith("merge status"))
+    """Return how often each kind of write was done, without status and parts of tables."""
+    return Counter(
+        write
+        for write in writes
+        if not write.startswith("merge status") and not write.endswith(" Part")
+    )
 
 
 def statuses(writes: Iterable[str]) -> int:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from moe_core.parts import LARGEST_BYTES
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache, Key
 from moe_operator.cluster import ApiError
 from moe_operator.collect import Leads, OperatorMetrics
 from moe_operator.engine import Engine
-from moe_operator.kinds import ROUTING_TABLE, Body, Kind
+from moe_operator.kinds import CONTROLLER_REVISION, ROUTING_TABLE, Body, Kind, metadata
 from moe_operator.notes import Notes
 from moe_operator.queue import WorkQueue
 from moe_operator.reconcile import Reconcile
@@ -33,6 +34,7 @@ from tests.operator.engine.scene import Clients
 from tests.operator.engine.wire import Wire
 from tests.operator.engine.witness import Witness
 from tests.operator.kube.nodes import Nodes
+from tests.support.whole import whole_table
 
 T = TypeVar("T")
 
@@ -118,6 +120,7 @@ class Play:
     loses_answer: bool = False  # it is done, and only its answer is an error
     paced: bool = False  # reports come as often as the operator asks, not each turn
     namespace: str = NAMESPACE
+    largest_table: int = LARGEST_BYTES  # a larger one is in parts
     wire: Wire = field(init=False)
     witness: Witness = field(init=False)
     nodes: Nodes = field(init=False)
@@ -141,7 +144,7 @@ class Play:
     def copy(self) -> Play:
         """Return the same scene, with everything in it, to go on from here; its operator rests."""
         api = KubeApi(dict(self.api.objects), version=self.api.version, uids=self.api.uids)
-        play = Play(api, self.seconds, list(self.writes))
+        play = Play(api, self.seconds, list(self.writes), largest_table=self.largest_table)
         play.nodes.take(self.nodes)
         play.clients = Clients(play.nodes, self.clients.bad, self.clients.ask)
         return play
@@ -173,7 +176,7 @@ class Play:
         self._engine = Engine(cache, self.now, WorkQueue(lambda: self.seconds))
         self._sweep = Sweep(self.api, cache, (None,), self._engine.add)
         notes = Notes(self.api, cache, self.now)
-        apply = Apply(_Mortal(self), self.api, cache, notes)
+        apply = Apply(_Mortal(self), self.api, cache, notes, largest_table=self.largest_table)
         settings = Settings("worker", "router", "evaluator")
         self._look = Reconcile(cache, self._asked, apply, settings, self.now)
         for kind, body in self.wire.listed(lag):
@@ -182,12 +185,19 @@ class Play:
     async def until(self, check: Callable[[Body], object]) -> None:
         """Let time pass until the table is so, and the look that made it so is over."""
         for _ in range(_AT_MOST):
-            table = self.api.objects.get((ROUTING_TABLE, NAMESPACE, "tiny"))
-            if not self._cut_short and check({} if table is None else table["spec"]):
+            table = self._table()
+            if not self._cut_short and check(table):
                 return
             if not await self._goes_on():
                 raise AssertionError(f"all is quiet, but the table is {table}")
         raise AssertionError("the table never becomes so")
+
+    def _table(self) -> Body:
+        """Return the whole spec of the table; empty without one."""
+        table = self.api.objects.get((ROUTING_TABLE, NAMESPACE, "tiny"))
+        kept = (body for place, body in self.api.objects.items() if place[0] == CONTROLLER_REVISION)
+        spec: Body = {} if table is None else whole_table(table, kept)["spec"]
+        return spec
 
     async def passes(self, seconds: float) -> None:
         end = self.seconds + seconds
@@ -271,24 +281,24 @@ class _Mortal:
     dead: bool = False
 
     async def create(self, kind: Kind, body: Body) -> Body:
-        return await self._do("create", kind, self.play.api.create(kind, body))
+        return await self._do("create", _what(kind, body), self.play.api.create(kind, body))
 
     async def replace(self, kind: Kind, body: Body) -> Body:
-        return await self._do("replace", kind, self.play.api.replace(kind, body))
+        return await self._do("replace", kind.name, self.play.api.replace(kind, body))
 
     async def apply(self, kind: Kind, body: Body) -> Body:
-        return await self._do("apply", kind, self.play.api.apply(kind, body))
+        return await self._do("apply", kind.name, self.play.api.apply(kind, body))
 
     async def merge(
         self, kind: Kind, namespace: str, name: str, patch: Any, subresource: str = ""
     ) -> Body:
         done = self.play.api.merge(kind, namespace, name, patch, subresource)
-        return await self._do(f"merge {subresource}".strip(), kind, done)
+        return await self._do(f"merge {subresource}".strip(), kind.name, done)
 
     async def delete(self, kind: Kind, body: Body) -> None:
-        await self._do("delete", kind, self.play.api.delete(kind, body))
+        await self._do("delete", _what(kind, body), self.play.api.delete(kind, body))
 
-    async def _do(self, verb: str, kind: Kind, write: Coroutine[Any, Any, T]) -> T:
+    async def _do(self, verb: str, what: str, write: Coroutine[Any, Any, T]) -> T:
         if self.dead:
             write.close()
             raise Killed
@@ -296,12 +306,17 @@ class _Mortal:
             refusal, self.play.refuse = self.play.refuse, None
             if self.play.loses_answer:
                 await write
-                self.play.writes.append(f"{verb} {kind.name}")
+                self.play.writes.append(f"{verb} {what}")
             write.close()
             raise refusal
         answer = await write
-        self.play.writes.append(f"{verb} {kind.name}")
+        self.play.writes.append(f"{verb} {what}")
         if len(self.play.writes) == self.play.kill_after:
             self.dead = True
             raise Killed
         return answer
+
+
+def _what(kind: Kind, body: Body) -> str:
+    """Return the kind of an object; parts of tables are one of their own."""
+    return "Part" if ".part-" in metadata(body)["name"] else kind.name

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from moe_core.parts import Part
 from moe_core.rollout import Version
 from moe_core.table import Table
 from moe_operator.kinds import (
+    CONTROLLER_REVISION,
     DEPLOYMENT,
     EXPERT,
     MIXTURE,
@@ -23,6 +25,7 @@ from moe_operator.kinds import (
 )
 from moe_operator.labels import deployment_name, short
 from tests.operator.plan import invariants
+from tests.support.whole import is_part, whole_table
 
 Place = tuple[Kind, str, str]
 
@@ -44,7 +47,7 @@ class Witness:
         self._experts = self._uids()
         for place, body in self.objects.items():
             if place[0] == ROUTING_TABLE:
-                self._before = Table.from_object(dict(body))
+                self._before = self._whole(body)
 
     def see(self, kind: Kind, event: str, body: Body) -> None:
         """See a change that was accepted."""
@@ -55,12 +58,25 @@ class Witness:
 
     def _see(self, kind: Kind, event: str, body: Body) -> None:
         if kind == ROUTING_TABLE:
-            after = None if event == "DELETED" else Table.from_object(dict(body))
+            after = None if event == "DELETED" else self._whole(body)
             if after is not None:
                 self._look_at(after)
             self._before = after
         if kind == DEPLOYMENT and event == "DELETED":
             self._may_go(body)
+        if kind == CONTROLLER_REVISION and event == "DELETED" and is_part(body):
+            self._may_be_missed(body)
+
+    def _whole(self, body: Body) -> Table:
+        """Return a table, whose parts must all be there."""
+        kept = (body for place, body in self.objects.items() if place[0] == CONTROLLER_REVISION)
+        return Table.from_object(whole_table(body, kept))
+
+    def _may_be_missed(self, part: Body) -> None:
+        for place, body in self.objects.items():
+            if place[0] == ROUTING_TABLE:
+                named = body["spec"].get("parts", ())
+                assert Part.from_data(part["data"]).sha256 not in named, "a part went that is named"
 
     def _look_at(self, table: Table) -> None:
         before, experts = self._before, self._uids()

@@ -16,10 +16,19 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from moe_operator.cluster import ApiError, Lister, Writer
-from moe_operator.kinds import DEPLOYMENT, POD, ROUTING_TABLE, Body, labels_of, metadata
+from moe_operator.kinds import (
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    POD,
+    ROUTING_TABLE,
+    Body,
+    labels_of,
+    metadata,
+)
 from moe_operator.reports import Unanswered
 from moe_operator.router_report import Counters, GateLoading, Loading, RouterReport
 from moe_operator.world import WorkerReport
+from tests.support.whole import whole_table
 
 
 class Api(Writer, Lister, Protocol):
@@ -62,6 +71,9 @@ class Nodes:
     async def step(self) -> None:
         """Do once what there is to do."""
         tables, _ = await self.api.list_all(ROUTING_TABLE, self.namespace, brief=False)
+        if any("parts" in table["spec"] for table in tables):
+            kept, _ = await self.api.list_all(CONTROLLER_REVISION, self.namespace, brief=False)
+            tables = [whole_table(table, kept) for table in tables]
         self._tables = tuple(tables)
         wanted, _ = await self.api.list_all(DEPLOYMENT, self.namespace, brief=False)
         pods, _ = await self.api.list_all(POD, self.namespace, brief=False)
