@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from moe_core.parts import Part, head_of, part_name, split
 from moe_core.table import Table
 from moeops.v1.router_pb2 import DescribeResponse
 from tests.kube.server import KubeServer
@@ -23,6 +24,7 @@ from tests.support.tables import expert, gate, table, to_object
 # Workers' addresses are multicast ones: the API server takes them, and the kernel refuses to
 # connect there without sending anything.
 TABLES = "/apis/moeops.dev/v1alpha1/namespaces/{}/routingtables"
+REVISIONS = "/apis/apps/v1/namespaces/{}/controllerrevisions"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
 ROLES = "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/{}"
 RIGHTS = [
@@ -31,6 +33,11 @@ RIGHTS = [
         "resources": ["routingtables"],
         "resourceNames": ["tiny"],
         "verbs": ["get", "list", "watch"],
+    },
+    {
+        "apiGroups": ["apps"],
+        "resources": ["controllerrevisions"],
+        "verbs": ["get"],
     },
     {
         "apiGroups": ["discovery.k8s.io"],
@@ -61,6 +68,17 @@ class Stage:
         old = self.server.request("GET", f"{path}/tiny")
         metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
         self.server.request("PUT", f"{path}/tiny", body)
+
+    def put_part(self, part: Part) -> None:
+        path = REVISIONS.format(self.namespace)
+        metadata = {"name": part_name("tiny", part.sha256), "namespace": self.namespace}
+        body = {"metadata": metadata, "revision": part.epoch, "data": part.to_data()}
+        self.server.request("POST", path, body)
+
+    def put_head(self, spec: Mapping[str, Any], parts: Sequence[Part]) -> None:
+        path = TABLES.format(self.namespace) + "/tiny"
+        old = self.server.request("GET", path)
+        self.server.request("PUT", path, {**old, "spec": head_of(spec, parts)})
 
     def delete_table(self) -> None:
         self.server.request("DELETE", TABLES.format(self.namespace) + "/tiny")
@@ -131,6 +149,28 @@ def test_it_follows_the_table_and_the_workers_with_these_rights_alone(stage: Sta
         started.wait_for_epoch(2)
         stage.put_slice("b", "239.77.0.3", "239.77.0.4")
         wait(started, lambda s: len(s.links) == 3, "three workers")
+
+
+def test_a_table_in_parts_is_taken_when_all_of_them_are_there(stage: Stage, tmp_path: Path) -> None:
+    """And its copy serves after a restart without an API server."""
+    stage.put_table()
+    spec = replace(stage.table, epoch=2).to_spec()
+    first, *others = split(spec, ())
+    cache = str(tmp_path / "cache")
+    with router(stage, cache=cache) as started:
+        started.wait_for_epoch(1)
+        for part in others:
+            stage.put_part(part)
+        stage.put_head(spec, (first, *others))
+        wait(started, lambda s: s.table_age_s >= 1, "it waits for the part, and serves on")
+        assert started.describe().epoch == 1
+
+        stage.put_part(first)
+        started.wait_for_epoch(2)
+        stage.proxy.cut()
+
+    with router(stage, cache=cache) as again:
+        again.wait_for_epoch(2)
 
 
 def test_without_the_api_server_it_serves_on_also_after_its_own_restart(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from moe_core.parts import Part, head_of, part_name, split
 from moe_router.copies import Copies
 from moe_router.kube import ApiServer, TooOld, Unreachable
 from moe_router.sources import EndpointSlices, TableFile, TableObject, addresses
@@ -68,6 +69,58 @@ async def test_a_listed_table_and_each_later_one_is_taken() -> None:
         assert api.calls[0] == {"fieldSelector": "metadata.name=tiny"}
         assert api.calls[1]["resourceVersion"] == "1"
         assert api.calls[1]["allowWatchBookmarks"] == "true"
+
+
+def in_parts(epoch: int) -> tuple[dict[str, Any], list[Part]]:
+    """Return a head, and its parts."""
+    body = table_body(epoch)
+    parts = list(split(body["spec"], ()))
+    return {**body, "spec": head_of(body["spec"], parts)}, parts
+
+
+def revision(part: Part) -> dict[str, Any]:
+    return {"metadata": {"name": part_name("tiny", part.sha256)}, "data": part.to_data()}
+
+
+async def test_a_head_is_taken_with_its_parts_and_each_of_them_is_read_once() -> None:
+    head, parts = in_parts(2)
+    whole = {**table_body(3)["spec"], "trunkSha256": "7" * 64}
+    later = split(whole, parts)
+    (changed,) = [part for part in later if part not in parts]
+    next_head = {**table_body(3), "spec": head_of(whole, later)}
+    api = ScriptedApi(
+        listed(1, table_body(1)),
+        [event("MODIFIED", head), event("MODIFIED", next_head)],
+        *map(revision, parts),
+        revision(changed),
+    )
+    async with watching(api) as watcher:
+        await until(lambda: watcher.epoch == 3, "epoch 3")
+
+        assert watcher.seen == [(made.UID, 1), (made.UID, 2), (made.UID, 3)]
+        assert watcher.tables.view is not None
+        assert watcher.tables.view.table.trunk_sha256 == "7" * 64
+        assert watcher.tables.view.table.experts[0].expert_id == "e0"
+
+
+@pytest.mark.parametrize("wrong", ["missing", "another", "damaged"])
+async def test_a_head_whose_part_is_not_what_it_should_be_leaves_the_last_table(wrong: str) -> None:
+    head, (first, *others) = in_parts(2)
+    steps: dict[str, Any] = {
+        "missing": Unreachable("HTTP 404 Not Found"),
+        "another": revision(others[0]),
+        "damaged": {"data": {"bucket": "three"}},
+    }
+    api = ScriptedApi(listed(1, table_body(1)), [event("MODIFIED", head)], steps[wrong])
+    async with watching(api) as watcher:
+        await until(lambda: len(api.calls) >= 4, "it lists again")
+        assert watcher.epoch == 1
+        watcher.now_s = 60.0
+        assert watcher.tables.age_s == 60.0
+
+        api.add(listed(7, head), *map(revision, (first, *others)))
+        await until(lambda: watcher.epoch == 2, "all parts are there")
+        await until(lambda: watcher.tables.age_s == 0.0, "it is confirmed")
 
 
 async def test_a_watch_that_ends_goes_on_where_it_was() -> None:

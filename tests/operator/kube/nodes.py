@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from moe_core.parts import MissingPart
 from moe_operator.cluster import ApiError, Lister, Writer
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
@@ -73,8 +74,10 @@ class Nodes:
         tables, _ = await self.api.list_all(ROUTING_TABLE, self.namespace, brief=False)
         if any("parts" in table["spec"] for table in tables):
             kept, _ = await self.api.list_all(CONTROLLER_REVISION, self.namespace, brief=False)
-            tables = [whole_table(table, kept) for table in tables]
-        self._tables = tuple(tables)
+            with contextlib.suppress(MissingPart):  # there is a newer head meanwhile
+                self._tables = tuple(whole_table(table, kept) for table in tables)
+        else:
+            self._tables = tuple(tables)
         wanted, _ = await self.api.list_all(DEPLOYMENT, self.namespace, brief=False)
         pods, _ = await self.api.list_all(POD, self.namespace, brief=False)
         self._pods = {str(metadata(pod)["name"]): pod for pod in pods}

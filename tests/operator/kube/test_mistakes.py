@@ -13,6 +13,7 @@ from urllib.error import HTTPError
 
 import pytest
 
+from moe_core.parts import head_of, split
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import GateRow, GateVariant
 from moe_core.table import Failover, Table
@@ -341,3 +342,10 @@ def test_the_api_server_keeps_all_of_a_table(installed: KubeServer, namespace: s
     query = "dryRun=All&fieldValidation=Strict"
     stored = installed.request("POST", f"{path}?{query}", {**body, "spec": table.to_spec()})
     assert stored["spec"] == table.to_spec()
+    head = head_of(table.to_spec(), split(table.to_spec(), ()))
+    stored = installed.request("POST", f"{path}?{query}", {**body, "spec": head})
+    assert stored["spec"] == head
+    for spec in ({**table.to_spec(), "parts": head["parts"]}, {"mixture": "tiny", "epoch": 1}):
+        with pytest.raises(HTTPError) as refused:
+            installed.request("POST", f"{path}?{query}", {**body, "spec": spec})
+        assert "or only name the parts that do" in refused.value.read().decode()
