@@ -184,12 +184,14 @@ class Play:
 
     async def until(self, check: Callable[[Body], object]) -> None:
         """Let time pass until the table is so, and the look that made it so is over."""
+        goes_on = True
         for _ in range(_AT_MOST):
             table = self._table()
             if not self._cut_short and check(table):
                 return
-            if not await self._goes_on():
+            if not goes_on:
                 raise AssertionError(f"all is quiet, but the table is {table}")
+            goes_on = await self._goes_on()
         raise AssertionError("the table never becomes so")
 
     def _table(self) -> Body:
