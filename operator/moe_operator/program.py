@@ -13,7 +13,7 @@ from typing import Final
 import aiohttp
 
 from moe_core.metrics_port import MetricsPort
-from moe_operator import access, health
+from moe_operator import access, health, heap
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache
 from moe_operator.collect import OperatorMetrics
@@ -65,6 +65,7 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
                     group.create_task(health.serve(options.health_port, *told))
                 kinds = await engine.fill(sweep)
                 watch.start(kinds)
+                group.create_task(heap.keep())
                 swept = replace(sweep, kinds=kinds)
                 group.create_task(engine.sweep(swept, options.sweep_s))
                 group.create_task(_lead(engine, look, notes, (reports, samples), lease))
