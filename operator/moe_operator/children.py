@@ -16,10 +16,11 @@ from moe_operator.case import Case, Decision
 from moe_operator.ending import cold_at, keeps_size
 from moe_operator.idle import asleep
 from moe_operator.intent import Delete, Manifest
-from moe_operator.lineage import Lineage
+from moe_operator.readings import Readings
 from moe_operator.render import worker_deployment
 from moe_operator.spec import MixtureSpec
 from moe_operator.template import Settings, worker_template
+from moe_operator.turn import Turn
 from moe_operator.world import DeploymentSeen, World
 
 
@@ -32,16 +33,20 @@ class Children:
 
 
 def expert_children(
-    case: Case, decision: Decision, lineage: Lineage, mixture: MixtureSpec, settings: Settings
+    turn: Turn, mixture: MixtureSpec, settings: Settings, known: Readings
 ) -> Children:
-    """Return the Deployments of one expert, given its row as it is to be."""
+    """Return the Deployments of one expert, given its row as it is to be.
+
+    `known` remembers those of the last look: most are as they were.
+    """
+    case, decision, lineage = turn.case, turn.decision, turn.lineage
     expert, wanted = case.expert, _replicas(case, decision)
     manifests = []
     for version, replicas in wanted.values():
         template = lineage.template(version.sha256)
         if template is None:
             template = worker_template(mixture, expert, version, settings)
-        manifests.append(worker_deployment(expert, version, template, replicas))
+        manifests.append(known.made(worker_deployment, (expert, template), (version, replicas)))
     kept = {*wanted, *_warm(case, decision.row)}
     names = {labels.deployment_name(expert.meta.name, sha256) for sha256 in kept}
     return Children(tuple(manifests), frozenset(names))

@@ -26,6 +26,7 @@ from moe_operator.intent import Delete, Note, Plan, Status
 from moe_operator.memory import remember
 from moe_operator.pruning import outdated
 from moe_operator.reach import Reach
+from moe_operator.readings import Readings
 from moe_operator.render import mixture_children
 from moe_operator.report import Outlook, report
 from moe_operator.restore import restore
@@ -41,11 +42,16 @@ __all__ = ["Settings", "plan_mixture"]
 
 
 def plan_mixture(
-    world: World, windows: Mapping[str, Window], settings: Settings, now: datetime
+    world: World,
+    windows: Mapping[str, Window],
+    settings: Settings,
+    now: datetime,
+    known: Readings | None = None,
 ) -> Plan:
     """Return all that is to be done for a mixture now.
 
-    `windows` are what the versions under rollout did since their step began, by sha256.
+    `windows` are what the versions under rollout did since their step began, by sha256. What is
+    `known` from the last plan, with the world that it was made from, is not made again.
     """
     mixture, stored = world.mixture, world.table.table if world.table else None
     if mixture is None or mixture.meta.deleting:
@@ -58,7 +64,8 @@ def plan_mixture(
     rows = {turn.row.expert_id: turn.row for turn in turns}
     closing = closing_rows(rows, stored, gates.rows, admission.refused, now)
     table = _table(mixture, stored, reach.next_epoch, gates.rows, closing)
-    children = [expert_children(t.case, t.decision, t.lineage, mixture, settings) for t in turns]
+    remembered = Readings() if known is None else known
+    children = [expert_children(turn, mixture, settings, remembered) for turn in turns]
     manifests = [*mixture_children(mixture, settings), *(m for c in children for m in c.manifests)]
     named = [*table.experts, *(stored.experts if stored else ())]
     kept = frozenset(name for child in children for name in child.kept)

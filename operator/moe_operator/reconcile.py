@@ -51,7 +51,8 @@ class Reconcile:
             return None
         world = replace(world, refused=self.apply.refused.get(key, {}))
         table = None if world.table is None else world.table.table
-        plan = plan_mixture(world, self._windows(key, world, table), self.settings, self.now())
+        windows = self._windows(key, world, table)
+        plan = plan_mixture(world, windows, self.settings, self.now(), readings)
         after = _table_after(table, plan)
         self.reports.follow(key, targets(world, after))
         self.samples.follow(key, questions(world, after))

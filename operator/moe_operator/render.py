@@ -33,7 +33,7 @@ def manifest(body: Mapping[str, Any]) -> Manifest:
 
 
 def worker_deployment(
-    expert: ExpertSpec, version: Version, template: Mapping[str, object], replicas: int
+    expert: ExpertSpec, template: Mapping[str, object], version: Version, replicas: int
 ) -> Manifest:
     """Return the Deployment of one expert version, with the template frozen in its revision."""
     body = _object(
