@@ -38,7 +38,7 @@ from moe_operator.kinds import (
 )
 from moe_operator.labels import short
 from moe_operator.notes import Notes
-from moe_operator.observe import APPLIED_HASH, STAMPED_EPOCH
+from moe_operator.observe import APPLIED_HASH, STAMPED_EPOCH, deployment_seen
 from moe_operator.world import DeploymentSeen, Revision, Snapshot, World
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 Child = tuple[str, str]  # kind and name
 
 _AT_ONCE: Final = 8  # writes under way for one mixture
+_TRIES: Final = 4  # of a stamp that only a status is in the way of
 # A binding needs its role, and pods need their rights.
 _ORDER: Final = (("ServiceAccount", "Role", "Service"), ("RoleBinding",), ("Deployment",))
 
@@ -132,10 +133,19 @@ class Apply:
         )
 
     async def _stamp_one(self, basis: Basis, seen: DeploymentSeen, epoch: int) -> None:
-        stamp = {STAMPED_EPOCH: str(epoch)}
-        fenced = {"annotations": stamp, "resourceVersion": seen.resource_version}
-        done = self.writer.merge(DEPLOYMENT, basis.key.namespace, seen.name, {"metadata": fenced})
-        basis.put(DEPLOYMENT, await done)
+        """Stamp a Deployment, also when its status has changed since: while pods start it does."""
+        namespace, version = basis.key.namespace, seen.resource_version
+        for tries in range(1, _TRIES + 1):
+            fenced = {"annotations": {STAMPED_EPOCH: str(epoch)}, "resourceVersion": version}
+            try:
+                done = self.writer.merge(DEPLOYMENT, namespace, seen.name, {"metadata": fenced})
+                basis.put(DEPLOYMENT, await done)
+                return
+            except Conflict:
+                now = deployment_seen(await self.lister.get(DEPLOYMENT, namespace, seen.name))
+                if tries == _TRIES or not _only_status(seen, now):
+                    raise
+                version = now.resource_version
 
     async def _write_table(self, basis: Basis, world: World, table: Table) -> None:
         key, writing = basis.key, journal.writing(world, table, self.largest_table)
@@ -255,6 +265,15 @@ def _covers(status: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
 def _named(table: Table) -> frozenset[tuple[str, str]]:
     """Return (name of the Expert, sha256) of every version that may get rows."""
     return frozenset((row.name, v.sha256) for row in table.experts for v in row.named)
+
+
+def _only_status(one: DeploymentSeen, other: DeploymentSeen) -> bool:
+    """Return whether nothing that a plan goes by to name a Deployment's version differs."""
+
+    def rest(seen: DeploymentSeen) -> object:
+        return (seen.uid, seen.expert, seen.digest, seen.replicas, seen.stamped_epoch)
+
+    return rest(one) == rest(other)
 
 
 async def _all(writes: Iterable[Callable[[], Awaitable[None]]]) -> None:

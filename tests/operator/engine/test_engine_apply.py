@@ -196,6 +196,37 @@ async def test_pods_of_a_version_that_is_named_again_are_stamped_before_the_tabl
     assert bench.verbs.count("merge Deployment") == 1
 
 
+async def test_pods_that_start_meanwhile_are_in_no_stamps_way() -> None:
+    bench = Bench()
+    await bench.do(table=table(1, V1), manifests=(deployment(),))
+    world = bench.world()
+    status = {"status": {"readyReplicas": 1}}
+    await bench.api.merge(DEPLOYMENT, "default", "tiny-e0-bbbbbbbbbb", status, "status")
+    await bench.apply(TINY, world, Plan(table=table(2, V1, V2)))
+    assert bench.verbs[-2:] == ["merge Deployment", "replace RoutingTable"]
+    (seen,) = bench.world().deployments
+    assert (seen.stamped_epoch, seen.ready_replicas) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"spec": {"replicas": 7}}, id="another size"),
+        pytest.param({"metadata": {"annotations": {"moeops.dev/epoch": "5"}}}, id="another stamp"),
+    ],
+)
+async def test_a_stamp_meets_a_conflict_where_more_than_a_status_has_changed(
+    change: dict[str, Any],
+) -> None:
+    bench = Bench()
+    await bench.do(table=table(1, V1), manifests=(deployment(),))
+    world = bench.world()
+    await bench.api.merge(DEPLOYMENT, "default", "tiny-e0-bbbbbbbbbb", change)
+    with pytest.raises(Conflict):
+        await bench.apply(TINY, world, Plan(table=table(2, V1, V2)))
+    assert bench.verbs[-1] == "merge Deployment"  # the other one's
+
+
 async def test_a_lock_needs_the_object_that_was_seen() -> None:
     bench = Bench()
     bench.api.put({**expert("e0"), "status": {"phase": "other"}})
