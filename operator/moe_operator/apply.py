@@ -20,7 +20,7 @@ from typing import Any, Final
 from moe_core.parts import LARGEST_BYTES
 from moe_core.table import Table
 from moe_operator import journal, revisions, snapshots
-from moe_operator.basis import Basis
+from moe_operator.basis import Basis, Done
 from moe_operator.cache import Cache, Key, uid
 from moe_operator.cluster import Conflict, Exists, Lister, NotFound, Refused, Writer
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
@@ -65,6 +65,7 @@ class Apply:
     notes: Notes
     refused: dict[Key, dict[Child, str]] = field(default_factory=dict)
     largest_table: int = LARGEST_BYTES  # a larger one is written in parts
+    done: Done = lambda key, body, gone: None  # told of each write, so that its event is no news
 
     async def __call__(self, key: Key, world: World, plan: Plan) -> None:
         """Carry out a plan that was made from `world`, which is what the cache knows now.
@@ -72,7 +73,7 @@ class Apply:
         Raises ApiError; Conflict: plan again. A child that is refused keeps nothing else from
         being done; it is raised in the end.
         """
-        basis = Basis.of(self.cache, key)
+        basis = Basis.of(self.cache, key, self.done)
         await _all(partial(self._create_revision, basis, revision) for revision in plan.revisions)
         await _all(partial(self._keep, basis, snapshot) for snapshot in plan.snapshots)
         await _all(partial(self._lock, basis, lock) for lock in plan.locks)

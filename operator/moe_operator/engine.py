@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from moe_operator.cache import Cache, Key
+from moe_operator.cache import Cache, Key, resource_version, uid
 from moe_operator.cluster import ApiError, Conflict
 from moe_operator.journal import BrokenTable
 from moe_operator.kinds import Body, Kind
@@ -47,6 +47,11 @@ def wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
+def _change(body: Body, gone: bool) -> tuple[str, int]:
+    """Return what names a change of an object: that to a resourceVersion, or its deletion."""
+    return uid(body), 0 if gone else resource_version(body)
+
+
 @dataclass(slots=True)
 class Engine:
     """Runs looks at mixtures for as long as its tasks run."""
@@ -61,8 +66,13 @@ class Engine:
         """Take in an event of a watch; those of a list, which may hide deletions, have no type."""
         if event is None:
             self.listed.set()
-        take_in = self.cache.remove if event == "DELETED" else self.cache.put
-        self.add(take_in(kind, body))
+        gone = event == "DELETED"
+        for key in self.cache.remove(kind, body) if gone else self.cache.put(kind, body):
+            self.queue.add(key, _change(body, gone))
+
+    def done(self, key: Key, body: Body, gone: bool) -> None:
+        """Take note of what a look did itself: its event may have come before the answer."""
+        self.queue.expected(key, _change(body, gone))
 
     def add(self, keys: Iterable[Key]) -> None:
         for key in keys:

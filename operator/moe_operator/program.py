@@ -50,7 +50,7 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
         lease = _lease(api, options)
         writer = api if lease is None else Fence(api, lease.leads)
         notes = Notes(writer, cache, wall_clock)
-        apply = Apply(writer, api, cache, notes)
+        apply = Apply(writer, api, cache, notes, done=engine.done)
         look = Reconcile(cache, reports, apply, options.settings, wall_clock, samples)
         sweep = Sweep(api, cache, options.namespaces or (None,), engine.add)
         tell = partial(_hand_over, asyncio.get_running_loop(), engine)

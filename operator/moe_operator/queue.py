@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -57,6 +57,14 @@ class Deadlines(Generic[K]):
 
 
 @dataclass(slots=True)
+class _Wait:
+    """Since when a key waits, and why."""
+
+    since: float
+    reasons: set[Hashable] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class WorkQueue(Generic[K]):
     """Keys in the order in which they were added; workers `take` one and say `done`.
 
@@ -68,16 +76,24 @@ class WorkQueue(Generic[K]):
     retries: int = 0
     waited: Histogram = field(default_factory=lambda: Histogram(_BOUNDS_S))
     worked: Histogram = field(default_factory=lambda: Histogram(_BOUNDS_S))
-    _waiting: OrderedDict[K, float] = field(default_factory=OrderedDict)  # and since when
-    _working: dict[K, float] = field(default_factory=dict)
+    _waiting: OrderedDict[K, _Wait] = field(default_factory=OrderedDict)
+    _working: dict[K, float] = field(default_factory=dict)  # and since when
     _failures: dict[K, int] = field(default_factory=dict)
     _deadlines: Deadlines[K] = field(default_factory=Deadlines)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def add(self, key: K) -> None:
-        """Let a key be worked on as soon as a worker is free."""
-        self._wait_for(key)
+    def add(self, key: K, why: Hashable = None) -> None:
+        """Let a key be worked on as soon as a worker is free; `why` is for `expected`."""
+        self._wait_for(key, why)
         self._changed.set()
+
+    def expected(self, key: K, why: Hashable) -> None:
+        """Say that a reason was none: it was the work's own doing, seen before it was known."""
+        wait = self._waiting.get(key)
+        if wait is not None and why in wait.reasons:
+            wait.reasons.discard(why)
+            if not wait.reasons:
+                del self._waiting[key]
 
     @property
     def depth(self) -> int:
@@ -98,11 +114,11 @@ class WorkQueue(Generic[K]):
     def poll(self) -> K | None:
         """Take a key that can be worked on now; None where there is none."""
         for due in self._deadlines.due(self.clock()):
-            self._wait_for(due)
+            self._wait_for(due, None)
         key = next((k for k in self._waiting if k not in self._working), None)
         if key is not None:
             now = self.clock()
-            self.waited.observe(now - self._waiting.pop(key))
+            self.waited.observe(now - self._waiting.pop(key).since)
             self._working[key] = now
         return key
 
@@ -110,10 +126,12 @@ class WorkQueue(Generic[K]):
         """Return when the first key is due that nothing else asks for; None where there is none."""
         return self._deadlines.next()
 
-    def _wait_for(self, key: K) -> None:
-        if key not in self._waiting:
+    def _wait_for(self, key: K, why: Hashable) -> None:
+        wait = self._waiting.get(key)
+        if wait is None:
             self.adds += 1
-            self._waiting[key] = self.clock()
+            wait = self._waiting[key] = _Wait(self.clock())
+        wait.reasons.add(why)
 
     async def _wait(self) -> None:
         self._changed.clear()

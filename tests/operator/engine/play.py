@@ -176,7 +176,9 @@ class Play:
         self._engine = Engine(cache, self.now, WorkQueue(lambda: self.seconds))
         self._sweep = Sweep(self.api, cache, (None,), self._engine.add)
         notes = Notes(self.api, cache, self.now)
-        apply = Apply(_Mortal(self), self.api, cache, notes, largest_table=self.largest_table)
+        writing = _Mortal(self), self.api, cache, notes
+        done = self._engine.done
+        apply = Apply(*writing, largest_table=self.largest_table, done=done)
         settings = Settings("worker", "router", "evaluator")
         self._look = Reconcile(cache, self._asked, apply, settings, self.now)
         for kind, body in self.wire.listed(lag):

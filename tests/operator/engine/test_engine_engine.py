@@ -56,6 +56,29 @@ async def test_what_the_operator_wrote_itself_is_no_news() -> None:
     assert subject.queue.poll() is None
 
 
+async def test_nor_is_it_where_its_event_comes_before_the_answer() -> None:
+    api, subject = KubeApi(), engine(Clock())
+    api.watchers.append(subject.seen)
+    api.put(mixture())
+    assert subject.queue.poll() == TINY
+    own = await api.merge(MIXTURE, "default", "tiny", {"status": {"phase": "Ready"}}, "status")
+    subject.done(TINY, own, False)
+    subject.queue.done(TINY, None)
+    assert subject.queue.poll() is None
+
+
+async def test_what_another_wrote_after_it_is_news() -> None:
+    api, subject = KubeApi(), engine(Clock())
+    api.watchers.append(subject.seen)
+    api.put(mixture())
+    assert subject.queue.poll() == TINY
+    own = await api.merge(MIXTURE, "default", "tiny", {"status": {"phase": "Ready"}}, "status")
+    api.put(mixture(hiddenSize=128))
+    subject.done(TINY, own, False)
+    subject.queue.done(TINY, None)
+    assert subject.queue.poll() == TINY
+
+
 async def test_a_look_comes_again_when_it_said_so() -> None:
     clock = Clock()
     subject = engine(clock)

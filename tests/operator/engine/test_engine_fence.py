@@ -54,7 +54,7 @@ def test_what_the_cache_learns_meanwhile_is_no_part_of_what_was_decided_on() -> 
     cache.put(MIXTURE, api.put(mixture()))
     seen = api.put(expert("e0"))
     cache.put(EXPERT, seen)
-    basis = Basis.of(cache, TINY)
+    basis = Basis.of(cache, TINY, lambda key, body, gone: None)
     newer = api.put(expert("e0", replicas=3))
     cache.put(EXPERT, newer)
     assert basis.seen(EXPERT, "tiny-e0") == seen

@@ -39,6 +39,23 @@ async def test_a_key_changed_while_it_is_worked_on_comes_again_afterwards() -> N
     assert queue.poll() is None
 
 
+async def test_what_the_work_did_itself_is_no_reason_to_do_it_again() -> None:
+    queue = WorkQueue[str](Clock())
+    queue.add("a")
+    assert queue.poll() == "a"
+    queue.add("a", "own")
+    queue.add("a", "another's")
+    queue.expected("a", "own")
+    queue.expected("a", "never told")
+    queue.done("a", None)
+    assert queue.poll() == "a"
+    queue.add("a", "own")
+    queue.expected("a", "own")
+    queue.expected("b", "own")
+    queue.done("a", None)
+    assert queue.poll() is None
+
+
 async def test_a_deadline_brings_a_key_back_and_the_newest_counts() -> None:
     clock = Clock()
     queue = WorkQueue[str](clock)
