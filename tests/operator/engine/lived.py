@@ -31,7 +31,7 @@ _OF_CHILDREN = (
     *("apply Deployment", "delete Deployment", "merge Deployment"),
     *("create Pod", "delete Pod"),  # evaluators
 )
-_CHILDREN_AGAIN = 2
+_CHILDREN_AGAIN = 4  # of two experts each, down and up again
 
 
 def decisive(writes: Iterable[str]) -> Counter[str]:

@@ -27,6 +27,7 @@ from tests.operator.engine.scenarios import (
     gate_and_experts_changed,
     good,
     mixture_made_again,
+    namespace_made_again,
 )
 from tests.operator.engine.scene import outcome, remove
 from tests.support.whole import is_part
@@ -36,6 +37,7 @@ SCENARIOS = (
     aborted_retried_promoted,
     expert_made_again,
     mixture_made_again,
+    namespace_made_again,
     gate_and_experts_changed,
 )
 
