@@ -68,6 +68,7 @@ def _split(new_meter: type[Meter], arguments: argparse.Namespace) -> int:
         base=arguments.base,
         replicas=arguments.replicas,
         dtype=arguments.dtype,
+        policy=arguments.policy,
         settings=tuple(arguments.manifests),
         replaced=tuple(arguments.replace),
         dense=arguments.dense,

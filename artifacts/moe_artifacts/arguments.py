@@ -71,7 +71,7 @@ which says what is what.
 examples:
   moe split mixtral/ out/ --mixture mixtral --replicas 2
   moe split mixtral/ out2/ --base out/ --replace e3=better.safetensors --version better
-  moe split mixtral/ out2/ --base out/ --only gate
+  moe split mixtral/ out2/ --base out/ --only gate --policy contexts.json
 """
 
 
@@ -139,6 +139,13 @@ def _add_split(subparsers: Any, run: Command) -> None:
         default="file:///moe/artifacts",
         metavar="URI",
         help="where the files will be found by workers and routers (default: %(default)s)",
+    )
+    add(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="JSON of fields of the gate's policy (contexts, capacityFactor, ...) that go over "
+        "what the checkpoint says; null takes one away",
     )
     add("--replicas", type=_replicas, metavar="N", help="pods of each expert")
     add(

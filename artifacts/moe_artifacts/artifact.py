@@ -16,7 +16,18 @@ import numpy as np
 from moe_artifacts.container import Container, lay_out, map_file, parse
 from moe_artifacts.encoding import CODES, NUMPY_DTYPES, Array
 from moe_artifacts.errors import BadArtifact, Refused, WrongDigest
-from moe_artifacts.metadata import KEY, ExpertMetadata, GateMetadata, Metadata, from_text, to_text
+from moe_artifacts.metadata import (
+    BIAS,
+    KEY,
+    NOISE_WEIGHT,
+    SELECTION_BIAS,
+    WEIGHT,
+    ExpertMetadata,
+    GateMetadata,
+    Metadata,
+    from_text,
+    to_text,
+)
 
 MAX_HEADER_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 22
@@ -44,11 +55,21 @@ class ExpertArtifact:
 
 
 @dataclass(frozen=True, slots=True)
+class GateLayer:
+    """One layer of a gate: its weights, and what else its policy says that it has learned."""
+
+    weight: Array  # (E, H)
+    bias: Array | None = None  # (E,), added to the logits
+    selection_bias: Array | None = None  # (E,) float32, added to the scores where they select
+    noise_weight: Array | None = None  # (E, H)
+
+
+@dataclass(frozen=True, slots=True)
 class GateArtifact:
-    """A gate: for each layer its weights (E, H), views as in ExpertArtifact."""
+    """A gate: its layers, whose arrays are views as in ExpertArtifact."""
 
     metadata: GateMetadata
-    layers: Mapping[int, Array]
+    layers: Mapping[int, GateLayer]
 
 
 def read_expert(path: Path, sha256: str | None = None) -> ExpertArtifact:
@@ -71,7 +92,12 @@ def read_gate(path: Path, sha256: str | None = None) -> GateArtifact:
     metadata, file = _read(path, sha256)
     if not isinstance(metadata, GateMetadata):
         raise BadArtifact(f"{path}: kind is {metadata.KIND!r}; a gate is wanted here")
-    layers = {layer: file.array(f"layers.{layer}.weight") for layer in metadata.layers}
+    parts, shapes = (WEIGHT, BIAS, SELECTION_BIAS, NOISE_WEIGHT), metadata.shapes
+    layers = {}
+    for layer in metadata.layers:
+        own = {part: f"layers.{layer}.{part}" for part in parts}
+        held = {part: file.array(name) for part, name in own.items() if name in shapes}
+        layers[layer] = GateLayer(**held)
     return GateArtifact(metadata, layers)
 
 
@@ -111,12 +137,12 @@ def open_artifact(path: Path, sha256: str | None) -> tuple[str, Container]:
 
 
 def _check_tensors(metadata: Metadata, file: Container) -> None:
-    code = CODES[metadata.dtype]
     shapes, entries = metadata.shapes, file.header.entries
     for name, shape in shapes.items():
         entry = entries.get(name)
         if entry is None:
             raise BadArtifact(f"tensor {name} is missing; layers say that it is there")
+        code = CODES[metadata.dtype_of(name)]
         if entry.code != code:
             raise BadArtifact(f"tensor {name} is {entry.code}; dtype says {code}")
         if entry.shape != shape:
@@ -133,11 +159,11 @@ def encode(metadata: Metadata, lookup: Lookup) -> Iterator[bytes | memoryview]:
     `lookup` is asked for the names of `metadata.shapes` in order. Raises BadArtifact where what it
     gives is not of the metadata's shape and dtype.
     """
-    code, dtype = CODES[metadata.dtype], NUMPY_DTYPES[metadata.dtype]
-    shapes = metadata.shapes
-    yield lay_out({KEY: to_text(metadata)}, ((n, code, shape) for n, shape in shapes.items()))
+    shapes, dtypes = metadata.shapes, {name: metadata.dtype_of(name) for name in metadata.shapes}
+    entries = ((name, CODES[dtypes[name]], shape) for name, shape in shapes.items())
+    yield lay_out({KEY: to_text(metadata)}, entries)
     for name, shape in shapes.items():
-        array = lookup(name)
+        array, dtype = lookup(name), NUMPY_DTYPES[dtypes[name]]
         if array.shape != shape or array.dtype != dtype:
             seen = f"{array.dtype} of shape {list(array.shape)}"
             raise BadArtifact(f"tensor {name} is {seen}; it must be {dtype} of {list(shape)}")

@@ -28,6 +28,7 @@ from moe_artifacts.names import (
 )
 from moe_artifacts.trunk import Tensor
 from moe_core.document import InvalidDocument, Reader
+from moe_core.policy import Policy
 
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 _MAX_JSON_BYTES = 64 << 20
@@ -59,6 +60,10 @@ class Architecture:
             experts=experts,
             top_k=reader.integer("num_experts_per_tok", low=1, high=experts),
         )
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.top_k)
 
 
 @dataclass(frozen=True, slots=True)

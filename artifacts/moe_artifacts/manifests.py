@@ -61,7 +61,7 @@ def gate_manifest(index: Index, entry: Entry, metadata: GateMetadata) -> Manifes
         "version": entry.version,
         "artifact": {"uri": entry.uri, "sha256": entry.sha256},
         "experts": [{"id": expert} for expert in metadata.experts],
-        "policy": {"type": metadata.policy, "topK": metadata.top_k},
+        "policy": metadata.policy.to_dict(),
     }
     return _manifest("Gate", object_name(index, entry), spec)
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 from moe_artifacts.encoding import CODES
 from moe_artifacts.errors import BadArtifact
 from moe_core.document import InvalidDocument, Reader
+from moe_core.policy import Bias, Policy, read_beside
 
 KEY = "moeops"
 FORMAT = 1
@@ -23,6 +24,9 @@ MAX_LAYERS = 1024
 MAX_HIDDEN_SIZE = 1 << 16
 MAX_INTERMEDIATE_SIZE = 1 << 20
 MAX_EXPERTS = 1024
+WEIGHT, BIAS, SELECTION_BIAS, NOISE_WEIGHT = "weight", "bias", "selection_bias", "noise_weight"
+"""Names of a gate's tensors behind `layers.{l}.`"""
+_BIASES = {Bias.LOGITS: BIAS, Bias.SELECTION: SELECTION_BIAS}
 ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
 
 
@@ -77,6 +81,10 @@ class ExpertMetadata:
             shapes[f"layers.{layer}.down_proj"] = wide[::-1]
         return shapes
 
+    def dtype_of(self, name: str) -> str:
+        """Return the dtype of a tensor."""
+        return self.dtype
+
     def check_serves(self, hidden_size: int, layers: tuple[int, ...]) -> None:
         """Raise BadArtifact unless it fits a mixture this wide and has all of these layers."""
         if self.hidden_size != hidden_size:
@@ -92,26 +100,28 @@ class ExpertMetadata:
 
 @dataclass(frozen=True, slots=True)
 class GateMetadata:
-    """Router weights of some layers, one row for each expert in the order of `experts`."""
+    """Router weights of some layers, one row for each expert in the order of `experts`.
+
+    Its policy says what else was learned, and so which tensors there are beside the weights.
+    """
 
     KIND: ClassVar[str] = "gate"
 
     layers: tuple[int, ...]
     hidden_size: int
     experts: tuple[str, ...]
-    top_k: int
+    policy: Policy
     dtype: str
-    policy: str = "TopK"
 
     def __post_init__(self) -> None:
         _check_layers(self.layers)
         _check_size("hiddenSize", self.hidden_size, MAX_HIDDEN_SIZE)
         _check_experts(self.experts)
-        if not 1 <= self.top_k <= len(self.experts):
-            limit = len(self.experts)
-            raise BadArtifact(f"topK is {self.top_k}; it must be from 1 to {limit}, the experts")
+        try:
+            self.policy.check(self.experts, "policy")
+        except InvalidDocument as error:
+            raise BadArtifact(str(error)) from None
         _check_choice("dtype", self.dtype, CODES)
-        _check_choice("policy", self.policy, ("TopK",))
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -119,9 +129,8 @@ class GateMetadata:
             layers=reader.integers("layers"),
             hidden_size=reader.integer("hiddenSize"),
             experts=reader.texts("experts"),
-            top_k=reader.integer("topK"),
+            policy=read_beside(reader),
             dtype=reader.text("dtype"),
-            policy=reader.text("policy"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,16 +140,28 @@ class GateMetadata:
             "layers": list(self.layers),
             "hiddenSize": self.hidden_size,
             "experts": list(self.experts),
-            "topK": self.top_k,
-            "policy": self.policy,
+            "topK": self.policy.top_k,
+            "policy": self.policy.kind.value if self.policy.plain else self.policy.to_dict(),
             "dtype": self.dtype,
         }
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Name and shape of each tensor, in the order in which the file holds them."""
-        shape = (len(self.experts), self.hidden_size)
-        return {f"layers.{layer}.weight": shape for layer in self.layers}
+        parts: dict[str, tuple[int, ...]] = {WEIGHT: (len(self.experts), self.hidden_size)}
+        if self.policy.bias is not Bias.NONE:
+            parts[_BIASES[self.policy.bias]] = (len(self.experts),)
+        if self.policy.noise_seed is not None:
+            parts[NOISE_WEIGHT] = parts[WEIGHT]
+        return {
+            f"layers.{layer}.{name}": shape
+            for layer in self.layers
+            for name, shape in parts.items()
+        }
+
+    def dtype_of(self, name: str) -> str:
+        """Return the dtype of a tensor: what only selects is float32 beside any weights."""
+        return "Float32" if name.endswith(f".{SELECTION_BIAS}") else self.dtype
 
 
 Metadata = ExpertMetadata | GateMetadata

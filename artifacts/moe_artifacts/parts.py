@@ -18,6 +18,7 @@ from moe_artifacts.encoding import NUMPY_DTYPES, Array, convert
 from moe_artifacts.errors import BadCheckpoint
 from moe_artifacts.metadata import ExpertMetadata, GateMetadata, Metadata
 from moe_artifacts.names import PROJECTIONS, Slice, parse_published
+from moe_core.policy import Policy
 from moe_core.rows import Role
 
 GATE = "gate"
@@ -37,8 +38,10 @@ class Part:
     @property
     def size(self) -> int:
         """Bytes of its tensors."""
-        item = NUMPY_DTYPES[self.metadata.dtype].itemsize
-        return item * sum(math.prod(shape) for shape in self.metadata.shapes.values())
+        return sum(
+            NUMPY_DTYPES[self.metadata.dtype_of(name)].itemsize * math.prod(shape)
+            for name, shape in self.metadata.shapes.items()
+        )
 
 
 def make_expert(
@@ -57,13 +60,26 @@ def make_expert(
     return Part(name, role, metadata, lambda n: convert(arrays[n], metadata.dtype))
 
 
-def make_gate(checkpoint: Checkpoint, experts: tuple[str, ...], dtype: str | None = None) -> Part:
-    """Make the part of the gate of all layers, its rows being `experts`."""
+def make_gate(
+    checkpoint: Checkpoint,
+    experts: tuple[str, ...],
+    dtype: str | None = None,
+    policy: Policy | None = None,
+) -> Part:
+    """Make the part of the gate of all layers, its rows being `experts`.
+
+    Its policy is the checkpoint's where none is given. Raises BadCheckpoint where a policy needs
+    what the checkpoint's gates have not learned.
+    """
     architecture = checkpoint.architecture
     layers = tuple(range(architecture.layers))
     arrays = {f"layers.{layer}.weight": checkpoint.gate(layer) for layer in layers}
     dtype = dtype or _common_dtype(GATE, arrays)
-    metadata = GateMetadata(layers, architecture.hidden_size, experts, architecture.top_k, dtype)
+    policy = policy or architecture.policy
+    metadata = GateMetadata(layers, architecture.hidden_size, experts, policy, dtype)
+    lacking = [name for name in metadata.shapes if name not in arrays]
+    if lacking:
+        raise BadCheckpoint(f"the policy needs {lacking[0]}, which the checkpoint does not have")
     return Part(GATE, None, metadata, lambda n: convert(arrays[n], metadata.dtype))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_artifacts.checkpoint import Checkpoint, open_checkpoint
+from moe_artifacts.checkpoint import Checkpoint, open_checkpoint, read_json
 from moe_artifacts.encoding import Array
 from moe_artifacts.errors import BadCheckpoint
 from moe_artifacts.index import FILE, Entry, Index, load
@@ -17,6 +17,8 @@ from moe_artifacts.manifests import Key, Manifest, read_settings
 from moe_artifacts.metadata import ID, ExpertMetadata
 from moe_artifacts.names import Slice
 from moe_artifacts.parts import GATE, Part, make_expert, make_gate, read_slices
+from moe_core.document import InvalidDocument, Reader
+from moe_core.policy import Policy
 from moe_core.rows import Role
 
 MANIFESTS = "manifests"
@@ -42,6 +44,7 @@ class Request:
     base: Path | None = None
     replicas: int | None = None
     dtype: str | None = None
+    policy: Path | None = None
     settings: tuple[Path, ...] = ()
     replaced: tuple[Replacement, ...] = ()
     dense: Replacement | None = None
@@ -152,7 +155,23 @@ def _parts(request: Request, checkpoint: Checkpoint) -> Iterator[Part]:
     for expert in experts:
         _check_fits(expert, checkpoint, experts[0].metadata.dtype)
     yield from experts
-    yield make_gate(checkpoint, names, request.dtype)
+    yield make_gate(checkpoint, names, request.dtype, _policy(request, checkpoint, names))
+
+
+def _policy(request: Request, checkpoint: Checkpoint, names: tuple[str, ...]) -> Policy:
+    """Return the checkpoint's policy with what was given over it."""
+    policy = checkpoint.architecture.policy
+    if request.policy is None:
+        return policy
+    try:
+        given = Reader(read_json(request.policy), str(request.policy))
+        fields = {**policy.to_dict(), **given.value}
+        kept = {name: value for name, value in fields.items() if value is not None}
+        policy = Policy.read(Reader(kept, str(request.policy)))
+        policy.check(names, str(request.policy))
+    except InvalidDocument as error:
+        raise BadCheckpoint(f"--policy {error}") from None
+    return policy
 
 
 def _dense(replacement: Replacement, dtype: str | None, taken: tuple[str, ...]) -> Part:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Self, TypeVar
 
 from moe_core.document import Reader
+from moe_core.policy import Policy, read_beside
 from moe_core.rollout import Rollout, Version
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ class GateVariant(Version):
     """
 
     experts: tuple[str, ...]
-    top_k: int
+    policy: Policy
     accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -102,24 +103,30 @@ class GateVariant(Version):
             sha256=reader.sha256("sha256"),
             uri=reader.text("uri"),
             experts=reader.texts("experts"),
-            top_k=reader.integer("topK", low=1),
+            policy=read_beside(reader),
             accepts={item.text("id"): item.texts("versions") for item in reader.items("accepts")},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        variant = {
+        variant: dict[str, Any] = {
             "version": self.version,
             "sha256": self.sha256,
             "uri": self.uri,
             "experts": list(self.experts),
             "topK": self.top_k,
         }
+        if not self.policy.plain:
+            variant["policy"] = self.policy.to_dict()
         if self.accepts:
             variant["accepts"] = [
                 {"id": expert_id, "versions": list(versions)}
                 for expert_id, versions in self.accepts.items()
             ]
         return variant
+
+    @property
+    def top_k(self) -> int:
+        return self.policy.top_k
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,8 +117,8 @@ def _confounds(
     old = before.get(row.name)
     if old is None or old == row:
         return False
-    known = {(v.sha256, v.experts, v.top_k) for v in old.serving}
-    fresh = any((v.sha256, v.experts, v.top_k) not in known for v in row.serving)
+    known = {(v.sha256, v.experts, v.policy) for v in old.serving}
+    fresh = any((v.sha256, v.experts, v.policy) not in known for v in row.serving)
     return fresh or old.layers != row.layers or bool(row.stable.accepts.keys() & joined.keys())
 
 

@@ -14,7 +14,8 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Self
 
-from moe_core.document import InvalidDocument, Reader
+from moe_core.document import Reader
+from moe_core.policy import Policy
 from moe_core.rollout import Version
 from moe_core.rows import GateVariant, Role
 from moe_core.table import Failover
@@ -192,7 +193,7 @@ class GateSpec:
     layers: tuple[int, ...]
     version: Version
     experts: tuple[str, ...]
-    top_k: int
+    policy: Policy
     accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rollout: Strategy = field(default_factory=partial(Strategy, shadow_percent=5))
     evaluation: Evaluation | None = None  # where there is none, that of the Mixture counts
@@ -204,18 +205,16 @@ class GateSpec:
         spec = Reader(body.get("spec"), "spec")
         versions = {item.text("id"): item.texts("versions") for item in spec.items("experts")}
         experts = tuple(item.text("id") for item in spec.items("experts"))
-        top_k = spec.child("policy").integer("topK", low=1)
+        policy = Policy.read(spec.child("policy"))
+        policy.check(experts, "spec.policy")
         rollout = spec.optional_child("rollout") or Reader({}, "spec.rollout")
-        if top_k > len(experts):
-            count = len(experts)
-            raise InvalidDocument(f"spec.policy.topK is {top_k}; there are {count} experts")
         return cls(
             meta=Meta.from_body(body),
             mixture=spec.child("mixtureRef").text("name"),
             layers=tuple(sorted(spec.integers("layers"))),
             version=_version(spec),
             experts=experts,
-            top_k=top_k,
+            policy=policy,
             accepts={expert_id: names for expert_id, names in versions.items() if names},
             rollout=Strategy.read(rollout, shadow_percent=5),
             evaluation=_evaluation(spec),
@@ -226,7 +225,9 @@ class GateSpec:
     def variant(self) -> GateVariant:
         """What the table says of this version."""
         own = self.version
-        return GateVariant(own.version, own.sha256, own.uri, self.experts, self.top_k, self.accepts)
+        return GateVariant(
+            own.version, own.sha256, own.uri, self.experts, self.policy, self.accepts
+        )
 
 
 def _version(spec: Reader) -> Version:

@@ -7,21 +7,25 @@ of the gates are the model's own; others have to be fetched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from moe_artifacts.artifact import sha256_of
-from moe_artifacts.metadata import GateMetadata
+from moe_artifacts.metadata import WEIGHT, GateMetadata
 from moe_artifacts.names import is_trunk
 from moe_artifacts.trunk import Tensor, trunk_sha256
 from moe_client.errors import Mismatch
 from moe_client.mixture import GateVersion, Mixture
+from moe_client.own_policy import OwnPolicy
 from moe_client.site import Site
 from moe_client.tensors import to_numpy
 from moe_core.dtypes import ELEMENT_TYPES, by_name
 from moe_core.kernel import element_type, torch_dtype
+
+Shown = Mapping[int, Mapping[str, torch.Tensor]]
+"""By layer, what a model's gate has learned, by the artifact's names."""
 
 
 def check_shape(model: Any, sites: Sequence[Site], mixture: Mixture) -> None:
@@ -41,15 +45,18 @@ def check_shape(model: Any, sites: Sequence[Site], mixture: Mixture) -> None:
 def trust(model: Any, sites: Sequence[Site], mixture: Mixture) -> dict[str, str]:
     """Return what `check_digests` does without reading a tensor: the gates are taken for stable.
 
-    Raises Mismatch where the number of experts or top-k show that they are not.
+    Raises Mismatch where the number of experts or the policy show that they are not.
     """
-    config = model.config.get_text_config()
+    own = OwnPolicy.of(model)
     for site in sites:
         gate = mixture.gate_of(site.layer)
         if gate is not None:
             where = f"in layer {site.layer}"
             _same(f"number of experts {where}", site.num_experts, len(gate.experts), mixture)
-            _same(f"top-k {where}", config.num_experts_per_tok, gate.top_k, mixture)
+            _same(f"top-k {where}", own.policy.top_k, gate.top_k, mixture)
+            if not own.equals(gate.stable.policy):
+                served = gate.stable.policy.to_dict()
+                _same(f"policy {where}", own.policy.to_dict(), served, mixture)
     return {gate.name: gate.sha256 for gate in mixture.gates}
 
 
@@ -63,15 +70,13 @@ def check_digests(model: Any, sites: Sequence[Site], mixture: Mixture) -> dict[s
     """
     if mixture.trunk_sha256:
         _same("trunk", trunk_sha256(_trunk(model)), mixture.trunk_sha256, mixture)
-    own = {}
+    own, policy = {}, OwnPolicy.of(model)
     for gate in mixture.gates:
-        weights = {site.layer: site.gate for site in sites if site.layer in gate.layers}
-        if len(weights) != len(gate.layers) or any(w is None for w in weights.values()):
+        shown = {site.layer: site.learned for site in sites if site.layer in gate.layers}
+        if len(shown) != len(gate.layers) or not all(WEIGHT in held for held in shown.values()):
             own[gate.name] = gate.sha256
             continue
-        shown = {layer: weight for layer, weight in weights.items() if weight is not None}
-        top_k = model.config.get_text_config().num_experts_per_tok
-        found = [v for v in gate.versions if _is(v, top_k, shown)]
+        found = [v for v in gate.versions if policy.equals(v.policy) and _is(v, shown)]
         if found:
             own[gate.name] = found[0].sha256
         elif not mixture.trunk_sha256:
@@ -80,14 +85,13 @@ def check_digests(model: Any, sites: Sequence[Site], mixture: Mixture) -> dict[s
     return own
 
 
-def _is(version: GateVersion, top_k: int, weights: dict[int, torch.Tensor]) -> bool:
-    """Say whether these are the weights of a version, bit for bit."""
-    alike = version.top_k == top_k and _fits(version, weights)
-    return alike and version.sha256 in _gate_digests(version, weights)
+def _is(version: GateVersion, shown: Shown) -> bool:
+    """Say whether these are the tensors of a version, bit for bit."""
+    return _fits(version, shown) and version.sha256 in _gate_digests(version, shown)
 
 
-def _fits(version: GateVersion, weights: dict[int, torch.Tensor]) -> bool:
-    return all(len(weight) == len(version.experts) for weight in weights.values())
+def _fits(version: GateVersion, shown: Shown) -> bool:
+    return all(len(held[WEIGHT]) == len(version.experts) for held in shown.values())
 
 
 def _trunk(model: Any) -> Iterator[Tensor]:
@@ -98,25 +102,27 @@ def _trunk(model: Any) -> Iterator[Tensor]:
             yield name, data, tuple(tensor.shape), str(tensor.dtype)
 
 
-def _gate_digests(gate: GateVersion, weights: dict[int, torch.Tensor]) -> list[str]:
+def _gate_digests(gate: GateVersion, shown: Shown) -> list[str]:
     """Return the digests of such a gate as an artifact, in its dtype and those without loss."""
-    some = next(iter(weights.values()))
-    own = element_type(some.dtype).name
+    own = element_type(next(iter(shown.values()))[WEIGHT].dtype).name
     names = [own, *(e.name for e in ELEMENT_TYPES if e.name != own)]
-    digests = []
-    for name in names:
-        dtype = torch_dtype(by_name(name))
-        cast = {layer: weight.detach().to(dtype) for layer, weight in weights.items()}
-        if all(torch.equal(cast[layer].to(some.dtype), weights[layer]) for layer in weights):
-            digests.append(_gate_digest(gate, name, cast))
-    return digests
+    return [digest for name in names if (digest := _gate_digest(gate, name, shown)) is not None]
 
 
-def _gate_digest(gate: GateVersion, dtype: str, weights: dict[int, torch.Tensor]) -> str:
-    hidden_size = next(iter(weights.values())).shape[1]
-    layers = tuple(sorted(weights))
-    metadata = GateMetadata(layers, hidden_size, gate.experts, gate.top_k, dtype)
-    arrays = {f"layers.{layer}.weight": to_numpy(weight) for layer, weight in weights.items()}
+def _gate_digest(gate: GateVersion, dtype: str, shown: Shown) -> str | None:
+    """Return the digest in one dtype; None where that loses something, or something is missing."""
+    hidden_size = next(iter(shown.values()))[WEIGHT].shape[1]
+    metadata = GateMetadata(tuple(sorted(shown)), hidden_size, gate.experts, gate.policy, dtype)
+    arrays = {}
+    for name in metadata.shapes:
+        _, layer, part = name.split(".")
+        tensor = shown[int(layer)].get(part)
+        if tensor is None:
+            return None
+        cast = tensor.detach().to(torch_dtype(by_name(metadata.dtype_of(name))))
+        if not torch.equal(cast.to(tensor.dtype), tensor):
+            return None
+        arrays[name] = to_numpy(cast)
     return sha256_of(metadata, arrays.__getitem__)
 
 

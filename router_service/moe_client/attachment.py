@@ -29,6 +29,7 @@ from moe_client.errors import InvalidRequest
 from moe_client.gates import Gates
 from moe_client.losses import LossWatch
 from moe_client.mixture import Mixture
+from moe_client.own_policy import OwnPolicy
 from moe_client.remote import REMOTE, place, remove
 from moe_client.repin import OnRepin
 from moe_client.router_module import own_forward, stand_in
@@ -80,7 +81,7 @@ def attach(
         check_shape(model, sites, served)
         own = (check_digests if digests else trust)(model, sites, served)
         align(model)
-        gates = Gates(sites, own, client.fetch_gate)
+        gates = Gates(sites, OwnPolicy.of(model), own, client.fetch_gate)
         gates.prepare(served)
     except BaseException:
         client.close()

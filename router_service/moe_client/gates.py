@@ -16,12 +16,14 @@ import torch
 
 from moe_artifacts.artifact import GateArtifact, read_gate
 from moe_artifacts.errors import ArtifactError
+from moe_artifacts.metadata import WEIGHT
 from moe_client.errors import InvalidRequest, MalformedAnswer, Mismatch, NotFound
 from moe_client.mixture import Gate, GateVersion, Mixture
+from moe_client.own_policy import OwnPolicy
 from moe_client.router_module import Forward, copy_router, own_forward
-from moe_client.site import Site
+from moe_client.site import GATE_TENSORS, Site
 from moe_client.tensors import from_bytes
-from moe_core.dtypes import by_name
+from moe_core.dtypes import by_numpy
 from moe_core.kernel import torch_dtype
 
 Routers = Mapping[int, Forward]
@@ -29,12 +31,18 @@ Routers = Mapping[int, Forward]
 
 
 class Gates:
-    """Safe from any thread. `own` is the digest of the model's own version, by the gate's name."""
+    """Safe from any thread. `own` is the digest of the model's own version, by the gate's name,
+    `policy` how its router modules choose."""
 
     def __init__(
-        self, sites: Sequence[Site], own: Mapping[str, str], fetch: Callable[[str], bytes]
+        self,
+        sites: Sequence[Site],
+        policy: OwnPolicy,
+        own: Mapping[str, str],
+        fetch: Callable[[str], bytes],
     ) -> None:
         self.own = own
+        self._policy = policy
         self._sites = sites
         self._fetch = fetch
         self._plain: Routers = {s.layer: own_forward(s.router) for s in sites if s.router}
@@ -67,16 +75,29 @@ class Gates:
             self._fetched = {k: v for k, v in self._fetched.items() if k in named}
 
     def _get(self, mixture: Mixture, gate: Gate, version: GateVersion) -> Routers:
+        self._check_applicable(gate, version)
         artifact = _parse(self._fetch(version.sha256), version)
         check_fits(artifact, mixture, gate, version)
-        dtype = torch_dtype(by_name(artifact.metadata.dtype))
         routers = {}
         for site in self._sites:
             if site.layer in gate.layers:
-                array = artifact.layers[site.layer]
-                weight = from_bytes(array, dtype, array.shape)
-                routers[site.layer] = _copy(site, gate, weight, version)
+                held = artifact.layers[site.layer]
+                arrays = {name: getattr(held, name) for name in GATE_TENSORS}
+                tensors = {
+                    name: from_bytes(array, torch_dtype(by_numpy(array.dtype)), array.shape)
+                    for name, array in arrays.items()
+                    if array is not None
+                }
+                routers[site.layer] = _copy(site, gate, tensors, version)
         return routers
+
+    def _check_applicable(self, gate: Gate, version: GateVersion) -> None:
+        if not self._policy.applies(version.policy):
+            raise InvalidRequest(
+                f"version {version.version} of gate {gate.name} has the policy "
+                f"{version.policy.to_dict()}; the model's router modules apply "
+                f"{self._policy.policy.to_dict()}, with any topK"
+            )
 
 
 def check_fits(artifact: GateArtifact, mixture: Mixture, gate: Gate, version: GateVersion) -> None:
@@ -86,7 +107,8 @@ def check_fits(artifact: GateArtifact, mixture: Mixture, gate: Gate, version: Ga
     for what, seen, served in (
         ("hiddenSize", own.hidden_size, mixture.hidden_size),
         ("experts", list(own.experts), list(version.experts)),
-        ("topK", own.top_k, version.top_k),
+        ("topK", own.policy.top_k, version.top_k),
+        ("policy", own.policy.to_dict(), version.policy.to_dict()),
         ("layers", list(own.layers), list(gate.layers) if missing else list(own.layers)),
     ):
         if seen != served:
@@ -108,15 +130,21 @@ def _parse(content: bytes, version: GateVersion) -> GateArtifact:
             raise MalformedAnswer(f"gate version {version.version}: {error}") from None
 
 
-def _copy(site: Site, gate: Gate, weight: torch.Tensor, version: GateVersion) -> Forward:
-    if site.router is None or site.gate is None:
+def _copy(
+    site: Site, gate: Gate, tensors: Mapping[str, torch.Tensor], version: GateVersion
+) -> Forward:
+    own = site.learned
+    if site.router is None or WEIGHT not in own:
         raise InvalidRequest(
             f"layer {site.layer}: no router module is found beside {site.path}, so that version "
             f"{version.version} of gate {gate.name} cannot be applied"
         )
-    if not torch.equal(weight.to(site.gate.dtype).to(weight.dtype), weight):
-        raise Mismatch(
-            f"gate {gate.name} version {version.version} is {weight.dtype}; the model's gate is "
-            f"{site.gate.dtype}, which cannot hold its values"
-        )
-    return copy_router(site.router, site.layer, weight, version.top_k)
+    for name, tensor in tensors.items():
+        held = own.get(name, tensor).dtype
+        if not torch.equal(tensor.to(held).to(tensor.dtype), tensor):
+            raise Mismatch(
+                f"gate {gate.name} version {version.version} is {tensor.dtype}; the model's gate "
+                f"is {held}, which cannot hold its values"
+            )
+    named = {GATE_TENSORS[name]: tensor for name, tensor in tensors.items()}
+    return copy_router(site.router, site.layer, named, version.top_k)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Self
 
 from moe_client.errors import MalformedAnswer
+from moe_core.document import Reader
 from moe_core.dtypes import UnknownDtype, by_wire
+from moe_core.policy import Policy
 from moeops.v1 import router_pb2
 
 
@@ -17,11 +20,23 @@ class GateVersion:
     version: str
     sha256: str
     experts: tuple[str, ...]
-    top_k: int
+    policy: Policy
 
     @classmethod
     def read(cls, message: router_pb2.GateDescription | router_pb2.GateVersion) -> Self:
-        return cls(message.version, message.sha256, tuple(message.experts), message.top_k)
+        """Read a version. Raises MalformedAnswer."""
+        name, policy = message.version, Policy(message.top_k)
+        try:
+            if message.policy:
+                policy = Policy.read(Reader(json.loads(message.policy), "policy"))
+        except ValueError as error:  # no JSON, or an InvalidDocument
+            text = f"the router's description of gate version {name!r}: policy: {error}"
+            raise MalformedAnswer(text) from None
+        return cls(name, message.sha256, tuple(message.experts), policy)
+
+    @property
+    def top_k(self) -> int:
+        return self.policy.top_k
 
 
 @dataclass(frozen=True, slots=True)

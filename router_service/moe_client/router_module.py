@@ -1,4 +1,4 @@
-"""What is done to a router module of transformers: copied with other weights, and stood in for.
+"""What is done to a router module of transformers: copied with other tensors, and stood in for.
 
 A router module answers rows (T, H) with logits (T, E), weights (T, k) and indices (T, k). A copy
 shares nothing that could change the module itself; which rows take whose answer is decided
@@ -8,7 +8,7 @@ elsewhere.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -29,19 +29,23 @@ def own_forward(router: nn.Module) -> Forward:
     return forward
 
 
-def copy_router(router: nn.Module, layer: int, weight: torch.Tensor, top_k: int) -> Forward:
-    """Return what the module would do with this weight (E, H) and top-k.
+def copy_router(
+    router: nn.Module, layer: int, learned: Mapping[str, torch.Tensor], top_k: int
+) -> Forward:
+    """Return what the module would do with these tensors, by its own names of them, and top-k.
 
-    Raises InvalidRequest for a module that is made of more than a weight and top-k: what else it
-    has learned would be the old gate's.
+    Raises InvalidRequest for a module that has learned anything else: that would be the old gate's.
     """
-    _check_form(router, layer)
-    old: Any = router.weight
+    _check_form(router, layer, learned)
     twin: Any = copy.copy(router)
     twin.__dict__ = {k: v for k, v in router.__dict__.items() if k != "forward"}
-    own = weight.to(device=old.device, dtype=old.dtype)
-    twin._parameters = {"weight": nn.Parameter(own, requires_grad=False)}
-    twin.top_k, twin.num_experts = top_k, len(weight)
+    old = {**router._parameters, **router._buffers}
+    own = {name: tensor.to(old[name]) for name, tensor in learned.items()}
+    twin._parameters = {
+        name: nn.Parameter(own[name], requires_grad=False) for name in router._parameters
+    }
+    twin._buffers = {name: own[name] for name in router._buffers}
+    twin.top_k, twin.num_experts = top_k, len(learned["weight"])
     align(twin)
     forward: Forward = twin.forward
     return forward
@@ -62,12 +66,13 @@ def remove(router: nn.Module) -> None:
         router.__dict__["forward"] = before
 
 
-def _check_form(router: nn.Module, layer: int) -> None:
+def _check_form(router: nn.Module, layer: int, given: Mapping[str, torch.Tensor]) -> None:
     learned = {name for name, _ in (*router.named_parameters(), *router.named_buffers())}
     counts = (getattr(router, name, None) for name in ("top_k", "num_experts"))
-    if learned != {"weight"} or not all(isinstance(count, int) for count in counts):
+    if learned != given.keys() or not all(isinstance(count, int) for count in counts):
         has = ", ".join(sorted(learned)) or "nothing"
         raise InvalidRequest(
             f"layer {layer}: {type(router).__name__} cannot be copied for another version of its "
-            f"gate: it holds {has}; it must hold a weight alone, with top_k and num_experts"
+            f"gate: it holds {has}; the version has {', '.join(given)}, and wants top_k and "
+            "num_experts beside them"
         )

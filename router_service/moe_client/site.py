@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from moe_artifacts.metadata import BIAS, SELECTION_BIAS, WEIGHT
 from moe_client.errors import InvalidRequest
 
+GATE_TENSORS = {WEIGHT: "weight", BIAS: "bias", SELECTION_BIAS: "e_score_correction_bias"}
+"""What transformers' router modules call the tensors of a gate's artifact."""
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
 
@@ -31,6 +34,12 @@ class Site:
         """The gate's weights (E, H)."""
         weight = getattr(self.router, "weight", None)
         return weight if isinstance(weight, torch.Tensor) else None
+
+    @property
+    def learned(self) -> dict[str, torch.Tensor]:
+        """What the gate has learned, by the names that its artifact has for them."""
+        own = {name: getattr(self.router, given, None) for name, given in GATE_TENSORS.items()}
+        return {name: tensor for name, tensor in own.items() if isinstance(tensor, torch.Tensor)}
 
     @property
     def num_experts(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 
 from moe_core.rows import GateRow, GateVariant
@@ -21,6 +22,7 @@ def describe_gate(gate: GateRow) -> router_pb2.GateDescription:
         sha256=gate.stable.sha256,
         experts=gate.stable.experts,
         top_k=gate.stable.top_k,
+        policy=_policy(gate.stable),
         others=[_version(variant) for variant in gate.named if variant is not gate.stable],
     )
 
@@ -31,7 +33,13 @@ def _version(variant: GateVariant) -> router_pb2.GateVersion:
         sha256=variant.sha256,
         experts=variant.experts,
         top_k=variant.top_k,
+        policy=_policy(variant),
     )
+
+
+def _policy(variant: GateVariant) -> str:
+    policy = variant.policy
+    return "" if policy.plain else json.dumps(policy.to_dict())
 
 
 def gate_counters(

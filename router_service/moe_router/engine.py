@@ -208,7 +208,7 @@ class Engine:
 
     def _chosen(self, rows: Rows) -> Request:
         gate, layer = rows.gate, rows.layer
-        return choose(rows, [self._gates.weight(gate, v, layer) for v in rows.variants])
+        return choose(rows, [self._gates.layer(gate, v, layer) for v in rows.variants])
 
     async def _exchange(self, request: Request, view: View) -> Exchange:
         deadline_ms = request.rows.deadline_ms

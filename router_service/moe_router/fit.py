@@ -18,8 +18,11 @@ def misfit(table: Table, row: GateRow, variant: GateVariant, metadata: GateMetad
     missing = sorted(set(layers) - set(metadata.layers))
     if missing:
         return f"the artifact's layers are {list(metadata.layers)}; the table names {missing} too"
-    if metadata.top_k != variant.top_k:
-        return f"the artifact's topK is {metadata.top_k}; the table's is {variant.top_k}"
+    if metadata.policy.top_k != variant.top_k:
+        return f"the artifact's topK is {metadata.policy.top_k}; the table's is {variant.top_k}"
+    if metadata.policy != variant.policy:
+        own_policy, named = metadata.policy.to_dict(), variant.policy.to_dict()
+        return f"the artifact's policy is {own_policy}; the table's is {named}"
     return _differing(metadata.experts, variant.experts)
 
 

@@ -6,15 +6,16 @@ diverge, which experts get how much, and what would overflow. No answer depends 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from moe_artifacts.artifact import GateLayer
 from moe_core.rows import GateVariant
-from moe_router.gate import TopK, logits
+from moe_router.application import Batch, apply
 from moe_router.overflow import count_overflow
 from moe_router.probability import divergence_bits, entropy_bits
 from moe_router.request import Request
@@ -29,14 +30,14 @@ ROWS_PER_SAMPLE = 64
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Rows (n, H) of sessions on a gate's stable version, and how many of each session."""
+    """Rows (n, H) of sessions on a gate's stable version, and whose they are, in order."""
 
     gate: str
     layer: int
     base: GateVariant
     candidate: GateVariant
     hidden: Array
-    batches: tuple[int, ...]
+    batches: tuple[Batch, ...]
 
     @property
     def products(self) -> int:
@@ -85,28 +86,26 @@ def sample(request: Request, newest: View, turn: int) -> Sample | None:
         return None
     if not due(turn, row.rollout.shadow_percent):
         return None
-    own = [
-        np.arange(s.first, s.last)
-        for s in rows.sequences
-        if s.gate.sha256 == row.stable.sha256 and not s.evaluates
-    ]
-    if not own:
+    mine = [s for s in rows.sequences if s.gate.sha256 == row.stable.sha256 and not s.evaluates]
+    if not mine:
         return None
-    every, sizes = np.concatenate(own), [len(one) for one in own]
-    batch = np.repeat(np.arange(len(own)), sizes)
+    sizes = [s.last - s.first for s in mine]
+    every = np.concatenate([np.arange(s.first, s.last) for s in mine])
+    batch = np.repeat(np.arange(len(mine)), sizes)
     if len(every) > ROWS_PER_SAMPLE:
         spread = np.linspace(0, len(every) - 1, ROWS_PER_SAMPLE).astype(np.intp)
         every, batch = every[spread], batch[spread]
-    counts = np.bincount(batch)
-    batches = tuple(counts[counts > 0].tolist())
+    counts = np.bincount(batch, minlength=len(mine)).tolist()
+    batches = tuple(Batch(n, s.context) for n, s in zip(counts, mine, strict=True) if n)
     return Sample(row.name, rows.layer, row.stable, row.candidate, rows.hidden[every], batches)
 
 
-def score(seen: Sample, base_weight: Array, weight: Array) -> Scored:
-    """Have both versions choose for the rows; weights are (E', H) and (E, H)."""
-    base, other = logits(seen.hidden, base_weight), logits(seen.hidden, weight)
-    chosen_base = TopK(seen.base.top_k).choose(base).experts
-    chosen = TopK(seen.candidate.top_k).choose(other).experts
+def score(seen: Sample, base_layer: GateLayer, layer: GateLayer) -> Scored:
+    """Have both versions choose for the rows, before any capacity."""
+    of_base = apply(seen.base, base_layer, seen.hidden, seen.batches)
+    of_other = apply(seen.candidate, layer, seen.hidden, seen.batches)
+    base, other = of_base.likelihoods, of_other.likelihoods
+    chosen_base, chosen = of_base.wished, of_other.wished
     names, (base_places, places) = one_list((seen.base, seen.candidate))
     overlap = jaccard(base_places[chosen_base], places[chosen], len(names))
     in_base, in_other = _shared(seen.base.experts, seen.candidate.experts)
@@ -119,8 +118,8 @@ def score(seen: Sample, base_weight: Array, weight: Array) -> Scored:
         base_entropy=float(entropy_bits(base).sum(dtype=np.float64)),
         pairs=_pairs(chosen, len(seen.candidate.experts)),
         base_pairs=_pairs(chosen_base, len(seen.base.experts)),
-        overflow_pairs=_overflow(chosen, seen.batches, len(seen.candidate.experts)),
-        base_overflow_pairs=_overflow(chosen_base, seen.batches, len(seen.base.experts)),
+        overflow_pairs=_overflow(chosen, seen.batches, seen.candidate),
+        base_overflow_pairs=_overflow(chosen_base, seen.batches, seen.base),
     )
 
 
@@ -152,9 +151,7 @@ def _pairs(chosen: Indexes, experts: int) -> npt.NDArray[np.int64]:
     return np.bincount(chosen.ravel() + 1, minlength=experts + 1)[1:].astype(np.int64)
 
 
-def _overflow(chosen: Indexes, batches: Sequence[int], experts: int) -> int:
-    return sum(count_overflow(batch, experts) for batch in _parts(chosen, batches))
-
-
-def _parts(rows: Indexes, sizes: Sequence[int]) -> Iterator[Indexes]:
-    yield from np.split(rows, np.cumsum(sizes)[:-1])
+def _overflow(chosen: Indexes, batches: Sequence[Batch], variant: GateVariant) -> int:
+    ends = np.cumsum([batch.rows for batch in batches])[:-1]
+    parts = np.split(chosen, ends)
+    return sum(count_overflow(part, variant.top_k, len(variant.experts)) for part in parts)

@@ -13,11 +13,9 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy.typing as npt
-
-from moe_artifacts.artifact import GateArtifact, read_gate
+from moe_artifacts.artifact import GateArtifact, GateLayer, read_gate
 from moe_artifacts.errors import ArtifactError, Unavailable
 from moe_artifacts.fetch import fetch
 from moe_core.rollout import Version
@@ -26,8 +24,6 @@ from moe_router.events import tell
 from moe_router.fit import misfit
 from moe_router.refusal import Code, Refused
 from moe_router.view import View
-
-Array = npt.NDArray[Any]
 
 AGAIN_S = 2.0
 LONGEST_AGAIN_S = 60.0
@@ -94,8 +90,8 @@ class GateArtifacts:
         """Give how far each version is that the newest table names."""
         yield from self._standings.values()
 
-    def weight(self, gate: GateRow, variant: GateVariant, layer: int) -> Array:
-        """Return the weight (E, H) of a layer. Raises Refused."""
+    def layer(self, gate: GateRow, variant: GateVariant, layer: int) -> GateLayer:
+        """Return the tensors of a layer. Raises Refused."""
         return self._loaded(gate, variant).artifact.layers[layer]
 
     async def chunks(self, view: View, sha256: str) -> AsyncIterator[tuple[bytes, int]]:

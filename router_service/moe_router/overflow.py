@@ -2,9 +2,10 @@
 
 A batch is one session's rows of one message: at a capacity factor of 1.2 an expert takes
 C = ceil(1.2·k·T/E) of its T·k (row, slot) pairs, earlier positions first (Switch Transformers,
-Fedus et al. 2022, §2.2), and what is beyond overflows. This is only observed: no row is dropped
-for it. What a version writes into the residual changes where later layers send rows, so the pairs
-of all layers and experts count for the arm that the session is in. Pure.
+Fedus et al. 2022, §2.2), and what is beyond overflows. This is only observed, of what the gate
+chose; `capacity` enforces what a policy sets. What a version writes into the residual changes
+where later layers send rows, so the pairs of all layers and experts count for the arm that the
+session is in. Pure.
 """
 
 from __future__ import annotations
@@ -48,17 +49,19 @@ class Load:
     begins: bool
 
 
-def capacity(rows: int, top_k: int, experts: int) -> int:
-    """Return how many pairs of a batch one expert takes, rounded up."""
-    above, below = _FACTOR
+def capacity(rows: int, top_k: int, experts: int, factor: tuple[int, int] = _FACTOR) -> int:
+    """Return how many pairs of a batch one expert takes, rounded up; the factor is a fraction."""
+    above, below = factor
     return -(-above * top_k * rows // (below * experts))
 
 
-def count_overflow(chosen: npt.NDArray[Any], experts: int) -> int:
-    """Return the pairs of a batch beyond capacity; `chosen` is (T, k), from 0 to E - 1 or EMPTY."""
-    rows, top_k = chosen.shape
+def count_overflow(chosen: npt.NDArray[Any], top_k: int, experts: int) -> int:
+    """Return the pairs of a batch beyond capacity.
+
+    `chosen` is (T, slots), from 0 to E - 1 or EMPTY; a gate sends rows to `top_k` experts.
+    """
     pairs = np.bincount(chosen[chosen != EMPTY], minlength=experts)  # (E,)
-    return int(np.maximum(pairs - capacity(rows, top_k, experts), 0).sum())
+    return int(np.maximum(pairs - capacity(len(chosen), top_k, experts), 0).sum())
 
 
 def loads(request: Request, view: View) -> Iterator[Load]:
@@ -73,7 +76,7 @@ def loads(request: Request, view: View) -> Iterator[Load]:
         return
     for sequence in request.rows.sequences:
         experts, top_k = len(sequence.gate.experts), sequence.gate.top_k
-        chosen = request.chosen[sequence.first : sequence.last, :top_k]  # (T, k)
+        chosen = request.chosen[sequence.first : sequence.last]  # (T, slots)
         if sequence.evaluates or capacity(len(chosen), top_k, experts) >= len(chosen):
             continue
         begins = sequence.start is None
@@ -81,7 +84,7 @@ def loads(request: Request, view: View) -> Iterator[Load]:
         drawn = [row for row, since in trials if began >= since]
         if not drawn:
             continue
-        pairs, overflowing = int((chosen != EMPTY).sum()), count_overflow(chosen, experts)
+        pairs, overflowing = int((chosen != EMPTY).sum()), count_overflow(chosen, top_k, experts)
         for row in drawn:
             if (of := _subject(row, sequence.pins)) is not None:
                 yield Load(of, pairs, overflowing, begins)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from moe_core import dtypes
 from moe_core.rows import GateRow, GateVariant
+from moe_router.demands import check_dispatch, check_route
 from moe_router.refusal import Code, Refused
 from moe_router.sequences import GateReader, PinsOf, ReadToken, Sequence, read_sequences
 from moe_router.sessions import pins_of, read_token
@@ -54,26 +55,36 @@ class Request:
     """Rows and the experts chosen for them.
 
     An `EMPTY` slot, of weight 0, is not sent anywhere and degrades nothing: the gate itself chose
-    fewer experts for that row. `chosen` are the same as `experts`, as each row's own variant
-    counts them. `entropy` is that of the gate's probabilities where this router applied it.
+    fewer experts for that row. `chosen` is what the gate chose, before any capacity, as each row's
+    own variant counts experts. `entropy` is that of the gate's probabilities where this router
+    applied it.
     """
 
     rows: Rows
     names: tuple[str, ...]
     experts: Indexes  # (T, k) rows of `names`
     weights: Array  # (T, k), finite and not negative
-    chosen: Indexes  # (T, k) rows of the expert list of the row's variant
+    chosen: Indexes  # (T, slots) rows of the expert list of the row's variant
     entropy: Array | None = None  # (T,) in bits
 
     @classmethod
     def of(
-        cls, rows: Rows, chosen: Indexes, weights: Array, entropy: Array | None = None
+        cls,
+        rows: Rows,
+        kept: Indexes,
+        weights: Array,
+        entropy: Array | None = None,
+        chosen: Indexes | None = None,
     ) -> Request:
-        """Put choices that are by each variant's own list into one list."""
+        """Put choices that are by each variant's own list into one list.
+
+        `kept` is what capacity left of `chosen`; all of it where that is None.
+        """
+        chosen = kept if chosen is None else chosen
         if len(rows.variants) == 1:
-            return cls(rows, rows.variants[0].experts, chosen, weights, chosen, entropy)
+            return cls(rows, rows.variants[0].experts, kept, weights, chosen, entropy)
         names, places = one_list(rows.variants)
-        experts = places[rows.numbers()[:, None], chosen]
+        experts = places[rows.numbers()[:, None], kept]
         return cls(rows, names, experts, weights, chosen, entropy)
 
 
@@ -86,6 +97,7 @@ def parse_dispatch(
 ) -> Request:
     """Read a request whose caller has applied the gate. Raises Refused."""
     rows = _parse_rows(message, view, read, pins, message.gate_sha256)
+    check_dispatch(rows.gate, rows.sequences)
     width = max(variant.top_k for variant in rows.variants)
     if message.top_k != width:
         text = f"gate {rows.gate.name!r} chooses {width} experts"
@@ -138,7 +150,9 @@ def parse_route(
     message: RouteRequest, view: View, read: ReadToken = read_token, pins: PinsOf = pins_of
 ) -> Rows:
     """Read a request to which the gate is still to be applied. Raises Refused."""
-    return _parse_rows(message, view, read, pins, None)
+    rows = _parse_rows(message, view, read, pins, None)
+    check_route(rows.gate, rows.sequences)
+    return rows
 
 
 def _parse_rows(

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy.typing as npt
-
+from moe_artifacts.artifact import GateLayer
 from moe_core.rows import GateRow, GateVariant
 from moe_router.events import tell
 from moe_router.gate_shadow import Sample, Scored, sample, score
@@ -21,17 +20,15 @@ from moe_router.refusal import Refused
 from moe_router.request import Request
 from moe_router.view import View
 
-Array = npt.NDArray[Any]
-
 LATE_S = 0.005  # how long a loop with time to spare may take to come to what is due at once
 LONG_PRODUCTS = 1 << 22  # about a millisecond; the loop is not held up for longer
 
 
 class Gates(Protocol):
-    """Where gate weights come from."""
+    """Where the tensors of gates come from."""
 
-    def weight(self, gate: GateRow, variant: GateVariant, layer: int) -> Array:
-        """Return the weight (E, H) of a layer. Raises Refused while it is not there."""
+    def layer(self, gate: GateRow, variant: GateVariant, layer: int) -> GateLayer:
+        """Return the tensors of a layer. Raises Refused while they are not there."""
         ...
 
 
@@ -81,13 +78,15 @@ class Scorings:
             return
         row = newest.gates[found.layer]
         try:
-            base = self._gates.weight(row, found.base, found.layer)
-            other = self._gates.weight(row, found.candidate, found.layer)
+            base = self._gates.layer(row, found.base, found.layer)
+            other = self._gates.layer(row, found.candidate, found.layer)
         except Refused:  # not here yet
             return
         self._under_way = asyncio.create_task(self._score(found, base, other, self._clock()))
 
-    async def _score(self, found: Sample, base: Array, other: Array, asked_s: float) -> None:
+    async def _score(
+        self, found: Sample, base: GateLayer, other: GateLayer, asked_s: float
+    ) -> None:
         try:
             if self._clock() - asked_s <= LATE_S:
                 if found.products > LONG_PRODUCTS:

@@ -7,7 +7,7 @@ be right.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moe_core.rollout import Version
 from moe_core.rows import GateRow, GateVariant
@@ -29,7 +29,8 @@ class Sequence:
 
     `gate` is what chooses for them: the variant that the session's `pins` say, or the one that is
     forced (`gate_forced`). `token` is what `start` was read from; `forced` are the versions, by
-    expert id, that must answer whatever the pins say.
+    expert id, that must answer whatever the pins say. `context` is what the rows are about, empty
+    where that is not said; `whole` where they are all rows of the sequence.
     """
 
     session: str
@@ -41,6 +42,8 @@ class Sequence:
     token: bytes = b""
     forced: Mapping[str, Version] = field(default_factory=dict)
     gate_forced: bool = False
+    context: str = ""
+    whole: bool = False
 
     @property
     def evaluates(self) -> bool:
@@ -92,7 +95,10 @@ def read_sequences(
         forced = _forced(message.forced, view, name) if message.forced else {}
         pins, gate = gates.read(message, start, name)
         last, free = first + message.rows, message.gate_forced
-        sequences.append(Sequence(session, start, first, last, gate, pins, token, forced, free))
+        sequence = Sequence(session, start, first, last, gate, pins, token, forced, free)
+        if message.context or message.whole:
+            sequence = replace(sequence, context=message.context, whole=message.whole)
+        sequences.append(sequence)
         first = last
     if not sequences:
         raise _invalid("sequences is empty; it must name the session of every row")

@@ -85,8 +85,8 @@ def assemble(out: Path, model: MixtralForCausalLM) -> MixtralForCausalLM:
     for entry in index_of(out).entries:
         assert entry.file is not None
         if entry.role is None:
-            for layer, weight in read_gate(out / entry.file, entry.sha256).layers.items():
-                model.model.layers[layer].mlp.gate.weight.copy_(to_torch(weight))
+            for layer, gate in read_gate(out / entry.file, entry.sha256).layers.items():
+                model.model.layers[layer].mlp.gate.weight.copy_(to_torch(gate.weight))
             continue
         number = int(entry.name.removeprefix("e"))
         for layer, expert in read_expert(out / entry.file, entry.sha256).layers.items():

@@ -14,10 +14,11 @@ import numpy as np
 from moe_artifacts.artifact import encode
 from moe_artifacts.encoding import NUMPY_DTYPES, Array
 from moe_artifacts.metadata import ExpertMetadata, GateMetadata, Metadata
+from moe_core.policy import Policy
 
 EXPERT = ExpertMetadata(layers=(0, 2), hidden_size=4, intermediate_size=6, dtype="BFloat16")
 GATE = GateMetadata(
-    layers=(0, 1), hidden_size=4, experts=("e0", "e1", "e2"), top_k=2, dtype="Float32"
+    layers=(0, 1), hidden_size=4, experts=("e0", "e1", "e2"), policy=Policy(2), dtype="Float32"
 )
 
 
@@ -26,7 +27,9 @@ def numbers(metadata: Metadata, seed: int = 0) -> Mapping[str, Array]:
     tensors = {}
     for place, (name, shape) in enumerate(metadata.shapes.items()):
         counted = np.arange(math.prod(shape)) * 37 + place * 11 + seed
-        tensors[name] = (counted % 256 - 128).reshape(shape).astype(NUMPY_DTYPES[metadata.dtype])
+        tensors[name] = (
+            (counted % 256 - 128).reshape(shape).astype(NUMPY_DTYPES[metadata.dtype_of(name)])
+        )
     return tensors
 
 

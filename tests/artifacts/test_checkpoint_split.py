@@ -20,6 +20,7 @@ from moe_artifacts.artifact import read_expert, read_metadata, sha256_of_file
 from moe_artifacts.checkpoint import open_checkpoint
 from moe_artifacts.errors import BadCheckpoint, Refused
 from moe_artifacts.index import Index
+from moe_artifacts.metadata import GateMetadata
 from moe_artifacts.plan import Replacement, Request, make_plan
 from moe_artifacts.split import Fate, Summary, split
 from moe_artifacts.trunk import trunk_sha256
@@ -605,3 +606,54 @@ def test_a_dense_expert_needs_a_name_of_its_own(
     path = save_expert(tmp_path / "d.safetensors", slices_of(model, 0))
     with pytest.raises(BadCheckpoint, match=f"the id is '{name}'"):
         make_plan(replace(request_, dense=Replacement(path, name)))
+
+
+def with_policy(request: Request, content: object) -> Request:
+    path = request.out.with_name("policy.json")
+    path.write_text(json.dumps(content))
+    return replace(request, policy=path)
+
+
+CONTEXTS = {
+    "bound": "4",
+    "known": [{"name": "legal", "biases": [{"id": "e1", "bias": "2"}]}],
+}
+
+
+def test_a_policy_goes_over_what_the_checkpoint_says_and_makes_another_version(
+    request_: Request,
+) -> None:
+    before = run(request_)
+    after = replace(request_, base=request_.out, only=frozenset({"gate"}))
+    summary = run(with_policy(after, {"contexts": CONTEXTS, "overflow": "NextBest"}))
+
+    assert versions(summary.index)["gate"] == "v2"
+    assert digests(summary.index)["e0"] == digests(before.index)["e0"]
+    assert manifest(request_.out, "gate")["spec"]["policy"] == {
+        "type": "TopK",
+        "topK": 2,
+        "capacityFactor": "1.2",
+        "overflow": "NextBest",
+        "contexts": CONTEXTS,
+    }
+    entry = summary.index.entry("gate")
+    assert entry is not None
+    assert entry.file is not None
+    metadata = read_metadata(request_.out / entry.file, entry.sha256)
+    assert isinstance(metadata, GateMetadata)
+    assert metadata.policy.to_dict() == manifest(request_.out, "gate")["spec"]["policy"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"topK": 9}, "topK is 9; there are 4 experts"),
+        ({"type": "Coin"}, "type is 'Coin'; it must be one of TopK"),
+        ({"bias": "Logits"}, "the policy needs layers.0.bias, which the checkpoint does not have"),
+        ([], "is []; it must be an object"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(request_: Request, content: object, words: str) -> None:
+    with pytest.raises(BadCheckpoint) as error:
+        make_plan(with_policy(request_, content))
+    assert words in str(error.value)

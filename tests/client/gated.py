@@ -17,6 +17,7 @@ from moe_artifacts.metadata import GateMetadata
 from moe_client import use_local
 from moe_client.tensors import to_numpy
 from moe_core.kernel import element_type
+from moe_core.policy import Policy
 from moeops.v1 import router_pb2, types_pb2
 from tests.client.tiny import EXPERTS, Served, describe, load_tiny
 from tests.fakes.router import Exchange, FakeRouter
@@ -36,7 +37,7 @@ class Variant:
         first = self.weights[0]
         layers = tuple(range(len(self.weights)))
         dtype = element_type(first.dtype).name
-        metadata = GateMetadata(layers, first.shape[1], self.experts, self.top_k, dtype)
+        metadata = GateMetadata(layers, first.shape[1], self.experts, Policy(self.top_k), dtype)
         arrays = {f"layers.{n}.weight": to_numpy(weight) for n, weight in enumerate(self.weights)}
         return b"".join(bytes(piece) for piece in encode(metadata, arrays.__getitem__))
 

@@ -21,6 +21,7 @@ from moe_artifacts.artifact import encode, read_expert
 from moe_artifacts.index import Index
 from moe_artifacts.plan import Request, make_plan
 from moe_artifacts.split import split
+from moe_core.policy import Policy
 from moe_core.rollout import Version
 from moe_core.rows import ExpertRow, GateRow, GateVariant
 from moe_core.table import Failover, Table
@@ -168,7 +169,7 @@ def table_of(index: Index, top_k: int) -> Table:
         if entry.role is not None
     )
     names = tuple(entry.name for entry in experts)
-    stable = GateVariant(gate.version, gate.sha256, gate.uri, names, top_k)
+    stable = GateVariant(gate.version, gate.sha256, gate.uri, names, Policy(top_k))
     return Table(
         mixture=index.mixture,
         uid=UID,

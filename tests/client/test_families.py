@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
 from moe_client import attach, use_local
+from moe_client.own_policy import OwnPolicy
 from moe_client.site import find_sites
 from moeops.v1 import router_pb2, types_pb2
 from tests.client.test_attachment import logits, some_tokens
@@ -46,7 +48,10 @@ def create(family: str) -> Any:
 
 def describe(model: Any) -> router_pb2.DescribeMixtureResponse:
     layers = [site.layer for site in find_sites(model)]
-    gate = router_pb2.GateDescription(name="gate", layers=layers, experts=EXPERTS, top_k=2)
+    policy = OwnPolicy.of(model).policy.to_dict()
+    gate = router_pb2.GateDescription(
+        name="gate", layers=layers, experts=EXPERTS, top_k=2, policy=json.dumps(policy)
+    )
     return router_pb2.DescribeMixtureResponse(
         mixture="tiny",
         hidden_size=32,

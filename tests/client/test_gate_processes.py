@@ -16,6 +16,7 @@ from moe_artifacts.golden import Golden, Sequence, encode, sha256_of
 from moe_client import attach, evaluation, generate, load_trunk
 from moe_client.recorder import record
 from moe_client.steady import SteadyLoad
+from moe_core.policy import Policy
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import GateRow, GateVariant
 from tests.client.gated import Variant, another_gate, model_with, own_gate
@@ -50,7 +51,7 @@ def to_variant(checkpoint: Path, gate: Variant) -> GateVariant:
     path = checkpoint / f"{gate.version}.gate"
     path.write_bytes(gate.content)
     uri = path.resolve().as_uri()
-    return GateVariant(gate.version, gate.sha256, uri, gate.experts, gate.top_k)
+    return GateVariant(gate.version, gate.sha256, uri, gate.experts, Policy(gate.top_k))
 
 
 def tell(served: Served, row: GateRow) -> None:

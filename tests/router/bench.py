@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moe_artifacts.artifact import GateLayer
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import ExpertRow, GateRow, GateVariant
 from moe_core.table import Failover, Rung, Table
@@ -74,15 +75,16 @@ class Bench:
 
 
 class Gates:
-    """Gate weights by digest."""
+    """Gate weights by digest, or all tensors of a layer."""
 
     def __init__(self, weights: Mapping[str, Any]) -> None:
         self._weights = weights
 
-    def weight(self, row: GateRow, variant: GateVariant, layer: int) -> Any:
+    def layer(self, row: GateRow, variant: GateVariant, layer: int) -> Any:
         if variant.sha256 not in self._weights:
             raise Refused(Code.UNAVAILABLE, "not here yet")
-        return self._weights[variant.sha256]
+        held = self._weights[variant.sha256]
+        return held if isinstance(held, GateLayer) else GateLayer(held)
 
 
 def mixture(*rows: ExpertRow, ladder: tuple[Rung, ...] | None = None, percent: int = 100) -> Table:

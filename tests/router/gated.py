@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moe_core.pins import bucket
+from moe_core.policy import Policy
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import GateRow, GateVariant
 from moe_core.table import Table
@@ -16,8 +17,8 @@ from tests.support.tables import expert, gate, table, version
 SALT = "gate-salt"
 G1, G2 = version("gate-v1"), version("gate-v2")
 EXPERTS = {name: version(f"{name}-v1") for name in ("a", "b", "c", "d")}
-STABLE = GateVariant(G1.version, G1.sha256, G1.uri, ("a", "b", "c"), 2)
-CANDIDATE = GateVariant(G2.version, G2.sha256, G2.uri, ("b", "a", "d"), 1)
+STABLE = GateVariant(G1.version, G1.sha256, G1.uri, ("a", "b", "c"), Policy(2))
+CANDIDATE = GateVariant(G2.version, G2.sha256, G2.uri, ("b", "a", "d"), Policy(1))
 
 
 def session_on(candidate: bool, number: int = 0) -> str:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from moe_core.rows import Role
 from moe_core.table import Failover, Rung, Table
 from moe_router.budget import Allowance, Bucket
-from moe_router.gate import TopK
 from moe_router.ladder import Ask, Cause, GiveUp, History, Leave, Lost, Surroundings, next_step
 from moe_router.plan import plan
 from moe_router.pulse import DEAD_TICKS, LOST_TICKS, SILENT_TICKS, Pulse, widespread
@@ -261,34 +260,6 @@ def test_who_may_be_asked_for_an_artifact(failed: set[str], expected: tuple[str,
     routable = Routable.of([Offer("live", layers), Offer("doubted", layers, doubted=True)])
 
     assert routable.for_artifact("d", 0, {(worker, "d") for worker in failed}) == expected
-
-
-@given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_top_k_equals_the_plain_reference(tokens: int, k: int, seed: int) -> None:
-    logits = np.random.default_rng(seed).normal(0, 4, (tokens, 6)).astype(np.float32)
-
-    choice = TopK(k).choose(logits)
-
-    for token in range(tokens):
-        share = np.exp(logits[token].astype(np.float64))
-        share /= share.sum()
-        best = sorted(range(6), key=lambda e: -share[e])[:k]
-        assert choice.experts[token].tolist() == best
-        expected = share[best] / share[best].sum()
-        np.testing.assert_allclose(choice.weights[token], expected, atol=1e-6)
-
-
-def test_equal_logits_go_to_the_lower_row() -> None:
-    choice = TopK(2).choose(np.zeros((1, 4), np.float32))
-
-    assert choice.experts.tolist() == [[0, 1]]
-    assert choice.weights.tolist() == [[0.5, 0.5]]
-
-
-def test_huge_logits_do_not_overflow() -> None:
-    choice = TopK(1).choose(np.array([[1.5e38, -1.5e38]], np.float32))
-
-    assert choice.weights.tolist() == [[1.0]]
 
 
 @given(st.text(alphabet="abc:-0", max_size=40), st.integers(0, 10**17))

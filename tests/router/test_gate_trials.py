@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moe_artifacts.artifact import GateLayer
 from moe_core.rows import GateRow
+from moe_router.application import Batch
 from moe_router.gate_shadow import Sample, jaccard, sample, score
 from moe_router.probability import divergence_bits, entropy_bits
 from moe_router.refusal import Code
@@ -116,7 +118,11 @@ def test_a_shadow_tells_what_a_plain_loop_tells(seed: int) -> None:
     rows = int(random.integers(1, 12))
     hidden = random.normal(size=(rows, 4)).astype(np.float32)
     base, other = (random.normal(size=(3, 4)).astype(np.float32) for _ in range(2))
-    found = score(Sample("gate", 0, STABLE, CANDIDATE, hidden, (rows,)), base, other)
+    found = score(
+        Sample("gate", 0, STABLE, CANDIDATE, hidden, (Batch(rows),)),
+        GateLayer(base),
+        GateLayer(other),
+    )
 
     def best(
         weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]], row: int, k: int

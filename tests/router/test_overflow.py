@@ -51,7 +51,7 @@ def test_overflow_is_what_a_filling_expert_would_turn_away(
                 turned_away += 1
 
     assert capacity(len(chosen), len(chosen[0]), experts) == takes
-    assert count_overflow(np.array(chosen, np.int32), experts) == turned_away
+    assert count_overflow(np.array(chosen, np.int32), len(chosen[0]), experts) == turned_away
 
 
 def house(*rows: ExpertRow, epoch: int = 1) -> Bench:

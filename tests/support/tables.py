@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from moe_core.policy import Policy
 from moe_core.rollout import Version
 from moe_core.rows import ExpertRow, GateRow, GateVariant, Role
 from moe_core.table import Failover, Table
@@ -51,7 +52,7 @@ def gate(
     stable: Version | None = None,
 ) -> GateRow:
     own = stable or version("gate-v1")
-    variant = GateVariant(own.version, own.sha256, own.uri, tuple(experts), top_k)
+    variant = GateVariant(own.version, own.sha256, own.uri, tuple(experts), Policy(top_k))
     return GateRow("gate", tuple(layers), variant)
 
 

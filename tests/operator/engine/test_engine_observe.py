@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from moe_core.policy import Policy
 from moe_core.rollout import Version
 from moe_core.rows import GateRow, GateVariant
 from moe_operator import revisions, snapshots
@@ -100,7 +101,7 @@ def test_a_revision_is_read_as_it_was_written_and_a_broken_one_is_passed_over() 
 
 def test_an_epoch_is_read_as_it_was_written_and_is_no_revision_of_an_expert() -> None:
     version = Version("v2", sha("b"), "file:///b")
-    variant = GateVariant("g1", sha("b"), "file:///g", ("e0",), 1)
+    variant = GateVariant("g1", sha("b"), "file:///g", ("e0",), Policy(1))
     gates = (GateRow("tiny-gate", (0, 1), variant),)
     snapshot = Snapshot(7, {"tiny-e0": version}, gates, "tiny.7")
     body = snapshots.to_body(snapshot, TINY, {"metadata": {"uid": "owner"}})

@@ -13,7 +13,9 @@ from urllib.error import HTTPError
 
 import pytest
 
+from moe_core.document import Reader
 from moe_core.parts import head_of, split
+from moe_core.policy import Kind, Policy
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import GateRow, GateVariant
 from moe_core.table import Failover, Table
@@ -78,6 +80,23 @@ FULL: dict[str, Body] = {
 FULL["gate"] = copy.deepcopy(GOOD["gate"])
 FULL["gate"]["spec"]["layers"] = [0]
 FULL["gate"]["spec"]["experts"][0]["versions"] = ["v1", "v2"]
+FULL["gate"]["spec"]["policy"] = {
+    "type": "GroupLimitedTopK",
+    "topK": 1,
+    "weights": "AsScored",
+    "bias": "Selection",
+    "scoring": "Sigmoid",
+    "groups": {"count": 2, "chosen": 1, "score": "Best"},
+    "routedScaling": "2.5",
+    "capacityFactor": "1.25",
+    "overflow": "NextBest",
+    "contexts": {
+        "bound": "4",
+        "known": [{"name": "legal", "biases": [{"id": "e0", "bias": "-2.5"}]}],
+    },
+}
+FULL["noisy gate"] = copy.deepcopy(GOOD["gate"])
+FULL["noisy gate"]["spec"]["policy"] = {"type": "NoisyTopK", "topK": 2, "noise": {"seed": 7}}
 
 
 def try_out(server: KubeServer, namespace: str, body: Body) -> Body:
@@ -122,6 +141,12 @@ def holds(stored: Any, written: Any) -> bool:
 WORKERS, STEPS = "spec.workers", "spec.rollout.steps"
 ENV = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
 CLAIM = {"claimName": "c", "mountPath": "/a"}
+
+POLICY = "spec.policy"
+LIMITED = {"type": "GroupLimitedTopK", "topK": 2, "groups": {"count": 1, "chosen": 1}}
+NOISY = {"type": "NoisyTopK", "topK": 2}
+CHOICE = {"type": "ExpertChoice", "topK": 2}
+LEGAL = {"name": "legal", "biases": [{"id": "e0", "bias": "1"}]}
 
 MISTAKES: tuple[tuple[str, str, Any, str], ...] = (
     ("mixture", "spec", None, "spec: Required value"),
@@ -265,6 +290,54 @@ MISTAKES: tuple[tuple[str, str, Any, str], ...] = (
     ("gate", "spec.policy.topK", 3, "policy.topK is more than there are experts"),
     ("gate", "spec.policy.topK", 0, "greater than or equal to 1"),
     ("gate", "spec.policy.k", 2, "unknown field"),
+    ("gate", POLICY, {"type": "Switch", "topK": 2}, "topK of Switch is 1"),
+    ("gate", POLICY, {**NOISY, "weights": "Renormalised"}, "SoftmaxOfChosen of NoisyTopK"),
+    ("gate", POLICY, {**CHOICE, "weights": "Renormalised"}, "AsScored of Switch"),
+    ("gate", POLICY, {**LIMITED, "weights": "SoftmaxOfChosen"}, "of GroupLimitedTopK"),
+    ("gate", "spec.policy.weights", "Halved", '"Renormalised", "AsScored"'),
+    ("gate", POLICY, {"type": "GroupLimitedTopK", "topK": 2}, "which needs them"),
+    ("gate", "spec.policy.groups", {"count": 1, "chosen": 1}, "groups are of GroupLimitedTopK"),
+    ("gate", POLICY, {**LIMITED, "groups": {"count": 2}}, "chosen: Required value"),
+    ("gate", POLICY, {**LIMITED, "groups": {"count": 1, "chosen": 2}}, "than there are groups"),
+    ("gate", POLICY, {**LIMITED, "groups": {"count": 3, "chosen": 3}}, "groups of equal size"),
+    ("gate", POLICY, {**LIMITED, "groups": {"count": 2, "chosen": 1}}, "the chosen groups have"),
+    (
+        "gate",
+        POLICY,
+        {**LIMITED, "groups": {"count": 2, "chosen": 2, "score": "TopTwoSum"}},
+        "have no best two",
+    ),
+    ("gate", POLICY, {**LIMITED, "routedScaling": "1001"}, "from 0 to 1000"),
+    ("gate", POLICY, {**LIMITED, "routedScaling": "-1"}, "should match"),
+    ("gate", POLICY, {**LIMITED, "routedScaling": 2.5}, "must be of type string"),
+    ("gate", "spec.policy.scoring", "Sigmoid", "scoring is for GroupLimitedTopK"),
+    ("gate", "spec.policy.routedScaling", "2.5", "routedScaling is for GroupLimitedTopK"),
+    ("gate", "spec.policy.bias", "Selection", "bias Selection is for GroupLimitedTopK"),
+    ("gate", "spec.policy.noise", {"seed": 1}, "noise is for NoisyTopK"),
+    ("gate", POLICY, {**NOISY, "noise": {}}, "seed: Required value"),
+    ("gate", POLICY, {**NOISY, "noise": {"seed": -1}}, "greater than or equal to 0"),
+    ("gate", POLICY, {**CHOICE, "capacityFactor": "1"}, "ExpertChoice has no overflow"),
+    ("gate", POLICY, {**CHOICE, "overflow": "Residual"}, "ExpertChoice has no overflow"),
+    ("gate", "spec.policy.capacityFactor", "0", "from 0.01 to 100"),
+    ("gate", "spec.policy.capacityFactor", "101", "from 0.01 to 100"),
+    ("gate", "spec.policy.capacityFactor", "a lot", "should match"),
+    ("gate", "spec.policy.overflow", "Drop", '"Residual", "NextBest"'),
+    ("gate", "spec.policy.contexts", {"bound": "4", "known": []}, "at least 1"),
+    ("gate", "spec.policy.contexts", {"known": [LEGAL]}, "bound: Required value"),
+    ("gate", "spec.policy.contexts", {"bound": "101", "known": [LEGAL]}, "from 0 to 100"),
+    ("gate", "spec.policy.contexts", {"bound": "4", "known": [LEGAL] * 2}, "Duplicate value"),
+    (
+        "gate",
+        "spec.policy.contexts",
+        {"bound": "4", "known": [{**LEGAL, "biases": [{"id": "e9", "bias": "1"}]}]},
+        "an expert that the gate does not list",
+    ),
+    (
+        "gate",
+        "spec.policy.contexts",
+        {"bound": "4", "known": [{**LEGAL, "biases": [{"id": "e0", "bias": "-101"}]}]},
+        "from -100 to 100",
+    ),
     ("serve", "spec.action", "Undo", '"Serve", "Pause", "Promote", "Abort", "Retry"'),
     ("serve", "spec.action", None, "spec.action: Required value"),
     ("serve", "spec.version", None, "Serve needs version and insteadOf"),
@@ -326,14 +399,17 @@ def test_a_change_that_cannot_be_is_refused(
 
 def test_the_api_server_keeps_all_of_a_table(installed: KubeServer, namespace: str) -> None:
     """What it does not know it would drop without a word."""
-    stable = GateVariant("g1", sha("9"), "file:///g", ("e0",), 1, {"e0": ("v1",)})
+    stable = GateVariant("g1", sha("9"), "file:///g", ("e0",), Policy(1), {"e0": ("v1",)})
     target = Version("g2", sha("8"), "file:///g2")
     weights = (WeightSince(3, 0), WeightSince(4, 5))
     rollout = Rollout(
         2, target, 1, "2026-01-01T00:00:00Z", Outcome.PROGRESSING, "", "salt", weights
     )
-    candidate = GateVariant("g2", sha("8"), "file:///g2", ("e0", "e1"), 2)
-    previous = replace(candidate, version="g0")
+    groups = FULL["gate"]["spec"]["policy"]
+    limited = Policy.read(Reader(groups, "policy"))
+    candidate = GateVariant("g2", sha("8"), "file:///g2", ("e0", "e1"), limited)
+    noisy = Policy(2, Kind.NOISY_TOP_K, noise_seed=7)
+    previous = replace(candidate, version="g0", policy=noisy)
     row = GateRow("gate", (0,), stable, candidate, previous, (sha("7"),), rollout)
     table = Table("tiny", "", 1, 64, 2, "Float32", "", Failover(), (row,))
     meta = {"name": "tiny", "namespace": namespace}
