@@ -79,9 +79,9 @@ def _add_split(subparsers: Any, run: Command) -> None:
     split = subparsers.add_parser(
         "split",
         help="cut a checkpoint into artifacts and manifests",
-        description="Cut a Hugging Face checkpoint of Mixtral's architecture (safetensors) into "
-        "one artifact for each expert and gate, and manifests that serve them. Run again, it "
-        "keeps what is there and right.",
+        description="Cut a Hugging Face checkpoint (safetensors; Mixtral, OLMoE, Qwen2-MoE, "
+        "Qwen3-MoE) into one artifact for each expert and gate, and manifests that serve them. "
+        "Run again, it keeps what is there and right.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

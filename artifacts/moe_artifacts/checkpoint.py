@@ -1,4 +1,6 @@
-"""Opens a Hugging Face checkpoint of Mixtral's architecture and finds experts and gates in it.
+"""Opens a Hugging Face checkpoint and finds experts and gates in it.
+
+Of families whose experts are Mixtral's, in every layer: Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE.
 
 Files are mapped, never loaded: what is given out are views. Pickle is never read. Nothing is
 written here.
@@ -16,6 +18,7 @@ from typing import Any, Self
 from moe_artifacts.container import Container, open_container
 from moe_artifacts.encoding import Array
 from moe_artifacts.errors import BadCheckpoint
+from moe_artifacts.families import policy_of
 from moe_artifacts.names import (
     PROJECTIONS,
     Slice,
@@ -31,6 +34,14 @@ from moe_core.document import InvalidDocument, Reader
 from moe_core.policy import Policy
 
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
+_SIZES = {
+    "mixtral": ("num_local_experts", "intermediate_size"),
+    "olmoe": ("num_experts", "intermediate_size"),
+    "qwen2_moe": ("num_experts", "moe_intermediate_size"),
+    "qwen3_moe": ("num_experts", "moe_intermediate_size"),
+}
+"""By family, what config.json calls the number of experts, and how wide one is."""
+_DENSE_LAYERS = "mlp_only_layers"
 _MAX_JSON_BYTES = 64 << 20
 
 
@@ -42,28 +53,37 @@ class Architecture:
     intermediate_size: int
     layers: int
     experts: int
-    top_k: int
+    policy: Policy
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         """Raises BadCheckpoint for another family, InvalidDocument for a bad field."""
         family, activation = reader.text("model_type"), reader.text("hidden_act", default="silu")
-        if family != "mixtral":
-            raise BadCheckpoint(f"{reader.path}.model_type is {family!r}; it must be 'mixtral'")
+        policy = policy_of(reader) if family in _SIZES else None
+        if policy is None:
+            right = f"one of {', '.join(_SIZES)}"
+            raise BadCheckpoint(f"{reader.path}.model_type is {family!r}; it must be {right}")
         if activation != "silu":
             raise BadCheckpoint(f"{reader.path}.hidden_act is {activation!r}; it must be 'silu'")
-        experts = reader.integer("num_local_experts", low=1, high=1024)
+        count, wide = _SIZES[family]
+        if count not in reader.value and "num_local_experts" in reader.value:
+            count = "num_local_experts"  # what transformers writes for Qwen3-MoE
+        experts = reader.integer(count, low=1, high=1024)
+        reader.integer("num_experts_per_tok", low=1, high=experts)
+        if reader.integer("decoder_sparse_step", default=1) != 1 or reader.integers(_DENSE_LAYERS):
+            what = f"{reader.path}.decoder_sparse_step and {_DENSE_LAYERS} make some layers dense"
+            raise BadCheckpoint(f"{what}; every layer must have experts")
         return cls(
             hidden_size=reader.integer("hidden_size", low=1, high=1 << 16),
-            intermediate_size=reader.integer("intermediate_size", low=1, high=1 << 20),
+            intermediate_size=reader.integer(wide, low=1, high=1 << 20),
             layers=reader.integer("num_hidden_layers", low=1, high=1024),
             experts=experts,
-            top_k=reader.integer("num_experts_per_tok", low=1, high=experts),
+            policy=policy,
         )
 
     @property
-    def policy(self) -> Policy:
-        return Policy(self.top_k)
+    def top_k(self) -> int:
+        return self.policy.top_k
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +114,10 @@ class Checkpoint:
 
     def _slice(self, part: Slice) -> Array:
         wide = self.architecture.intermediate_size
-        name = self._first(published(part), fused(part))
+        name = self._first(*published(part), fused(part))
         shape = (wide, self.architecture.hidden_size)
         down = part.projection == "down_proj"
-        if name == published(part):
+        if name in published(part):
             return self._shaped(name, shape[::-1] if down else shape)
         rows = shape[::-1] if down else (2 * wide, shape[1])
         held: Array = self._shaped(name, (self.architecture.experts, *rows))[part.expert]
@@ -188,4 +208,4 @@ def _check_names(checkpoint: Checkpoint) -> None:
             )
         if part is not None and part.expert >= architecture.experts:
             count = architecture.experts
-            raise BadCheckpoint(f"{name}: num_local_experts in config.json is {count}")
+            raise BadCheckpoint(f"{name}: the number of experts in config.json is {count}")

@@ -1,8 +1,10 @@
-"""How a Mixtral checkpoint names its tensors: as published, or as transformers holds them.
+"""How checkpoints name their tensors: as published, or as transformers holds them.
 
-Published: `model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight`, one tensor for each expert
-and projection. Fused, what a model in memory has: `model.layers.{l}.mlp.experts.gate_up_proj`
-(E, 2I, H) and `.down_proj` (E, H, I). Pure: names only.
+Published, one tensor for each expert and projection: Mixtral's
+`model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight`, and
+`model.layers.{l}.mlp.experts.{e}.gate_proj.weight` of OLMoE and Qwen. Fused, what a model in
+memory has: `model.layers.{l}.mlp.experts.gate_up_proj` (E, 2I, H) and `.down_proj` (E, H, I).
+Pure: names only.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 PROJECTIONS: Final[Mapping[str, str]] = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
-"""An artifact's name of a projection, and the published one."""
+"""An artifact's name of a projection, and the one that Mixtral published."""
 
 _LAYER = r"model\.layers\.(\d{1,6})\.(?:block_sparse_moe|mlp)\."
 _MIXTURE = re.compile(_LAYER + r"(?:gate|experts)\.")
-_PUBLISHED = re.compile(_LAYER + r"experts\.(\d{1,6})\.(w[123])\.weight")
-_BY_PUBLISHED = {published: name for name, published in PROJECTIONS.items()}
+_PUBLISHED = re.compile(_LAYER + r"experts\.(\d{1,6})\.(w[123]|\w+_proj)\.weight")
+_BY_PUBLISHED = {published: name for name, published in PROJECTIONS.items()} | {
+    name: name for name in PROJECTIONS
+}
 
 
 class Slice(NamedTuple):
@@ -28,9 +32,13 @@ class Slice(NamedTuple):
     projection: str
 
 
-def published(part: Slice) -> str:
-    projection = PROJECTIONS[part.projection]
-    return f"model.layers.{part.layer}.block_sparse_moe.experts.{part.expert}.{projection}.weight"
+def published(part: Slice) -> tuple[str, str]:
+    """Return Mixtral's name of a slice, and that of OLMoE and Qwen."""
+    layer, projection = f"model.layers.{part.layer}", PROJECTIONS[part.projection]
+    return (
+        f"{layer}.block_sparse_moe.experts.{part.expert}.{projection}.weight",
+        f"{layer}.mlp.experts.{part.expert}.{part.projection}.weight",
+    )
 
 
 def fused(part: Slice) -> str:
@@ -48,7 +56,9 @@ def gates(layer: int) -> tuple[str, str]:
 def parse_published(name: str) -> Slice | None:
     """Return which slice a published name is for; None for any other name."""
     match = _PUBLISHED.fullmatch(name)
-    return match and Slice(int(match[2]), int(match[1]), _BY_PUBLISHED[match[3]])
+    if match is None or match[3] not in _BY_PUBLISHED:
+        return None
+    return Slice(int(match[2]), int(match[1]), _BY_PUBLISHED[match[3]])
 
 
 def layer_of(name: str) -> int | None:

@@ -27,7 +27,7 @@ _GENERATION = "generation_config.json"
 
 
 def load_trunk(checkpoint: str | Path, *, dtype: torch.dtype | None = None) -> Any:
-    """Return the model of a Mixtral checkpoint in eval mode, its experts on the meta device.
+    """Return the model of a checkpoint in eval mode, its experts on the meta device.
 
     `checkpoint` is a whole one, or a folder with its trunk alone. `dtype` is that of the gates
     unless given. Raises BadCheckpoint where the directory holds no such checkpoint, or where it

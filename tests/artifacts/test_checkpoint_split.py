@@ -425,6 +425,7 @@ BAD_CHECKPOINTS: list[Any] = [
         lambda p: (p / "config.json").write_text("[]"), r"config.json is \[\]", id="config a list"
     ),
     pytest.param(config(model_type="llama"), "model_type is 'llama'", id="another family"),
+    pytest.param(config(mlp_only_layers=[1]), "every layer must have experts", id="dense layer"),
     pytest.param(config(hidden_act="gelu"), "hidden_act is 'gelu'", id="another function"),
     pytest.param(config(num_local_experts=None), "num_local_experts is missing", id="no experts"),
     pytest.param(config(num_local_experts=0), "num_local_experts is 0", id="zero experts"),

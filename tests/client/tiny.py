@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from moe_artifacts.trunk import trunk_sha256
 from moe_client.site import find_sites
 from moe_client.tensors import to_numpy, to_torch
 from moe_core.combine import combine
-from moe_core.dtypes import by_wire
+from moe_core.dtypes import by_numpy, by_wire
 from moe_core.exactness import prove
-from moe_core.kernel import ExpertKernel, element_type
+from moe_core.kernel import ExpertKernel
 from moeops.v1 import router_pb2
 from tests.fakes.router import Action, Exchange
 
@@ -61,7 +62,7 @@ def describe(directory: Path) -> router_pb2.DescribeMixtureResponse:
     """Return what a router says of the checkpoint."""
     checkpoint = open_checkpoint(directory)
     gate = make_gate(checkpoint, EXPERTS)
-    dtype = element_type(load_tiny(directory).dtype)
+    dtype = by_numpy(checkpoint.gate(0).dtype)
     layers = checkpoint.architecture.layers
     return router_pb2.DescribeMixtureResponse(
         mixture=MIXTURE,
@@ -79,6 +80,7 @@ def describe(directory: Path) -> router_pb2.DescribeMixtureResponse:
                 sha256=sha256_of(gate.metadata, gate.lookup),
                 experts=EXPERTS,
                 top_k=checkpoint.architecture.top_k,
+                policy=json.dumps(checkpoint.architecture.policy.to_dict()),
             )
         ],
     )
