@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,15 +32,20 @@ class Variant:
     weights: tuple[torch.Tensor, ...]  # by layer, (E, H)
     experts: tuple[str, ...]
     top_k: int
+    policy: Policy | None = None  # top-k alone where there is none
 
     @property
     def content(self) -> bytes:
         first = self.weights[0]
         layers = tuple(range(len(self.weights)))
         dtype = element_type(first.dtype).name
-        metadata = GateMetadata(layers, first.shape[1], self.experts, Policy(self.top_k), dtype)
+        metadata = GateMetadata(layers, first.shape[1], self.experts, self.own_policy, dtype)
         arrays = {f"layers.{n}.weight": to_numpy(weight) for n, weight in enumerate(self.weights)}
         return b"".join(bytes(piece) for piece in encode(metadata, arrays.__getitem__))
+
+    @property
+    def own_policy(self) -> Policy:
+        return self.policy or Policy(self.top_k)
 
     @property
     def sha256(self) -> str:
@@ -49,6 +55,7 @@ class Variant:
         """Write it into a description."""
         message.version, message.sha256, message.top_k = self.version, self.sha256, self.top_k
         message.experts[:] = self.experts
+        message.policy = json.dumps(self.own_policy.to_dict())
         return message
 
 

@@ -29,7 +29,8 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 
 from moe_artifacts.artifact import GateLayer
 from moe_artifacts.families import policy_of
-from moe_client.site import find_sites
+from moe_client.router_module import copy_router
+from moe_client.site import GATE_TENSORS, find_sites
 from moe_client.tensors import to_numpy
 from moe_core.document import Reader
 from moe_core.policy import Kind, Policy
@@ -80,6 +81,18 @@ FAMILIES: dict[str, Any] = {
 }
 
 
+@torch.no_grad()
+def create(family: str, seed: int = 0) -> Any:
+    """Return a model whose gates have learned something random."""
+    torch.manual_seed(seed)
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(copy.deepcopy(FAMILIES[family])).eval()
+    for site in find_sites(model):
+        for tensor in site.learned.values():
+            tensor.copy_(torch.randn(tensor.shape) * 0.3)
+    return model
+
+
 def some_rows(seed: int = 0) -> torch.Tensor:
     return torch.randn(ROWS, HIDDEN, generator=torch.Generator().manual_seed(seed))
 
@@ -101,12 +114,8 @@ def dense(experts: Any, weights: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_policy_chooses_as_its_family_does(family: str) -> None:
-    torch.manual_seed(0)
-    auto: Any = AutoModelForCausalLM
-    model = auto.from_config(copy.deepcopy(FAMILIES[family])).eval()
+    model = create(family)
     (site,) = find_sites(model)
-    for tensor in site.learned.values():
-        tensor.copy_(torch.randn(tensor.shape) * 0.3)
     hidden, router = some_rows(), site.router
     assert router is not None
     _, weights, experts = router(hidden)
@@ -118,6 +127,23 @@ def test_a_policy_chooses_as_its_family_does(family: str) -> None:
     theirs, ours = dense(experts, weights), dense(found.experts, found.weights)
     assert ((theirs >= 0) == (ours >= 0)).all()
     np.testing.assert_allclose(ours, theirs, atol=1e-6 * float(policy.routed_scaling))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_copied_router_module_is_one_with_the_other_tensors(family: str) -> None:
+    (site,) = find_sites(create(family))
+    (other,) = find_sites(create(family, seed=1))
+    assert site.router is not None
+    before = {name: tensor.clone() for name, tensor in site.learned.items()}
+    named = {GATE_TENSORS[name]: tensor for name, tensor in other.learned.items()}
+    twin = copy_router(site.router, 0, named, 2)
+
+    other_router: Any = other.router
+    other_router.top_k = 2
+    for theirs, ours in zip(other_router(some_rows()), twin(some_rows()), strict=True):
+        assert torch.equal(theirs, ours)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in site.learned.items())
 
 
 @torch.no_grad()

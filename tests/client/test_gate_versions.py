@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from moe_client import (
 )
 from moe_client.errors import MalformedAnswer
 from moe_client.router_module import copy_router
+from moe_core.policy import Policy
 from tests.client.gated import GatedRouter, Variant, another_gate, model_with, own_gate
 from tests.client.test_attachment import DTYPES, asked, logits, some_tokens
 from tests.client.test_rollout_processes import AtStep, greedy
@@ -164,7 +166,7 @@ def test_a_forged_artifact_is_refused(
 def test_an_artifact_that_is_not_what_the_mixture_says(
     float32: Path, router: GatedRouter, gates: tuple[Variant, Variant]
 ) -> None:
-    router.description.gates[0].others[0].top_k = 2
+    router.description.gates[0].others[0].policy = json.dumps(Policy(2).to_dict())
     router.pins = {"s": gates[1].sha256}
     model = load_trunk(float32)
     with (
@@ -185,7 +187,7 @@ def test_a_router_module_that_learned_more_cannot_be_copied() -> None:
     model = auto.from_config(GptOssConfig(**sizes))
     router = model.model.layers[0].mlp.router
     with pytest.raises(InvalidRequest, match=r"layer 0: GptOssTopKRouter cannot be copied .* bias"):
-        copy_router(router, 0, router.weight, 2)
+        copy_router(router, 0, {"weight": router.weight}, 2)
 
 
 # -- changes in the middle -----------------------------------------------------------------------
