@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
+from moe_core.policy import Kind, Policy
 from moe_core.rows import GateVariant
 from moe_core.table import Table
 from moe_router.sessions import Start
@@ -204,6 +206,15 @@ async def test_the_mixture_is_described_with_every_version_of_its_gates() -> Non
         assert [(o.version, o.sha256, list(o.experts), o.top_k) for o in seen.others] == [
             ("gate-v2", CANDIDATE.sha256, ["b", "a", "d"], 1)
         ]
+        assert (seen.policy, seen.others[0].policy) == ("", "")
+
+
+async def test_a_policy_with_settings_is_described_as_its_json() -> None:
+    switch = Policy(1, Kind.SWITCH)
+    async with served(gated(tried(candidate=replace(CANDIDATE, policy=switch)))) as it:
+        (seen,) = (await it.stub.DescribeMixture(DescribeMixtureRequest(mixture="tiny"))).gates
+
+        assert json.loads(seen.others[0].policy) == {"type": "Switch", "topK": 1}
 
 
 def test_a_view_knows_the_gates_that_are_tried_out() -> None:

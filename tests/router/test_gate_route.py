@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,17 @@ from moe_core.policy import (
     Scoring,
     Weights,
 )
+from moe_core.rows import GateVariant
 from moe_router.engine import Answer
+from moe_router.gates import GateArtifacts, State
 from moe_router.refusal import Code, Refused
+from moe_router.view import View
 from moeops.v1.router_pb2 import RouteRequest, SequenceRows
 from moeops.v1.types_pb2 import DTYPE_FLOAT32
-from tests.router.bench import A, B, Bench, C, mixture, worker
+from tests.fakes.worker import until
+from tests.router.bench import IDS, A, B, Bench, C, mixture, worker
+from tests.support.gates import write_gate
+from tests.support.tables import expert, gate, table
 
 EYE = np.eye(3, 4, dtype=np.float32)
 FACTORS = np.array([1.0, 2.0, 4.0])
@@ -219,3 +226,42 @@ async def test_a_context_in_dispatch_is_refused() -> None:
     bench = house(Policy(1, contexts=LEGAL))
     refused = await bench.refused([[0]], sessions=[sequence(1, context="legal")])
     assert "is for Route" in str(refused)
+
+
+async def held(variant: GateVariant, directory: Path) -> tuple[GateArtifacts, View]:
+    """Return what a router makes of a table with this gate, once it knows."""
+    row = replace(gate(IDS), stable=variant)
+    view = View.of(table([expert(e) for e in IDS], [row], hidden_size=4))
+    artifacts = GateArtifacts(directory / "cache")
+    artifacts.want(view)
+    await until(
+        lambda: all(one.state is not State.FETCHING for one in artifacts.standings()), "it is read"
+    )
+    return artifacts, view
+
+
+def on_disk(policy: Policy, directory: Path) -> GateVariant:
+    bias = {"layers.0.selection_bias": np.array([0.5, 0.0, -1.5], np.float32)}
+    written = write_gate(directory, {0: EYE}, IDS, policy=policy, others=bias)
+    return GateVariant("g1", written.sha256, written.path.as_uri(), IDS, policy)
+
+
+DEEPSEEK = Policy(1, Kind.GROUP_LIMITED_TOP_K, bias=Bias.SELECTION, groups=Groups(3, 2))
+
+
+async def test_what_a_gate_has_learned_comes_with_its_artifact(tmp_path: Path) -> None:
+    variant = on_disk(DEEPSEEK, tmp_path)
+    artifacts, view = await held(variant, tmp_path)
+    layer = artifacts.layer(view.gates[0], variant, 0)
+    assert layer.selection_bias is not None
+    assert layer.selection_bias.tolist() == [0.5, 0.0, -1.5]
+    assert (layer.weight == EYE).all()
+    assert layer.bias is None
+    assert layer.noise_weight is None
+
+
+async def test_a_table_with_another_policy_than_the_artifact_is_refused(tmp_path: Path) -> None:
+    variant = replace(on_disk(DEEPSEEK, tmp_path), policy=replace(DEEPSEEK, contexts=LEGAL))
+    artifacts, view = await held(variant, tmp_path)
+    with pytest.raises(Refused, match=r"the artifact's policy is .*; the table's is .*'legal'"):
+        artifacts.layer(view.gates[0], variant, 0)
