@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_core.document import InvalidDocument, Reader
+from moe_core.policy import Policy
 from moe_core.rows import GateVariant
 from moe_operator import verdict
 from moe_operator.gate_verdict import Routing, routing_findings
@@ -132,7 +133,7 @@ def test_a_gate_without_limits_of_entropy_and_overlap_may_choose_as_it_likes(
     entropy: float,
 ) -> None:
     limits = RoutingLimits(min_entropy_percent=0, min_overlap_percent=0, min_rows=1)
-    variant = GateVariant("v1", "0" * 64, "file:///gate", ("e0", "e1"), 1)
+    variant = GateVariant("v1", "0" * 64, "file:///gate", ("e0", "e1"), Policy(1))
     layer = LayerShadow(0, 100, 0.0, 500.0, 100 * entropy, 100.0, (50, 50), (50, 50))
     seen = Routing(variant, variant, (layer,), (0,), limits)
     found = {f.name: f.verdict.passed for f in routing_findings(seen, waited_for=True)}
