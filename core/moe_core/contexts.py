@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
 from moe_core.decimals import read_decimal, show_decimal
 from moe_core.document import InvalidDocument, Reader
 
@@ -82,11 +79,11 @@ class Contexts:
                     what = f"{path}.known of {context.name!r} has a bias for {expert_id!r}"
                     raise InvalidDocument(f"{what}; the gate lists {', '.join(experts):.200}")
 
-    def bias(self, name: str, experts: Sequence[str]) -> npt.NDArray[np.float32] | None:
+    def bias(self, name: str, experts: Sequence[str]) -> tuple[float, ...] | None:
         """Return what is added to the logits (E,), clipped to the bound; None if it is unknown."""
         found = next((context for context in self.known if context.name == name), None)
         if found is None:
             return None
         biases = dict(found.biases)
         clipped = (max(-self.bound, min(self.bound, biases.get(e, Decimal(0)))) for e in experts)
-        return np.array([float(bias) for bias in clipped], np.float32)
+        return tuple(map(float, clipped))

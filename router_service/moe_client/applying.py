@@ -55,7 +55,8 @@ class Applying:
 
     def begin(self, call: Call) -> None:
         """Begin a forward call in this thread: its sessions' gates are known from then on."""
-        plan = self._serving.plan(call.sessions, self._scope.gates)
+        contexts = self._scope.contexts_of(len(call.sessions))
+        plan = self._serving.plan(call.sessions, self._scope.gates, contexts)
         self.current.call = replace(call, plan=plan)
 
     def end(self) -> Call | None:
@@ -105,7 +106,8 @@ class Applying:
         that are named no more have a part in the call.
         """
         try:
-            plan = self._serving.renew(call.sessions, self._scope.gates)
+            contexts = _planned(call).contexts
+            plan = self._serving.renew(call.sessions, self._scope.gates, contexts)
         except MoeError:
             self._count(Counters(failed=1))
             raise
@@ -126,11 +128,11 @@ class Applying:
 
     def _chosen(self, layer: int, call: Call, hidden: torch.Tensor) -> Chosen:
         plan = _planned(call)
-        versions = plan.versions(self._gate(layer, plan))
-        order = {sha256: number for number, sha256 in enumerate(dict.fromkeys(versions))}
-        each = torch.tensor([order[sha256] for sha256 in versions])
-        which = each.repeat_interleave(call.rows // len(versions))  # (T,)
-        return choose([plan.routers[sha256][layer] for sha256 in order], which, hidden)
+        variants = plan.variants(self._gate(layer, plan))
+        order = {variant: number for number, variant in enumerate(dict.fromkeys(variants))}
+        each = torch.tensor([order[variant] for variant in variants])
+        which = each.repeat_interleave(call.rows // len(variants))  # (T,)
+        return choose([plan.routers[variant][layer] for variant in order], which, hidden)
 
     def _ask_kept(
         self,
@@ -204,7 +206,9 @@ class Applying:
     def _loose(self, rows: int) -> Call:
         """Return the call of a layer that is run alone: a session of its own."""
         sessions = fresh(1)
-        return Call(sessions, rows, (rows,), plan=self._serving.plan(sessions, self._scope.gates))
+        contexts = self._scope.contexts_of(1)
+        plan = self._serving.plan(sessions, self._scope.gates, contexts)
+        return Call(sessions, rows, (rows,), plan=plan)
 
 
 def _planned(call: Call) -> Plan:

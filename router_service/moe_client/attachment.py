@@ -159,6 +159,12 @@ class Attachment:
         """
         return self._scope.sessions(names)
 
+    def contexts(self, names: str | Sequence[str]) -> AbstractContextManager[None]:
+        """Say what the sequences of the batches inside are about, in this context: one name for all
+        of them, or one each; empty for nothing. The policy of the gate adds that context's biases
+        to the logits. A name that it does not know is refused, with those that it knows."""
+        return self._scope.contexts(names)
+
     def forced(
         self, versions: Mapping[str, str] | None = None, gates: Mapping[str, str] | None = None
     ) -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from moe_artifacts.artifact import GateArtifact, read_gate
+from moe_artifacts.artifact import GateArtifact, GateLayer, read_gate
 from moe_artifacts.errors import ArtifactError
 from moe_artifacts.metadata import WEIGHT
 from moe_client.errors import InvalidRequest, MalformedAnswer, Mismatch, NotFound
@@ -46,21 +46,25 @@ class Gates:
         self._sites = sites
         self._fetch = fetch
         self._plain: Routers = {s.layer: own_forward(s.router) for s in sites if s.router}
-        self._fetched: dict[str, Routers] = {}
+        self._fetched: dict[str, GateArtifact] = {}
+        self._copies: dict[tuple[str, str], Routers] = {}
         self._lock = threading.Lock()
 
-    def routers(self, mixture: Mixture, gate: Gate, version: GateVersion) -> Routers:
-        """Return what applies a version in each layer of its gate.
+    def routers(
+        self, mixture: Mixture, gate: Gate, version: GateVersion, context: str = ""
+    ) -> Routers:
+        """Return what applies a version in each layer of its gate, for rows of a context.
 
         Raises NotFound where no router gives it out any more, Mismatch where it is not what the
-        mixture says, and other MoeErrors.
+        mixture says, InvalidRequest where it does not know the context, and other MoeErrors.
         """
-        if version.sha256 == self.own.get(gate.name):
+        if not context and version.sha256 == self.own.get(gate.name):
             return self._plain
+        key = version.sha256, context
         with self._lock:
-            if version.sha256 not in self._fetched:
-                self._fetched[version.sha256] = self._get(mixture, gate, version)
-            return self._fetched[version.sha256]
+            if key not in self._copies:
+                self._copies[key] = self._copy(mixture, gate, version, context)
+            return self._copies[key]
 
     def prepare(self, mixture: Mixture) -> None:
         """Fetch what new sessions need that is not the model's own. Raises as `routers` does."""
@@ -73,23 +77,31 @@ class Gates:
         named = {version.sha256 for gate in mixture.gates for version in gate.versions}
         with self._lock:
             self._fetched = {k: v for k, v in self._fetched.items() if k in named}
+            self._copies = {k: v for k, v in self._copies.items() if k[0] in named}
 
-    def _get(self, mixture: Mixture, gate: Gate, version: GateVersion) -> Routers:
-        self._check_applicable(gate, version)
-        artifact = _parse(self._fetch(version.sha256), version)
-        check_fits(artifact, mixture, gate, version)
-        routers = {}
-        for site in self._sites:
-            if site.layer in gate.layers:
-                held = artifact.layers[site.layer]
-                arrays = {name: getattr(held, name) for name in GATE_TENSORS}
-                tensors = {
-                    name: from_bytes(array, torch_dtype(by_numpy(array.dtype)), array.shape)
-                    for name, array in arrays.items()
-                    if array is not None
-                }
-                routers[site.layer] = _copy(site, gate, tensors, version)
-        return routers
+    def _copy(self, mixture: Mixture, gate: Gate, version: GateVersion, context: str) -> Routers:
+        added = _bias(gate, version, context) if context else None
+        own = version.sha256 == self.own.get(gate.name)
+        artifact = None if own else self._artifact(mixture, gate, version)
+        return {
+            site.layer: _copy(
+                site,
+                gate,
+                site.learned if artifact is None else _tensors(artifact.layers[site.layer]),
+                version,
+                added,
+            )
+            for site in self._sites
+            if site.layer in gate.layers
+        }
+
+    def _artifact(self, mixture: Mixture, gate: Gate, version: GateVersion) -> GateArtifact:
+        if version.sha256 not in self._fetched:
+            self._check_applicable(gate, version)
+            artifact = _parse(self._fetch(version.sha256), version)
+            check_fits(artifact, mixture, gate, version)
+            self._fetched[version.sha256] = artifact
+        return self._fetched[version.sha256]
 
     def _check_applicable(self, gate: Gate, version: GateVersion) -> None:
         if not self._policy.applies(version.policy):
@@ -130,8 +142,34 @@ def _parse(content: bytes, version: GateVersion) -> GateArtifact:
             raise MalformedAnswer(f"gate version {version.version}: {error}") from None
 
 
+def _tensors(held: GateLayer) -> dict[str, torch.Tensor]:
+    arrays = {name: getattr(held, name) for name in GATE_TENSORS}
+    return {
+        name: from_bytes(array, torch_dtype(by_numpy(array.dtype)), array.shape)
+        for name, array in arrays.items()
+        if array is not None
+    }
+
+
+def _bias(gate: Gate, version: GateVersion, context: str) -> torch.Tensor:
+    """Return what a context adds to the logits, (E,)."""
+    contexts = version.policy.contexts
+    bias = None if contexts is None else contexts.bias(context, version.experts)
+    if bias is None:
+        known = ", ".join(contexts.names) if contexts is not None else "none"
+        raise InvalidRequest(
+            f"context is {context!r:.80}; version {version.version} of gate {gate.name} "
+            f"knows: {known}"
+        )
+    return torch.tensor(bias)
+
+
 def _copy(
-    site: Site, gate: Gate, tensors: Mapping[str, torch.Tensor], version: GateVersion
+    site: Site,
+    gate: Gate,
+    tensors: Mapping[str, torch.Tensor],
+    version: GateVersion,
+    added: torch.Tensor | None,
 ) -> Forward:
     own = site.learned
     if site.router is None or WEIGHT not in own:
@@ -147,4 +185,4 @@ def _copy(
                 f"is {held}, which cannot hold its values"
             )
     named = {GATE_TENSORS[name]: tensor for name, tensor in tensors.items()}
-    return copy_router(site.router, site.layer, named, version.top_k)
+    return copy_router(site.router, site.layer, named, version.top_k, added)

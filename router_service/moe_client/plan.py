@@ -9,6 +9,8 @@ from moe_client.gates import Routers
 
 Pins = Mapping[str, str]
 """sha256 of a session's version, by the gate's name."""
+Variant = tuple[str, str]
+"""sha256 of a version, and a context; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +18,23 @@ class Plan:
     """The pins of a call's sessions, in the order of the batch, and what applies each version.
 
     `forced` are gates whose version is wished for, whatever the router's pins say. `plain` says
-    that every session is on the model's own gates: then nothing but the model itself is asked.
+    that every session is on the model's own gates, and of no context: then nothing but the model
+    itself is asked. `contexts` are those of the sessions, empty where none is named.
     """
 
     pins: tuple[Pins, ...]
-    routers: Mapping[str, Routers]
+    contexts: tuple[str, ...]
+    routers: Mapping[Variant, Routers]
     forced: frozenset[str] = frozenset()
     plain: bool = True
 
     def versions(self, gate: str) -> list[str]:
         """Return the digest of each session's version of a gate."""
         return [pins[gate] for pins in self.pins]
+
+    def variants(self, gate: str) -> list[Variant]:
+        """Return which version of a gate applies to each session, and for which context."""
+        return list(zip(self.versions(gate), self.contexts, strict=True))
 
 
 def moved(sessions: Sequence[str], before: Plan, after: Plan) -> dict[str, tuple[str, ...]]:

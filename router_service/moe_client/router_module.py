@@ -25,14 +25,19 @@ _BEFORE = "_moeops_forward_before"
 
 def own_forward(router: nn.Module) -> Forward:
     """Return what the module does by itself, whatever stands in for it by then."""
-    forward: Forward = router.forward
-    return forward
+    return _forward(router)
 
 
 def copy_router(
-    router: nn.Module, layer: int, learned: Mapping[str, torch.Tensor], top_k: int
+    router: nn.Module,
+    layer: int,
+    learned: Mapping[str, torch.Tensor],
+    top_k: int,
+    added: torch.Tensor | None = None,
 ) -> Forward:
     """Return what the module would do with these tensors, by its own names of them, and top-k.
+
+    `added` (E,) is added to its logits, as one more column of the weight, in its dtype.
 
     Raises InvalidRequest for a module that has learned anything else: that would be the old gate's.
     """
@@ -47,7 +52,27 @@ def copy_router(
     twin._buffers = {name: own[name] for name in router._buffers}
     twin.top_k, twin.num_experts = top_k, len(learned["weight"])
     align(twin)
-    forward: Forward = twin.forward
+    return _forward(twin) if added is None else _biased(twin, added)
+
+
+def _forward(router: nn.Module) -> Forward:
+    forward: Forward = router.forward
+    return forward
+
+
+def _biased(twin: Any, added: torch.Tensor) -> Forward:
+    """Return a copy's forward with a bias: a one behind each row, and a column of the weight."""
+    column = added[:, None].to(twin.weight)
+    wide = torch.cat([twin.weight, column], dim=1)  # (E, H + 1)
+    twin._parameters["weight"] = nn.Parameter(wide, requires_grad=False)
+    width, twin.hidden_dim = twin.hidden_dim, twin.hidden_dim + 1
+    align(twin)
+
+    def forward(hidden: torch.Tensor) -> Chosen:
+        rows = hidden.reshape(-1, width)
+        chosen: Chosen = twin.forward(torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1))
+        return chosen
+
     return forward
 
 
@@ -68,11 +93,11 @@ def remove(router: nn.Module) -> None:
 
 def _check_form(router: nn.Module, layer: int, given: Mapping[str, torch.Tensor]) -> None:
     learned = {name for name, _ in (*router.named_parameters(), *router.named_buffers())}
-    counts = (getattr(router, name, None) for name in ("top_k", "num_experts"))
+    counts = (getattr(router, name, None) for name in ("top_k", "num_experts", "hidden_dim"))
     if learned != given.keys() or not all(isinstance(count, int) for count in counts):
         has = ", ".join(sorted(learned)) or "nothing"
         raise InvalidRequest(
             f"layer {layer}: {type(router).__name__} cannot be copied for another version of its "
-            f"gate: it holds {has}; the version has {', '.join(given)}, and wants top_k and "
-            "num_experts beside them"
+            f"gate: it holds {has}; the version has {', '.join(given)}, and wants top_k, "
+            "num_experts and hidden_dim beside them"
         )

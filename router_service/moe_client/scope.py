@@ -36,6 +36,7 @@ class Scope:
         self._forced: ContextVar[Forced] = ContextVar("forced", default=versions)
         gates = dict(to_forced(forced_gates or {}))
         self._gates: ContextVar[Mapping[str, str]] = ContextVar("gates", default=gates)
+        self._contexts: ContextVar[Names] = ContextVar("contexts", default=None)
         self._note: ContextVar[Note | None] = ContextVar("note", default=None)
 
     @property
@@ -51,6 +52,19 @@ class Scope:
         """sha256 of versions that are wished for, by the gate's name."""
         return self._gates.get()
 
+    def contexts_of(self, batch: int) -> tuple[str, ...]:
+        """Return the context of each sequence of a batch; nothing where none is named.
+
+        Raises InvalidRequest for a wrong number of them.
+        """
+        said = self._contexts.get()
+        if said is None:
+            return ()
+        contexts = (said,) * batch if isinstance(said, str) else tuple(said)
+        if len(contexts) != batch:
+            raise InvalidRequest(f"{len(contexts)} contexts are named for a batch of {batch}")
+        return contexts
+
     def tell(self, layer: int, index: torch.Tensor) -> None:
         """Tell whoever listens of a layer's choices."""
         if (note := self._note.get()) is not None:
@@ -63,6 +77,14 @@ class Scope:
             yield
         finally:
             self._names.reset(token)
+
+    @contextmanager
+    def contexts(self, names: str | Sequence[str]) -> Iterator[None]:
+        token = self._contexts.set(names)
+        try:
+            yield
+        finally:
+            self._contexts.reset(token)
 
     @contextmanager
     def forced(self, versions: Mapping[str, str], gates: Mapping[str, str]) -> Iterator[None]:

@@ -38,24 +38,33 @@ class Serving:
         self.mixture = mixture
         self._client, self._book, self._gates, self._pause = client, book, gates, pause
 
-    def plan(self, sessions: Sequence[str], forced: Mapping[str, str]) -> Plan:
+    def plan(
+        self, sessions: Sequence[str], forced: Mapping[str, str], contexts: Sequence[str] = ()
+    ) -> Plan:
         """Return which gates apply to a call of these sessions; new ones begin. Raises MoeError.
 
-        `forced` are versions by gate that are wished for, whatever the pins say.
+        `forced` are versions by gate that are wished for, whatever the pins say; `contexts` are
+        those of the sessions, none where it is empty.
         """
         new = [session for session in sessions if not self._book.state(session).gates]
         if new and not self.mixture.tries_gates:
             stable = {gate.name: gate.sha256 for gate in self.mixture.gates}
             self._book.begin(Start(session, b"", stable) for session in new)
             new = []
-        return self._ready(sessions, forced, new)
+        return self._ready(sessions, forced, contexts, new)
 
-    def renew(self, sessions: Sequence[str], forced: Mapping[str, str]) -> Plan:
+    def renew(
+        self, sessions: Sequence[str], forced: Mapping[str, str], contexts: Sequence[str] = ()
+    ) -> Plan:
         """Return the same as the routers say now, of sessions that have begun too."""
-        return self._ready(sessions, forced, sessions)
+        return self._ready(sessions, forced, contexts, sessions)
 
     def _ready(
-        self, sessions: Sequence[str], forced: Mapping[str, str], asking: Sequence[str]
+        self,
+        sessions: Sequence[str],
+        forced: Mapping[str, str],
+        contexts: Sequence[str],
+        asking: Sequence[str],
     ) -> Plan:
         for attempt in range(TRIES):
             if attempt:
@@ -63,7 +72,7 @@ class Serving:
             if asking:
                 self._begin(asking)
             try:
-                return self._plan(sessions, forced)
+                return self._plan(sessions, forced, contexts)
             except NotFound as error:
                 last, asking = error, sessions
         raise last
@@ -78,20 +87,29 @@ class Serving:
                 self._gates.keep(self.mixture)
             self._book.begin(begun.starts)
 
-    def _plan(self, sessions: Sequence[str], forced: Mapping[str, str]) -> Plan:
+    def _plan(
+        self, sessions: Sequence[str], forced: Mapping[str, str], contexts: Sequence[str]
+    ) -> Plan:
         """Raises NotFound where the mixture does not name a version, or no router has it."""
         mixture = self.mixture
         pins = tuple(self._pins(mixture, session, forced) for session in sessions)
-        wanted = {(name, sha256) for own in pins for name, sha256 in own.items()}
-        routers = {sha256: self._routers(mixture, name, sha256) for name, sha256 in wanted}
-        plain = all(self._gates.own.get(name) == sha256 for name, sha256 in wanted)
-        return Plan(pins, routers, frozenset(forced), plain)
+        said = tuple(contexts) or ("",) * len(pins)
+        pairs = zip(pins, said, strict=True)
+        wanted = {(name, sha256, about) for own, about in pairs for name, sha256 in own.items()}
+        routers = {
+            (sha256, about): self._routers(mixture, name, sha256, about)
+            for name, sha256, about in wanted
+        }
+        plain = all(
+            self._gates.own.get(name) == sha256 and not about for name, sha256, about in wanted
+        )
+        return Plan(pins, said, routers, frozenset(forced), plain)
 
     def _pins(self, mixture: Mixture, session: str, forced: Mapping[str, str]) -> Pins:
         own = {**self._book.state(session).gates, **forced}
         return {gate.name: own.get(gate.name, gate.sha256) for gate in mixture.gates}
 
-    def _routers(self, mixture: Mixture, name: str, sha256: str) -> Routers:
+    def _routers(self, mixture: Mixture, name: str, sha256: str, context: str) -> Routers:
         gate = mixture.gate(name)
         version = gate.find(sha256) if gate is not None else None
         if gate is None or version is None:
@@ -100,4 +118,4 @@ class Serving:
                 f"gate {name} has no version {sha256}; mixture {mixture.name} names {named}",
                 epoch=mixture.epoch,
             )
-        return self._gates.routers(mixture, gate, version)
+        return self._gates.routers(mixture, gate, version, context)

@@ -70,8 +70,8 @@ def _logits(policy: Policy, layer: GateLayer, hidden: Array) -> Floats:
 
 
 def _biases(known: Contexts, experts: Sequence[str], batches: Sequence[Batch]) -> Floats:
-    none = np.zeros(len(experts), np.float32)
+    none = (0.0,) * len(experts)
     found = {b.context: known.bias(b.context, experts) for b in batches if b.context}
     rows = [found.get(batch.context) for batch in batches]
-    own = np.stack([none if bias is None else bias for bias in rows])  # (batches, E)
+    own = np.array([none if bias is None else bias for bias in rows], np.float32)  # (batches, E)
     return np.repeat(own, [batch.rows for batch in batches], axis=0)

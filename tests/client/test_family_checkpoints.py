@@ -27,7 +27,8 @@ STYLES: dict[str, dict[str, Any]] = {"published": {}, "fused": {"save_original_f
 def save(family: str, directory: Path, **style: Any) -> Any:
     """Write a random model with experts in every layer; return it as loaded again."""
     torch.manual_seed(0)
-    config, auto = copy.deepcopy(FAMILIES[family]), AutoModelForCausalLM
+    config = copy.deepcopy(FAMILIES[family])
+    auto: Any = AutoModelForCausalLM
     if family == "Qwen3-MoE":
         config.mlp_only_layers = []
     made: Any = auto.from_config(config)

@@ -6,6 +6,9 @@ In float32: the same experts for every row, and weights within 1e-6 (times the r
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -29,9 +32,11 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 
 from moe_artifacts.artifact import GateLayer
 from moe_artifacts.families import policy_of
+from moe_client.own_policy import OwnPolicy
 from moe_client.router_module import copy_router
 from moe_client.site import GATE_TENSORS, find_sites
 from moe_client.tensors import to_numpy
+from moe_core.contexts import Context, Contexts
 from moe_core.document import Reader
 from moe_core.policy import Kind, Policy
 from moe_core.rows import GateVariant
@@ -49,9 +54,10 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
-HERE = {**SIZES, "num_local_experts": EXPERTS}
-THERE = {**SIZES, "num_experts": EXPERTS, "moe_intermediate_size": 24}
-LATENT = {
+HERE: dict[str, Any] = {**SIZES, "num_local_experts": EXPERTS}
+THERE: dict[str, Any] = {**SIZES, "num_experts": EXPERTS, "moe_intermediate_size": 24}
+HEADS: dict[str, Any] = {**THERE, "head_dim": 8}
+LATENT: dict[str, Any] = {
     **SIZES,
     "kv_lora_rank": 16,
     "q_lora_rank": 16,
@@ -64,15 +70,15 @@ LATENT = {
     "first_k_dense_replace": 0,
     "routed_scaling_factor": 2.5,
 }
-GROUPS = {"n_group": 4, "topk_group": 2}
+GROUPS: dict[str, Any] = {"n_group": 4, "topk_group": 2}
 FAMILIES: dict[str, Any] = {
     "Mixtral": MixtralConfig(**HERE),
     "GPT-OSS": GptOssConfig(**HERE, head_dim=8),
     "OLMoE": OlmoeConfig(**THERE),
     "OLMoE, scaled": OlmoeConfig(**THERE, norm_topk_prob=True),
     "Qwen2-MoE": Qwen2MoeConfig(**THERE, shared_expert_intermediate_size=24),
-    "Qwen3-MoE": Qwen3MoeConfig(**THERE, head_dim=8, norm_topk_prob=True),
-    "Qwen3-MoE, as scored": Qwen3MoeConfig(**THERE, head_dim=8),
+    "Qwen3-MoE": Qwen3MoeConfig(**HEADS, norm_topk_prob=True),
+    "Qwen3-MoE, as scored": Qwen3MoeConfig(**HEADS),
     "DeepSeek-V2-Lite": DeepseekV2Config(**LATENT, topk_method="greedy"),
     "DeepSeek-V2": DeepseekV2Config(**LATENT, **GROUPS, topk_method="group_limited_greedy"),
     "DeepSeek-V3": DeepseekV3Config(**LATENT, **GROUPS),
@@ -97,11 +103,13 @@ def some_rows(seed: int = 0) -> torch.Tensor:
     return torch.randn(ROWS, HIDDEN, generator=torch.Generator().manual_seed(seed))
 
 
-def applied(policy: Policy, hidden: torch.Tensor, **tensors: torch.Tensor) -> Applied:
+def applied(
+    policy: Policy, hidden: torch.Tensor, tensors: Mapping[str, torch.Tensor], context: str = ""
+) -> Applied:
     names = tuple(f"e{n}" for n in range(EXPERTS))
     variant = GateVariant("v1", "0" * 64, "file:///g", names, policy)
     layer = GateLayer(**{name: to_numpy(tensor) for name, tensor in tensors.items()})
-    return apply(variant, layer, to_numpy(hidden), [Batch(len(hidden))])
+    return apply(variant, layer, to_numpy(hidden), [Batch(len(hidden), context)])
 
 
 def dense(experts: Any, weights: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -122,7 +130,7 @@ def test_a_policy_chooses_as_its_family_does(family: str) -> None:
 
     policy = policy_of(Reader(model.config.to_dict(), "config"))
     assert policy is not None
-    found = applied(policy, hidden, **site.learned).choice
+    found = applied(policy, hidden, site.learned).choice
 
     theirs, ours = dense(experts, weights), dense(found.experts, found.weights)
     assert ((theirs >= 0) == (ours >= 0)).all()
@@ -147,19 +155,39 @@ def test_a_copied_router_module_is_one_with_the_other_tensors(family: str) -> No
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_context_changes_what_a_copy_chooses_as_it_does_in_the_router(family: str) -> None:
+    model = create(family)
+    (site,) = find_sites(model)
+    assert site.router is not None
+    policy = OwnPolicy.of(model).policy
+    about = Context("legal", (("e1", Decimal("1.5")), ("e6", Decimal("-0.75"))))
+    policy = replace(policy, contexts=Contexts(Decimal(1), (about,)))
+    named = {GATE_TENSORS[name]: tensor for name, tensor in site.learned.items()}
+    bias = torch.tensor([0, 1.0, 0, 0, 0, 0, -0.75, 0])
+    _, weights, experts = copy_router(site.router, 0, named, 3, bias)(some_rows())
+
+    found = applied(policy, some_rows(), site.learned, "legal").choice
+
+    theirs, ours = dense(experts, weights), dense(found.experts, found.weights)
+    assert ((theirs >= 0) == (ours >= 0)).all()
+    np.testing.assert_allclose(ours, theirs, atol=2e-6 * float(policy.routed_scaling))
+    plain = applied(policy, some_rows(), site.learned).choice
+    assert (plain.experts != found.experts).any()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("biased", [False, True])
 def test_switch_chooses_as_its_block_does(biased: bool) -> None:
     torch.manual_seed(0)
-    config = SwitchTransformersConfig(
-        hidden_size=HIDDEN, d_model=HIDDEN, num_experts=EXPERTS, router_bias=biased
-    )
+    config = SwitchTransformersConfig(d_model=HIDDEN, num_experts=EXPERTS, router_bias=biased)
     config.expert_capacity = ROWS
     router = SwitchTransformersTop1Router(config).eval()
     hidden, classifier = some_rows(), router.classifier
     chosen, weights, _ = router(hidden[None])
 
-    bias = {"bias": classifier.bias} if biased else {}
-    found = applied(Policy(1, Kind.SWITCH), hidden, weight=classifier.weight, **bias).choice
+    tensors = {"weight": classifier.weight} | ({"bias": classifier.bias} if biased else {})
+    found = applied(Policy(1, Kind.SWITCH), hidden, tensors).choice
 
     assert found.experts[:, 0].tolist() == chosen[0].argmax(dim=-1).tolist()
     np.testing.assert_allclose(found.weights, to_numpy(weights[0]), atol=1e-6)

@@ -37,7 +37,8 @@ class Case:
     def room(self, rows: int) -> int:
         assert self.policy.capacity is not None
         factor = Fraction(self.policy.capacity.factor)
-        return math.ceil(factor * self.policy.top_k * rows / self.logits.shape[1])
+        experts: int = self.logits.shape[1]
+        return math.ceil(factor * self.policy.top_k * rows / experts)
 
 
 @st.composite

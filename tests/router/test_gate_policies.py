@@ -163,7 +163,8 @@ def test_group_limited_top_k_is_the_plain_loop(case: tuple[Floats, Policy], seed
     logits, policy = case
     groups, experts = policy.groups, logits.shape[1]
     assert groups is not None
-    bias = (np.random.default_rng(seed).integers(-2, 3, experts) / 2).astype(np.float32)
+    halves = np.random.default_rng(seed).integers(-2, 3, size=(experts,))
+    bias = np.asarray(halves / 2, np.float32)
     extra = Extra(selection_bias=bias if policy.bias is Bias.SELECTION else None)
     choice = chooser_of(policy).choose(logits, extra)
 
