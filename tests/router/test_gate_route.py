@@ -26,14 +26,18 @@ from moe_core.policy import (
     Weights,
 )
 from moe_core.rows import GateVariant
+from moe_router.application import Batch
 from moe_router.engine import Answer
+from moe_router.gate_shadow import Sample, score
 from moe_router.gates import GateArtifacts, State
 from moe_router.refusal import Code, Refused
 from moe_router.view import View
 from moeops.v1.router_pb2 import RouteRequest, SequenceRows
 from moeops.v1.types_pb2 import DTYPE_FLOAT32
+from tests.fakes.links import FakeWorker
 from tests.fakes.worker import until
 from tests.router.bench import IDS, A, B, Bench, C, mixture, worker
+from tests.router.gated import CANDIDATE, EXPERTS, STABLE, gated, session_on, tried
 from tests.support.gates import write_gate
 from tests.support.tables import expert, gate, table
 
@@ -265,3 +269,41 @@ async def test_a_table_with_another_policy_than_the_artifact_is_refused(tmp_path
     artifacts, view = await held(variant, tmp_path)
     with pytest.raises(Refused, match=r"the artifact's policy is .*; the table's is .*'legal'"):
         artifacts.layer(view.gates[0], variant, 0)
+
+
+async def test_sessions_on_two_policies_of_one_message_get_what_each_would_alone() -> None:
+    """Stable sends a row to two of a, b and c; the candidate's b, a and d each take one row."""
+    stable = replace(STABLE, policy=Policy(2, weights=Weights.AS_SCORED))
+    candidate = replace(CANDIDATE, policy=Policy(1, Kind.EXPERT_CHOICE))
+    content = gated(tried(stable=stable, candidate=candidate))
+    layers = {v.sha256: GateLayer(EYE) for v in (stable, candidate)}
+    factors = zip(EXPERTS.values(), (1.0, 2.0, 4.0, 8.0), strict=True)
+    held = FakeWorker({version.sha256: factor for version, factor in factors})
+    bench = Bench(content, {"w": held}, gates=layers)
+    logits: list[list[float]] = [[2, 1, 0], [5, 4, 3], [0, 1, 4], [1, 1, 1]]
+    ours, theirs = session_on(False), session_on(True)
+    answer = await route(bench, logits, sequence(1, ours), sequence(3, theirs, whole=True))
+
+    second, third = softmax(5, 4, 3), softmax(0, 1, 4)
+    expected = [
+        SHARES[:2] @ FACTORS[:2],
+        second[0] * 2,  # b likes the second row best, d the third; and a the fourth
+        third[2] * 8,
+        1 / 3,
+    ]
+    np.testing.assert_allclose(sums(answer), expected, rtol=1e-6)
+    tallies = bench.engine.counters.gates
+    assert tallies.of("gate", stable.sha256).layers[0].pairs.tolist() == [1, 1, 0]
+    assert tallies.of("gate", candidate.sha256).layers[0].pairs.tolist() == [1, 1, 1]
+
+
+def test_a_shadow_chooses_by_the_policies_and_contexts_of_both() -> None:
+    stable = replace(STABLE, policy=Policy(1, contexts=LEGAL))
+    candidate = replace(CANDIDATE, policy=Policy(1, Kind.SWITCH))
+    hidden = np.array([[1, 0, 0, 0]] * 5, np.float32)
+    seen = Sample("gate", 0, stable, candidate, hidden, (Batch(2), Batch(3, "legal")))
+    found = score(seen, GateLayer(EYE), GateLayer(EYE))
+
+    assert found.base_pairs.tolist() == [2, 0, 3]  # what is legal goes to c
+    assert found.pairs.tolist() == [5, 0, 0]  # the candidate does not know that
+    assert found.overlap == 0

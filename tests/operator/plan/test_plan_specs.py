@@ -110,6 +110,14 @@ def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("gate", "spec.policy", None, "spec.policy is missing"),
         ("gate", "spec.policy.topK", 3, "spec.policy.topK is 3; there are 2 experts"),
         ("gate", "spec.policy.topK", 0, "spec.policy.topK is 0"),
+        ("gate", "spec.policy.type", "Coin", "spec.policy.type is 'Coin'; it must be one of TopK"),
+        ("gate", "spec.policy.noise", {"seed": 1}, "spec.policy.noise is for NoisyTopK"),
+        (
+            "gate",
+            "spec.policy.contexts",
+            {"bound": "1", "known": [{"name": "a", "biases": [{"id": "e9", "bias": "1"}]}]},
+            "spec.policy.contexts.known of 'a' has a bias for 'e9'; the gate lists e0, e1",
+        ),
         ("override", "spec.action", "Restart", "one of Serve, Pause, Promote, Abort, Retry"),
         ("override", "spec.version", None, "spec.version is missing"),
         ("override", "spec.insteadOf", None, "spec.insteadOf is missing"),
@@ -123,6 +131,12 @@ def test_a_mistake_is_named(kind: str, path: str, value: Any, words: str) -> Non
     with pytest.raises(InvalidDocument) as raised:
         read(changed(good, path, value))
     assert words in str(raised.value)
+
+
+def test_the_policy_of_a_gate_is_what_the_table_says_of_its_version() -> None:
+    policy = {"type": "Switch", "topK": 1, "capacityFactor": "1.5", "overflow": "Residual"}
+    read = GateSpec.from_body(changed(gate(["e0", "e1"]), "spec.policy", policy))
+    assert read.variant.to_dict()["policy"] == policy
 
 
 def test_promote_needs_the_revision_that_was_seen() -> None:
