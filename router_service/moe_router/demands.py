@@ -5,13 +5,15 @@ What cannot be done is refused with the reason, never done by half.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from moe_core.policy import Kind, Policy
-from moe_core.rows import GateRow
+from moe_core.rows import GateRow, GateVariant
 from moe_router.refusal import Code, Refused
 from moe_router.sequences import Sequence
 
 
-def check_route(gate: GateRow, sequences: tuple[Sequence, ...]) -> None:
+def check_route(gate: GateRow, sequences: Iterable[Sequence]) -> None:
     """Raise Refused unless each sequence gives what its version of the gate needs."""
     for index, sequence in enumerate(sequences):
         policy, name = sequence.gate.policy, f"sequences[{index}]"
@@ -32,15 +34,18 @@ def check_route(gate: GateRow, sequences: tuple[Sequence, ...]) -> None:
             )
 
 
-def check_dispatch(gate: GateRow, sequences: tuple[Sequence, ...]) -> None:
+def check_dispatch(
+    gate: GateRow, variants: Iterable[GateVariant], sequences: Iterable[Sequence]
+) -> None:
     """Raise Refused where only a router can apply a gate, or is asked to change what was chosen."""
-    for index, sequence in enumerate(sequences):
-        if why := routed_only(sequence.gate.policy):
+    for variant in variants:
+        if why := routed_only(variant.policy):
             raise Refused(
                 Code.FAILED_PRECONDITION,
-                f"version {sequence.gate.version!r} of gate {gate.name!r} has {why}, which routers "
+                f"version {variant.version!r} of gate {gate.name!r} has {why}, which routers "
                 "apply: use Route, not Dispatch",
             )
+    for index, sequence in enumerate(sequences):
         if sequence.context:
             raise Refused(
                 Code.INVALID_ARGUMENT,

@@ -97,7 +97,7 @@ def parse_dispatch(
 ) -> Request:
     """Read a request whose caller has applied the gate. Raises Refused."""
     rows = _parse_rows(message, view, read, pins, message.gate_sha256)
-    check_dispatch(rows.gate, rows.sequences)
+    check_dispatch(rows.gate, rows.variants, rows.sequences)
     width = max(variant.top_k for variant in rows.variants)
     if message.top_k != width:
         text = f"gate {rows.gate.name!r} chooses {width} experts"
