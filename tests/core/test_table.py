@@ -15,6 +15,7 @@ from moe_core.pins import bucket, pinned, weight_at
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import ExpertRow, GateRow, GateVariant, Role
 from moe_core.table import LADDER, Failover, Rung, Table
+from tests.support.policies import policies
 
 OLD, NEW, THIRD = (Version(f"v{n}", f"{n:x}" * 64, f"file:///v{n}") for n in (1, 2, 3))
 
@@ -57,7 +58,7 @@ variants = st.builds(
     sha256=st.just("cd" * 32),
     uri=st.just("file:///g"),
     experts=st.just(("e0", "e1")),
-    top_k=st.integers(1, 2),
+    policy=policies(("e0", "e1")),
     accepts=st.sampled_from([{}, {"e1": ("v1", "v2")}]),
 )
 gate_rows = st.builds(
