@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from moe_client.tensors import to_numpy
 from moe_core.kernel import element_type
 from moe_core.policy import Policy
 from moeops.v1 import router_pb2, types_pb2
-from tests.client.tiny import EXPERTS, Served, describe, load_tiny
+from tests.client.tiny import EXPERTS, Served, describe, load_tiny, policy_text
 from tests.fakes.router import Exchange, FakeRouter
 
 
@@ -55,7 +54,7 @@ class Variant:
         """Write it into a description."""
         message.version, message.sha256, message.top_k = self.version, self.sha256, self.top_k
         message.experts[:] = self.experts
-        message.policy = json.dumps(self.own_policy.to_dict())
+        message.policy = policy_text(self.own_policy)
         return message
 
 

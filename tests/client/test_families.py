@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from moe_client.own_policy import OwnPolicy
 from moe_client.site import find_sites
 from moeops.v1 import router_pb2, types_pb2
 from tests.client.test_attachment import logits, some_tokens
-from tests.client.tiny import EXPERTS, VOCABULARY, Served, computed_by
+from tests.client.tiny import EXPERTS, VOCABULARY, Served, computed_by, policy_text
 from tests.fakes.router import FakeRouter, in_a_thread
 
 SIZES: dict[str, Any] = {
@@ -48,9 +47,9 @@ def create(family: str) -> Any:
 
 def describe(model: Any) -> router_pb2.DescribeMixtureResponse:
     layers = [site.layer for site in find_sites(model)]
-    policy = OwnPolicy.of(model).policy.to_dict()
+    policy = policy_text(OwnPolicy.of(model).policy)
     gate = router_pb2.GateDescription(
-        name="gate", layers=layers, experts=EXPERTS, top_k=2, policy=json.dumps(policy)
+        name="gate", layers=layers, experts=EXPERTS, top_k=2, policy=policy
     )
     return router_pb2.DescribeMixtureResponse(
         mixture="tiny",

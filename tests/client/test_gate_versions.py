@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from moe_client import (
 )
 from moe_client.errors import MalformedAnswer
 from moe_client.router_module import copy_router
-from moe_core.policy import Policy
 from tests.client.gated import GatedRouter, Variant, another_gate, model_with, own_gate
 from tests.client.test_attachment import DTYPES, asked, logits, some_tokens
 from tests.client.test_rollout_processes import AtStep, greedy
@@ -166,7 +164,7 @@ def test_a_forged_artifact_is_refused(
 def test_an_artifact_that_is_not_what_the_mixture_says(
     float32: Path, router: GatedRouter, gates: tuple[Variant, Variant]
 ) -> None:
-    router.description.gates[0].others[0].policy = json.dumps(Policy(2).to_dict())
+    router.description.gates[0].others[0].top_k = 2
     router.pins = {"s": gates[1].sha256}
     model = load_trunk(float32)
     with (

@@ -21,6 +21,7 @@ from moe_core.combine import combine
 from moe_core.dtypes import by_numpy, by_wire
 from moe_core.exactness import prove
 from moe_core.kernel import ExpertKernel
+from moe_core.policy import Policy
 from moeops.v1 import router_pb2
 from tests.fakes.router import Action, Exchange
 
@@ -58,6 +59,11 @@ def load_tiny(directory: Path) -> Any:
     return model.eval()
 
 
+def policy_text(policy: Policy) -> str:
+    """Return what a router says of a gate's policy."""
+    return "" if policy.plain else json.dumps(policy.to_dict())
+
+
 def describe(directory: Path) -> router_pb2.DescribeMixtureResponse:
     """Return what a router says of the checkpoint."""
     checkpoint = open_checkpoint(directory)
@@ -80,7 +86,7 @@ def describe(directory: Path) -> router_pb2.DescribeMixtureResponse:
                 sha256=sha256_of(gate.metadata, gate.lookup),
                 experts=EXPERTS,
                 top_k=checkpoint.architecture.top_k,
-                policy=json.dumps(checkpoint.architecture.policy.to_dict()),
+                policy=policy_text(checkpoint.architecture.policy),
             )
         ],
     )
