@@ -146,6 +146,10 @@ class GateMetadata:
         }
 
     @property
+    def top_k(self) -> int:
+        return self.policy.top_k
+
+    @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Name and shape of each tensor, in the order in which the file holds them."""
         parts: dict[str, tuple[int, ...]] = {WEIGHT: (len(self.experts), self.hidden_size)}

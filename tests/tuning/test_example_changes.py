@@ -61,7 +61,9 @@ def test_a_grown_expert_learns_the_new_text_and_nothing_old_is_forgotten(
     assert rose["logs"] < -1.0
     assert {name: r for name, r in rose.items() if r > MARGIN} == {}
     before, after = open_folder(base).gate(), open_folder(tmp_path).gate()
-    assert all(np.array_equal(w[:8], before.layers[n]) for n, w in after.layers.items())
+    assert all(
+        np.array_equal(w.weight[:8], before.layers[n].weight) for n, w in after.layers.items()
+    )
 
 
 def test_a_gate_alone_gets_better_on_the_new_text_and_no_worse_elsewhere(
@@ -86,8 +88,8 @@ def test_the_collapsed_gate_sends_every_token_to_the_same_two(base: Path, tmp_pa
     collapse(base, tmp_path / COLLAPSED)
     gate = open_folder(tmp_path / COLLAPSED).gate()
     hidden = np.random.default_rng(0).standard_normal((64, gate.metadata.hidden_size))
-    for weight in gate.layers.values():
-        logits = hidden @ weight.astype(float).T
+    for layer in gate.layers.values():
+        logits = hidden @ layer.weight.astype(float).T
         best = np.argsort(-logits, axis=1, kind="stable")
         assert set(best[:, 0]) == {0, 1}
         assert set(best[:, 1]) == {2}

@@ -57,8 +57,8 @@ def test_pruning_leaves_a_row_out_and_writes_the_gate_alone(
     assert (code, complaints) == (0, "")
     before, after = open_folder(base).gate(), open_folder(tmp_path).gate()
     assert after.metadata.experts == ("e0", "e1", "e2")
-    for layer, weight in after.layers.items():
-        assert np.array_equal(weight, before.layers[layer][:3])
+    for layer, held in after.layers.items():
+        assert np.array_equal(held.weight, before.layers[layer].weight[:3])
     spec = manifest(tmp_path, "gate")["spec"]
     assert written(tmp_path) == {"gate"}
     assert (spec["version"], [e["id"] for e in spec["experts"]]) == ("v2", ["e0", "e1", "e2"])
@@ -101,8 +101,8 @@ def test_growing_adds_a_row_and_changes_no_other(
     assert "moe grow: step 0 of 3" in complaints
     before, after = open_folder(base).gate(), open_folder(tmp_path).gate()
     assert after.metadata.experts == ("e0", "e1", "e2", "e3", "e4")
-    for layer, weight in after.layers.items():
-        assert np.array_equal(weight[:4], before.layers[layer])
+    for layer, held in after.layers.items():
+        assert np.array_equal(held.weight[:4], before.layers[layer].weight)
     spec = manifest(tmp_path, "e4")["spec"]
     assert written(tmp_path) == {"gate", "e4"}
     assert (spec["expertId"], spec["backupExpertId"], spec["replicas"]) == ("e4", "e2", 2)

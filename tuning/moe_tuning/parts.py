@@ -57,8 +57,10 @@ class Parts:
 def read_parts(folder: Folder) -> Parts:
     """Read the gate of a folder and its experts. Raises Refused for a policy not known here."""
     gate = folder.gate()
-    if gate.metadata.policy != "TopK":
-        raise Refused(f"the gate's policy is {gate.metadata.policy!r}; these tools know 'TopK'")
+    policy = gate.metadata.policy
+    if not policy.plain:
+        text = "these tools know TopK without settings"
+        raise Refused(f"the gate's policy is {policy.to_dict()}; {text}")
     artifacts = {name: folder.expert(name) for name in gate.metadata.experts}
     metadata = next(iter(artifacts.values())).metadata
     for name, artifact in artifacts.items():
@@ -67,7 +69,7 @@ def read_parts(folder: Folder) -> Parts:
                 f"expert {name} has other layers, shapes or numbers than the gate or the first "
                 "expert; these tools need all of them alike"
             )
-    rows = {f"layers.{layer}.weight": _tensor(w) for layer, w in gate.layers.items()}
+    rows = {f"layers.{layer}.weight": _tensor(held.weight) for layer, held in gate.layers.items()}
     experts = {name: _weights(artifact) for name, artifact in artifacts.items()}
     return Parts(gate.metadata, metadata, rows, experts)
 
