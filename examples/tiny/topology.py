@@ -75,7 +75,8 @@ def collapse(base: Path, folder: Path) -> None:
     opened = open_folder(base)
     gate = opened.gate()
     rows: dict[str, Array] = {}
-    for layer, weight in gate.layers.items():
+    for layer, held in gate.layers.items():
+        weight = held.weight
         rows[f"layers.{layer}.weight"] = wrong = np.zeros_like(weight)
         wrong[0], wrong[1] = weight[0] * 20, -weight[0] * 20
     target = Target(folder, f"{MOUNTED_AT}/{MIXTURE}/{folder.name}", "v2-collapsed")
