@@ -15,6 +15,7 @@ from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
 from moe_router import metrics as m
+from moe_router.application import Batch
 from moe_router.collect import RouterMetrics
 from moe_router.collect_gates import GateMetrics
 from moe_router.collect_versions import version_metrics
@@ -239,7 +240,7 @@ def test_a_gate_on_trial_adds_as_many_as_stated() -> None:
     counters, sums = asked.bench.engine.counters, asked.bench.engine.scorings
     zero = np.zeros(EXPERTS, np.int64)
     scored = Scored(1, 1.0, 0.0, 0.0, 0.0, zero, zero, 0, 0)
-    sample = Sample(row.name, 0, row.stable, candidate, np.zeros((1, 4)), (1,))
+    sample = Sample(row.name, 0, row.stable, candidate, np.zeros((1, 4)), (Batch(1),))
     for layer in range(LAYERS):
         counters.gates.of(row.name, candidate.sha256).layers[layer] = LayerTally(zero + 1, rows=1)
         sums._add(replace(sample, layer=layer), scored)
