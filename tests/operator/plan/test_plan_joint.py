@@ -19,6 +19,7 @@ from tests.operator.plan.bodies import (
     gate,
     mixture,
     override,
+    restore,
     sha,
     steps,
     versioned,
@@ -380,6 +381,29 @@ def test_an_expert_that_could_go_on_waits_for_the_gate() -> None:
     assert message.startswith("waits for Gate gate: step 1 of 2 at 25%: ")
     sim.run(20)
     assert stables(sim) == NEW
+
+
+def test_an_epoch_that_is_brought_back_in_the_middle_takes_all_of_them_back() -> None:
+    sim = served()
+    kept = epoch(sim)
+    until(begun(sim), 25)
+    sim.put("Override", restore(kept, e0="v2", e1="v2", gate="g2"))
+    sim.run(4)
+    assert stables(sim) == OLD
+    assert [of.candidate for of in rows(sim)] == [None] * 3
+    assert sim.bodies["Override", "back"]["status"]["state"] == "Active"
+    sim.remove("Override", "back")
+    sim.run(30)
+    assert stables(sim) == NEW
+
+
+def test_a_gate_that_is_deleted_in_the_middle_leaves_its_experts_to_themselves() -> None:
+    sim = until(begun(served()), 25)
+    sim.remove("Gate", "gate")
+    sim.run(30)
+    assert sim.stored is not None
+    assert sim.stored.table.gates == ()
+    assert sim.look().table is None
 
 
 def test_another_rollout_is_waited_for_and_none_begins_before_it() -> None:
