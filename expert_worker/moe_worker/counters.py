@@ -84,15 +84,13 @@ class Counters:
                 self._counted.failures += len(failures)
                 self._failures.update(failures)
             if times_us is not None:
+                self._counted.queued_attempts += 1
+                self._counted.queue_us += times_us[0]
                 self._queued.observe(times_us[0] / 1e6)
                 self._computed.observe(times_us[1] / 1e6)
 
-    def busy_us(self) -> int:
-        """Return the time spent computing, the batch under way included."""
-        with self._lock:
-            return self._counted.busy_us + self._spent()
-
     def snapshot(self) -> WorkerCounters:
+        """Return what is counted, the time of the batch under way included."""
         with self._lock:
             copy = WorkerCounters()
             copy.CopyFrom(self._counted)

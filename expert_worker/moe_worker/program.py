@@ -33,7 +33,7 @@ from moe_worker.scrapes import Scrapes
 from moe_worker.settings import Settings
 from moe_worker.shelf import Shelf
 from moe_worker.source import Artifacts
-from moeops.v1.link_pb2 import Inventory, LinkFrame
+from moeops.v1.link_pb2 import Heartbeat, Inventory, LinkFrame
 from moeops.v1.worker_pb2 import DescribeWorkerResponse
 
 IDLE_S = 0.5
@@ -160,10 +160,15 @@ class Worker:
         )
 
     def heartbeat(self) -> LinkFrame:
-        frame = LinkFrame()
-        frame.heartbeat.queued_rows = self.backlog.rows
-        frame.heartbeat.busy_us = self.counters.busy_us()
-        return frame
+        counted = self.counters.snapshot()
+        beat = Heartbeat(
+            queued_rows=self.backlog.rows,
+            busy_us=counted.busy_us,
+            rows=counted.rows,
+            queued_attempts=counted.queued_attempts,
+            queue_us=counted.queue_us,
+        )
+        return LinkFrame(heartbeat=beat)
 
     def describe(self) -> DescribeWorkerResponse:
         return DescribeWorkerResponse(

@@ -136,6 +136,9 @@ def _link(link: Link) -> LinkState:
         rows=link.rows,
         queued_rows=link.heartbeat.queued_rows,
         busy_us=link.heartbeat.busy_us,
+        computed_rows=link.heartbeat.rows,
+        queued_attempts=link.heartbeat.queued_attempts,
+        queue_us=link.heartbeat.queue_us,
     )
 
 

@@ -227,3 +227,12 @@ def test_times_are_told() -> None:
     bench.run()
     assert asker.results[1].queue_us == 700
     assert asker.results[1].compute_us == 0  # the clock stood still
+    counted = bench.counters.snapshot()
+    assert (counted.queued_attempts, counted.queue_us) == (1, 700)
+
+
+def test_what_is_refused_at_once_is_no_attempt_that_waited() -> None:
+    bench = Bench()
+    bench.counters.answered(1)
+    counted = bench.counters.snapshot()
+    assert (counted.attempts, counted.queued_attempts, counted.queue_us) == (1, 0, 0)

@@ -163,6 +163,22 @@ def test_heartbeats_go_on_through_a_long_computation(
     pytest.fail(f"{beats} heartbeats came while rows were computed")
 
 
+def test_heartbeats_tell_what_was_computed_and_how_long_attempts_waited(
+    worker: WorkerProcess, peer: Peer, experts: list[WrittenExpert]
+) -> None:
+    for attempt in (1, 2):
+        body = random_rows(1000, HIDDEN, BFLOAT16, seed=3).tobytes()
+        peer.send(compute(attempt, [(experts[0].sha256, 1000)], hidden_size=HIDDEN), body)
+    for attempt in (1, 2):
+        peer.result(attempt)
+    counted = worker.describe().counters
+    while (beat := peer.next_of("heartbeat").header.heartbeat).rows < counted.rows:
+        pass
+    assert (beat.rows, beat.busy_us) == (counted.rows, counted.busy_us)
+    assert beat.queued_attempts == counted.queued_attempts >= 2
+    assert beat.queue_us == counted.queue_us > 0
+
+
 def test_a_deadline_that_passed_in_the_line_is_told(
     peer: Peer, experts: list[WrittenExpert]
 ) -> None:
