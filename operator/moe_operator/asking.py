@@ -20,6 +20,7 @@ from moe_operator.router_report import (
     OutcomeSum,
     RouterReport,
     Shadow,
+    WorkerLoad,
 )
 from moe_operator.sequential import Arm
 from moe_operator.world import WorkerReport
@@ -28,6 +29,8 @@ from moeops.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
 _TIMEOUT_S: Final = 1.0
 # No artifact has this name: no router then sends the counters that nobody asked for.
 _NO_DIGEST: Final = ("none",)
+# Links over which heartbeats come.
+_SPEAKING: Final = (router_pb2.LinkState.LIVE, router_pb2.LinkState.DRAINING)
 _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -94,6 +97,18 @@ def router_report(said: router_pb2.DescribeResponse, digests: tuple[str, ...]) -
         outcomes=tuple(_outcome(sums) for sums in said.outcomes if sums.sha256 in digests),
         gates={gate.sha256: _loading(gate) for gate in said.gates},
         shadows=tuple(_shadow(shadow) for shadow in said.gate_shadows),
+        loads={link.worker: _load(link) for link in said.links if link.state in _SPEAKING},
+    )
+
+
+def _load(link: router_pb2.LinkState) -> WorkerLoad:
+    return WorkerLoad(
+        incarnation=link.incarnation,
+        queued_rows=link.queued_rows,
+        busy_us=link.busy_us,
+        rows=link.computed_rows,
+        queued_attempts=link.queued_attempts,
+        queue_us=link.queue_us,
     )
 
 

@@ -7,11 +7,12 @@ loses nothing: the next plan, made from what is then observed, asks for the rest
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from moe_core.table import Table
+from moe_operator.scaling import Size
 from moe_operator.world import Revision, Snapshot
 
 
@@ -64,7 +65,8 @@ class Plan:
     3. `table` is written by compare-and-swap; on a conflict the rest waits for the next plan.
     4. `manifests` are applied, 5. `deletes` carried out, 6. `statuses` written, 7. `notes` told.
     8. `pods` are created, last: where one is refused, nothing else waits for it.
-    `again_at` is when to plan again without an event.
+    `again_at` is when to plan again without an event, `sizes` what the load of Experts decides on,
+    by name: whom to listen for until then.
     """
 
     revisions: tuple[Revision, ...] = ()
@@ -77,3 +79,4 @@ class Plan:
     notes: tuple[Note, ...] = ()
     pods: tuple[Manifest, ...] = ()
     again_at: datetime | None = None
+    sizes: Mapping[str, Size] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from moe_operator.world import PodSeen, World
 
 _WAITING_S: Final = 0.25  # for an epoch or a link at the routers
 _WATCHING_S: Final = 1.0  # a rollout, or pods that come up
+_SCALING_S: Final = 2.0  # replicas that follow the load
 _IDLE_S: Final = 10.0
 
 
@@ -36,7 +37,10 @@ def _every_s(world: World, table: Table | None, rolling: bool) -> float:
         return _WAITING_S
     kept = [pod for pod in world.pods if pod.component != EVALUATOR and not pod.deleting]
     starting = any(not pod.ready for pod in kept)
-    return _WATCHING_S if rolling or starting else _IDLE_S
+    if rolling or starting:
+        return _WATCHING_S
+    scaling = any(expert.autoscaling is not None for expert in world.experts)
+    return _SCALING_S if scaling else _IDLE_S
 
 
 def _behind(world: World, table: Table | None, routers: set[str]) -> bool:

@@ -30,6 +30,7 @@ from moe_operator.readings import Readings
 from moe_operator.render import mixture_children
 from moe_operator.report import Outlook, report
 from moe_operator.restore import restore
+from moe_operator.sizing import resized
 from moe_operator.spec import MixtureSpec
 from moe_operator.spread import Move, spread
 from moe_operator.telling import changes, lapses, steps
@@ -95,9 +96,15 @@ def plan_mixture(
             *_pruned(world, mixture, tried),
         ),
         statuses=reported.statuses,
-        notes=(*steps(tried), *_told(world, tried, reported.statuses), *move.notes),
+        notes=(
+            *steps(tried),
+            *_told(world, tried, reported.statuses),
+            *resized(turns),
+            *move.notes,
+        ),
         pods=tuple(turn.evaluator for turn in tried if turn.evaluator is not None),
         again_at=min((at for at in times if at is not None), default=None),
+        sizes={turn.case.expert.meta.name: turn.size for turn in turns if turn.size is not None},
     )
 
 

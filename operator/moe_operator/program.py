@@ -27,6 +27,7 @@ from moe_operator.prometheus import Prometheus
 from moe_operator.reconcile import Reconcile
 from moe_operator.reports import Asker, Reports
 from moe_operator.rest import ApiServer
+from moe_operator.scalers import Scalers
 from moe_operator.sweep import Sweep
 from moe_operator.watch import Watch
 
@@ -45,13 +46,14 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
         api = ApiServer(session, find().server)
         cache = Cache()
         engine = Engine(cache)
-        reports = Reports(asker, engine.queue.add, wall_clock)
+        scalers = Scalers()
+        reports = Reports(asker, engine.queue.add, wall_clock, scalers.hear)
         samples = Prometheus(anonymous, lambda key: engine.add((key,)), wall_clock)
         lease = _lease(api, options)
         writer = api if lease is None else Fence(api, lease.leads)
         notes = Notes(writer, cache, wall_clock)
         apply = Apply(writer, api, cache, notes, done=engine.done)
-        look = Reconcile(cache, reports, apply, options.settings, wall_clock, samples)
+        look = Reconcile(cache, reports, apply, options.settings, wall_clock, samples, scalers)
         sweep = Sweep(api, cache, options.namespaces or (None,), engine.add)
         tell = partial(_hand_over, asyncio.get_running_loop(), engine)
         watch = Watch(find, options.namespaces, tell)

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     EXPERTS_NOT_READY = "ExpertsNotReady"
     GATE_MISSING = "GateMissing"
     ROUTERS_NOT_READY = "RoutersNotReady"
+    SCALED = "Scaled"
     # What is less than asked for.
     AS_WANTED = "AsWanted"
     PODS_MISSING = "PodsMissing"

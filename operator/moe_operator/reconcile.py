@@ -23,6 +23,7 @@ from moe_operator.prometheus import Sampler, Unasked
 from moe_operator.questions import questions
 from moe_operator.readings import Readings
 from moe_operator.reports import Follower
+from moe_operator.scalers import Scalers
 from moe_operator.template import Settings
 from moe_operator.world import Window, World
 
@@ -37,6 +38,7 @@ class Reconcile:
     settings: Settings
     now: Callable[[], datetime]
     samples: Sampler = field(default_factory=Unasked)
+    scalers: Scalers = field(default_factory=Scalers)
     ends: Ends = field(default_factory=Ends)
     _evidence: dict[Key, Evidence] = field(default_factory=dict)
     _readings: dict[Key, Readings] = field(default_factory=dict)
@@ -49,13 +51,15 @@ class Reconcile:
         if world is None:
             await self._leave(key)
             return None
-        world = replace(world, refused=self.apply.refused.get(key, {}))
+        refused, histories = self.apply.refused.get(key, {}), self.scalers.histories(key)
+        world = replace(world, refused=refused, histories=histories)
         table = None if world.table is None else world.table.table
         windows = self._windows(key, world, table)
         plan = plan_mixture(world, windows, self.settings, self.now(), readings)
         after = _table_after(table, plan)
         self.reports.follow(key, targets(world, after))
         self.samples.follow(key, questions(world, after))
+        self.scalers.follow(key, plan.sizes)
         try:
             await self.apply(key, world, plan)
         finally:  # it is stored, even where something after it was not
@@ -78,6 +82,7 @@ class Reconcile:
     async def _leave(self, key: Key) -> None:
         self._evidence.pop(key, None)
         self._readings.pop(key, None)
+        self.scalers.leave(key)
         self.apply.refused.pop(key, None)
         await self.reports.leave(key)
         await self.samples.leave(key)

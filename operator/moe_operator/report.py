@@ -21,6 +21,7 @@ from moe_operator.reach import Reach
 from moe_operator.reason import Reason
 from moe_operator.recount import recounted
 from moe_operator.restore import Restored, Restoring
+from moe_operator.sizing import told
 from moe_operator.spec import Meta, MixtureSpec
 from moe_operator.standing import Counts, mixture_status
 from moe_operator.status import expert_status, gate_status, refused_status
@@ -93,7 +94,8 @@ def _experts(outlook: Outlook) -> Iterator[Entry]:
         status = expert_status(turn.case, row, turn.decision.why, turn.seen, in_use)
         limit = turn.case.expert.history_limit
         history = remember(meta, (turn.before.rollout, row.rollout), limit)
-        yield "Expert", meta, {**status, "history": history}
+        sized = {} if turn.size is None else {"autoscaling": told(meta, turn.size, outlook.now)}
+        yield "Expert", meta, {**status, **sized, "history": history}
 
 
 def _refused(outlook: Outlook) -> Iterator[Entry]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -79,18 +79,28 @@ class _Mixture:
     task: asyncio.Task[None] | None = None
 
 
+def _unheard(key: Key, reports: Iterable[RouterReport], now: datetime) -> bool:
+    return False
+
+
 class Reports:
-    """A `Follower` that asks in the background; `changed` is called where one says what is new."""
+    """A `Follower` that asks in the background; `changed` is called where one says what is new.
+
+    `heard` gets what routers said each time all were asked, and tells whether that is news in
+    itself: loads change all the time.
+    """
 
     def __init__(
         self,
         asker: Asker,
         changed: Callable[[Key], None],
         now: Callable[[], datetime],
+        heard: Callable[[Key, Iterable[RouterReport], datetime], bool] = _unheard,
     ) -> None:
         self._asker = asker
         self._changed = changed
         self._now = now
+        self._heard = heard
         self._mixtures: dict[Key, _Mixture] = {}
 
     def routers(self, key: Key) -> tuple[RouterReport, ...]:
@@ -129,6 +139,8 @@ class Reports:
             known.sooner.clear()
             try:
                 await self._ask_all(key, known)
+                if self._heard(key, known.routers.values(), self._now()):
+                    self._changed(key)
                 await self._asker.forget(self._addresses())
             except Exception:
                 _log.exception("reports of %s", key)

@@ -43,6 +43,22 @@ class Counters:
     lost_mass: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """What a worker counted since its process began, by its last heartbeat.
+
+    `queued_rows` wait or are being computed now. `busy_us` is time spent computing `rows`;
+    `queue_us` what `queued_attempts` waited for their turn, in sum.
+    """
+
+    incarnation: str
+    queued_rows: int = 0
+    busy_us: int = 0
+    rows: int = 0
+    queued_attempts: int = 0
+    queue_us: int = 0
+
+
 class Measure(StrEnum):
     """What clients report of a session: next-token loss in bits, or a score."""
 
@@ -130,6 +146,8 @@ class RouterReport:
     shadows: tuple[Shadow, ...] = ()
     # Whether this report or an earlier one of the pod named a table; its disk may have a copy.
     had_table: bool = False
+    # By worker, of those whose links are live. They change all the time, which is no news.
+    loads: Mapping[str, WorkerLoad] = field(default_factory=dict, compare=False)
 
     @property
     def may_route(self) -> bool:

@@ -19,6 +19,7 @@ from moe_core.policy import Policy
 from moe_core.rollout import Version
 from moe_core.rows import GateVariant, Role
 from moe_core.table import Failover
+from moe_operator.autoscaling import Autoscaling
 from moe_operator.evaluation import Evaluation
 from moe_operator.pods import PodSettings, RouterSettings
 from moe_operator.strategy import Strategy
@@ -160,12 +161,14 @@ class ExpertSpec:
     evaluation: Evaluation | None = None  # where there is none, that of the Mixture counts
     history_limit: int = HISTORY_LIMIT
     kind: Tried = Tried.EXPERT
+    autoscaling: Autoscaling | None = None  # where there is one, it decides on the replicas
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
         """Read an Expert object. Raises InvalidDocument."""
         spec = Reader(body.get("spec"), "spec")
         rollout = spec.optional_child("rollout")
+        autoscaling = spec.optional_child("autoscaling")
         return cls(
             meta=Meta.from_body(body),
             mixture=spec.child("mixtureRef").text("name"),
@@ -178,6 +181,7 @@ class ExpertSpec:
             rollout=Strategy() if rollout is None else Strategy.read(rollout),
             evaluation=_evaluation(spec),
             history_limit=_history_limit(spec),
+            autoscaling=None if autoscaling is None else Autoscaling.read(autoscaling),
         )
 
 

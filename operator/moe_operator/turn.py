@@ -11,6 +11,7 @@ from moe_operator.case import Case, Decision
 from moe_operator.evaluators import Evaluated
 from moe_operator.intent import Manifest
 from moe_operator.lineage import Lineage
+from moe_operator.scaling import Size
 from moe_operator.seen import Seen
 
 
@@ -24,6 +25,7 @@ class Turn:
     lineage: Lineage
     seen: Seen
     evaluated: Evaluated | None = None
+    size: Size | None = None  # where its load decides on its replicas
 
     @property
     def row(self) -> ExpertRow:

@@ -31,7 +31,9 @@ from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why
 from moe_operator.restore import Restored
 from moe_operator.rollout import advance
+from moe_operator.scaling import History
 from moe_operator.seen import Seen, by_expert
+from moe_operator.sizing import known_to_trials, sized
 from moe_operator.spec import ExpertSpec, MixtureSpec
 from moe_operator.template import Settings, worker_template
 from moe_operator.trial import as_row
@@ -61,12 +63,16 @@ def take_turns(
     ids, seen = frozenset(expert.expert_id for expert in admission.experts), by_expert(world)
     alone_gates = gate_turns(world, mixture, reach, windows, restored, settings)
     asked, accepted = coming(alone_gates), Accepted.by(stored.gates if stored else ())
+    tried = known_to_trials(stored.gates if stored else ())
 
     def turn(expert: ExpertSpec, row: ExpertRow) -> Turn:
         waiting = asked.get(expert.expert_id, ())
         gate = _gate_of(row, stored)
         own = _Around(reach, windows, accepted, waiting, restored, gate)
-        return _turn(world, mixture, expert, row, seen[expert.meta.name], own, settings)
+        known, history = seen[expert.meta.name], world.histories.get(expert.meta.name, History())
+        held = bool(waiting) or expert.expert_id in tried
+        expert, found = sized(expert, row, known, history, held, reach.now)
+        return replace(_turn(world, mixture, expert, row, known, own, settings), size=found)
 
     rows = opening_rows(admission.experts, stored, ids)
     led, followed = keep_in_step(alone_gates, tuple(map(turn, admission.experts, rows)))

@@ -16,6 +16,7 @@ from moe_core.rows import GateRow
 from moe_core.table import Table
 from moe_operator.override_spec import OverrideSpec
 from moe_operator.router_report import RouterReport
+from moe_operator.scaling import History
 from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec, Tried
 
 
@@ -199,6 +200,8 @@ class World:
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     # What Prometheus said last.
     answers: Mapping[Question, Answer] = field(default_factory=dict)
+    # What the workers of experts bore, by the name of the Expert; of those whose load decides.
+    histories: Mapping[str, History] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

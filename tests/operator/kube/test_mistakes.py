@@ -75,6 +75,13 @@ FULL: dict[str, Body] = {
             "progressDeadlineSeconds": 1,
             "scaleDownDelaySeconds": 0,
         },
+        autoscaling={
+            "minReplicas": 2,
+            "maxReplicas": 2,
+            "targetQueueDelayMilliseconds": 5,
+            "stabilizationWindowSeconds": {"up": 0, "down": 0},
+            "panicWindowSeconds": 5,
+        },
     ),
 }
 FULL["gate"] = copy.deepcopy(GOOD["gate"])
@@ -138,7 +145,8 @@ def holds(stored: Any, written: Any) -> bool:
     return bool(stored == written)
 
 
-WORKERS, STEPS = "spec.workers", "spec.rollout.steps"
+WORKERS, STEPS, SCALING = "spec.workers", "spec.rollout.steps", "spec.autoscaling"
+BUSY = {"maxReplicas": 4, "targetUtilizationPercent": 60}
 ENV = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
 CLAIM = {"claimName": "c", "mountPath": "/a"}
 
@@ -249,6 +257,29 @@ MISTAKES: tuple[tuple[str, str, Any, str], ...] = (
     ("expert", "spec.replicas", -1, "greater than or equal to 0"),
     ("expert", "spec.replicas", 1025, "less than or equal to 1024"),
     ("expert", "spec.replicas", "2", "must be of type integer"),
+    ("expert", SCALING, {"maxReplicas": 4}, "give one target"),
+    ("expert", SCALING, {**BUSY, "targetQueueDelayMilliseconds": 5}, "give one target"),
+    ("expert", SCALING, {"targetUtilizationPercent": 60}, "maxReplicas: Required value"),
+    ("expert", SCALING, {**BUSY, "minReplicas": 5}, "must not be more than maxReplicas"),
+    ("expert", SCALING, {**BUSY, "minReplicas": 0}, "greater than or equal to 1"),
+    ("expert", SCALING, {**BUSY, "maxReplicas": 1025}, "less than or equal to 1024"),
+    ("expert", SCALING, {**BUSY, "targetUtilizationPercent": 96}, "less than or equal to 95"),
+    ("expert", SCALING, {**BUSY, "targetUtilizationPercent": "60%"}, "must be of type integer"),
+    (
+        "expert",
+        SCALING,
+        {"maxReplicas": 4, "targetQueueDelayMilliseconds": 0},
+        "greater than or equal to 1",
+    ),
+    ("expert", SCALING, {**BUSY, "stabilizationWindowSeconds": 30}, "must be of type object"),
+    (
+        "expert",
+        SCALING,
+        {**BUSY, "stabilizationWindowSeconds": {"down": 3601}},
+        "less than or equal to 3600",
+    ),
+    ("expert", SCALING, {**BUSY, "panicWindowSeconds": 4}, "greater than or equal to 5"),
+    ("expert", SCALING, {**BUSY, "target": 60}, "unknown field"),
     ("expert", "spec.backupExpertId", "e0", "its own backup"),
     ("expert", "spec.backupExpertId", "", "should match"),
     ("expert", STEPS, [], "at least 1"),

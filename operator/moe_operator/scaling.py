@@ -1,0 +1,177 @@
+"""How many replicas the load of an expert asks for, and when to follow it: up soon, down late.
+
+The ratio and the stabilization windows are those of the HorizontalPodAutoscaler, whose tolerance
+is kept too; a window for panic beside the long one is Knative's (KPA, `autoscaler/scaling`). Other
+than there, what waits in line is part of the load: busy time alone says no more than "all of it".
+A total function of samples and time; it writes nothing and knows no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from moe_operator.autoscaling import Autoscaling
+from moe_operator.load import Load, Sample, average, window
+
+# A load that is hardly above the target is no reason to add one (as in the HPA).
+_TOLERANCE: Final = 0.1
+# How many times the replicas a load must ask for to be followed at once (as in Knative).
+_PANIC: Final = 2.0
+# From here on a worker is busy all the time, and its queue tells nothing of how long it would be.
+_SATURATED: Final = 0.9
+_IDLE: Final = 0.05
+# What a target of delay may come to as a busy share.
+_LOWEST: Final = 0.1
+_HIGHEST: Final = 0.9
+# Samples that are older say nothing of now.
+_STALE: Final = timedelta(seconds=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """What was asked for at a moment, and for no more since."""
+
+    at: datetime
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is remembered of one expert, in memory only: an operator that starts anew has none.
+
+    `samples` reach back over the longest average, `peaks` over the window before a decrease, each
+    lower than the one before it. `since` is when it began to be heard without a gap, `changed`
+    when it was seen to have another number of `replicas`. `long` and `short` are the averages up
+    to the last sample; None before so much was seen.
+    """
+
+    samples: tuple[Sample, ...] = ()
+    peaks: tuple[Peak, ...] = ()
+    since: datetime | None = None
+    replicas: int = 0
+    changed: datetime | None = None
+    long: Load | None = None
+    short: Load | None = None
+
+    def knows(self, now: datetime) -> bool:
+        """Return whether what was heard last still holds."""
+        return bool(self.samples) and now - self.samples[-1].at <= _STALE
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many replicas an expert is to have; `floor` is what it is not to go below for now.
+
+    `pods` are those that are ready, by name. `why` is empty where the number stays as it was.
+    """
+
+    autoscaling: Autoscaling
+    replicas: int
+    floor: int
+    pods: frozenset[str]
+    why: str = ""
+
+
+def aim(spec: Autoscaling, load: Load) -> float:
+    """Return the busy share that each worker is to have, 0 to 1.
+
+    A target of delay W is turned into one by Kingman's formula (1961): W = K·ρ/(1 − ρ) at a busy
+    share ρ, so that ρ = W/(W + K). K is measured, and at least half of the service time, which is
+    what there is with random arrivals of equal requests.
+    """
+    if spec.utilization is not None:
+        return spec.utilization
+    rho, wanted = load.utilization, spec.delay_ms or 0.0
+    measured = load.delay_ms * (1 - rho) / rho if _IDLE <= rho < _SATURATED else 0.0
+    share = wanted / (wanted + max(measured, load.service_ms / 2))
+    return min(max(share, _LOWEST), _HIGHEST)
+
+
+def asked(spec: Autoscaling, load: Load) -> float:
+    """Return the replicas that a load asks for: at the share aimed at, and what waits done soon."""
+    return load.offered / aim(spec, load) + load.backlog_s / spec.panic_s
+
+
+def remember(history: History, heard: Sample, size: Size) -> History:
+    """Return the history with one more sample; after a gap it begins anew."""
+    spec = size.autoscaling
+    before = history if history.knows(heard.at) else History()
+    samples = (*before.samples, heard)
+    samples = tuple(window(samples, spec.window_s)) or samples
+    long, short = average(samples, spec.window_s), average(samples, spec.panic_s)
+    wanted = size.replicas if long is None else math.ceil(asked(spec, long))
+    if short is not None and _urgent(spec, short, size.replicas):
+        wanted = max(wanted, math.ceil(asked(spec, short)))
+    if len(heard.workers) < len(size.pods):
+        wanted = max(wanted, size.replicas)  # nobody knows what the others bear
+    oldest = heard.at - timedelta(seconds=_quiet_s(spec))
+    peaks = (p for p in before.peaks if p.replicas > wanted and p.at >= oldest)
+    return History(
+        samples=samples,
+        peaks=(*peaks, Peak(heard.at, wanted)),
+        since=before.since or heard.at,
+        replicas=size.replicas,
+        changed=before.changed if before.replicas == size.replicas else heard.at,
+        long=long,
+        short=short,
+    )
+
+
+def scale(history: History, size: Size, now: datetime) -> tuple[int, str]:
+    """Return how many replicas there are to be now, and why if that is another number."""
+    spec, current = size.autoscaling, size.replicas
+    if not history.knows(now):
+        return current, ""
+    wanted, why = _raised(history, size)
+    if spec.clamp(wanted) > current:
+        return spec.clamp(wanted), why
+    if _unsettled(history, spec, now):
+        return current, ""
+    peak = max((peak.replicas for peak in history.peaks), default=current)
+    lower = max(spec.clamp(peak), size.floor)
+    if lower >= current:
+        return current, ""
+    return lower, f"no more than {peak} replicas were asked for in {_quiet_s(spec)} s"
+
+
+def _unsettled(history: History, spec: Autoscaling, now: datetime) -> bool:
+    """Return whether too little was seen for a decrease, or too little since the last change."""
+
+    def within(since: datetime | None, seconds: int) -> bool:
+        return since is None or now - since < timedelta(seconds=seconds)
+
+    return within(history.since, _quiet_s(spec)) or within(history.changed, spec.window_s)
+
+
+def _quiet_s(spec: Autoscaling) -> int:
+    """Return the seconds before a decrease; panic holds for the long window in any case."""
+    return max(spec.down_s, spec.window_s)
+
+
+def _raised(history: History, size: Size) -> tuple[int, str]:
+    """Return what is asked for beyond tolerance, soon or urgently, and by what load."""
+    spec, current = size.autoscaling, size.replicas
+    long, short = history.long, history.short
+    found, why = current, ""
+    if long is not None and asked(spec, long) > current * (1 + _TOLERANCE):
+        found, why = math.ceil(asked(spec, long)), _said(spec, long, spec.window_s)
+    if short is not None and _urgent(spec, short, current) and asked(spec, short) > found:
+        found, why = math.ceil(asked(spec, short)), _said(spec, short, spec.panic_s)
+    return found, why
+
+
+def _urgent(spec: Autoscaling, load: Load, current: int) -> bool:
+    """Return whether a load cannot wait: far above what there is, or nobody has any time left."""
+    return asked(spec, load) >= _PANIC * current or load.utilization >= _SATURATED
+
+
+def _said(spec: Autoscaling, load: Load, seconds: int) -> str:
+    """Say in words what a load was, and what it asks for."""
+    busy, waits = f"busy {load.utilization:.0%}", f"waiting {load.delay_ms:.1f} ms"
+    target = f"{spec.utilization:.0%} busy" if spec.utilization else f"{spec.delay_ms} ms"
+    asks = f"{math.ceil(asked(spec, load))} replicas for {target}"
+    line = f"{load.backlog_s:.1f} s of work in line"
+    return f"{load.workers:.1f} workers {busy}, {waits}, {line}, over {seconds} s: asks for {asks}"
