@@ -134,7 +134,7 @@ def scale(history: History, size: Size, now: datetime) -> tuple[int, str]:
     lower = max(spec.clamp(peak), size.floor)
     if lower >= current:
         return current, ""
-    return lower, f"no more than {peak} replicas were asked for in {_quiet_s(spec)} s"
+    return lower, f"the load of {_quiet_s(spec)} s asked for {peak} replicas at most"
 
 
 def _unsettled(history: History, spec: Autoscaling, now: datetime) -> bool:

@@ -25,6 +25,7 @@ from moe_operator.queue import WorkQueue
 from moe_operator.reconcile import Reconcile
 from moe_operator.reports import Targets, Unanswered
 from moe_operator.router_report import RouterReport
+from moe_operator.scalers import Scalers
 from moe_operator.sweep import Sweep
 from moe_operator.template import Settings
 from moe_operator.world import WorkerReport
@@ -132,10 +133,12 @@ class Play:
     _engine: Engine = field(init=False)
     _sweep: Sweep = field(init=False)
     _look: Reconcile = field(init=False)
+    _scalers: Scalers = field(init=False)
 
     def __post_init__(self) -> None:
         self.nodes = Nodes(self.api, NAMESPACE)
         self.clients = Clients(self.nodes)
+        self.nodes.clock = lambda: self.seconds
         self.witness = Witness(self.api.objects)
         self.wire = Wire(self._deliver, objects=dict(self.api.objects))
         self.wire.put_down()
@@ -180,7 +183,9 @@ class Play:
         done = self._engine.done
         apply = Apply(*writing, largest_table=self.largest_table, done=done)
         settings = Settings("worker", "router", "evaluator")
-        self._look = Reconcile(cache, self._asked, apply, settings, self.now)
+        self._scalers = Scalers()
+        look = Reconcile(cache, self._asked, apply, settings, self.now, scalers=self._scalers)
+        self._look = look
         for kind, body in self.wire.listed(lag):
             self._engine.add(cache.put(kind, body))
 
@@ -250,6 +255,9 @@ class Play:
             self._asked.asked_at, self._asked.sooner = self.seconds, False
             self._asked.seen = self._told()
             news = await self._asked.ask(self.now())
+            asked = list(self._asked.targets)
+            heard = ((key, self._asked.routers(key)) for key in asked)
+            news += [key for key, said in heard if self._scalers.hear(key, said, self.now())]
         self._engine.add(news)
         try:
             while (key := self._engine.queue.poll()) is not None:

@@ -172,6 +172,36 @@ async def scaled_in_the_middle(scene: Scene) -> None:
     await scene.rest()
 
 
+def scaled(name: str) -> Body:
+    """Return e0 with one pod or two, by how busy they are."""
+    windows = {"stabilizationWindowSeconds": {"up": 0, "down": 0}, "panicWindowSeconds": 5}
+    return version(name, autoscaling={"maxReplicas": 2, "targetUtilizationPercent": 60, **windows})
+
+
+async def scaled_by_its_load(scene: Scene) -> None:
+    scene.nodes.busy[sha("a")] = 1.0
+    await scene.put(scaled("v1"))
+    await scene.passes(12)
+    await scene.rest()
+    scene.nodes.busy.clear()
+    await scene.passes(16)
+    await scene.rest()
+
+
+async def rolled_out_while_its_load_falls(scene: Scene) -> None:
+    scene.nodes.busy[sha("a")] = 1.0
+    await scene.put(scaled("v1"))
+    await scene.passes(12)
+    scene.nodes.busy.clear()
+    await scene.put(scaled("v2"))
+    await scene.until(_seen("v2"))
+    await scene.passes(16)
+    scene.clients.ask = True
+    await scene.until(_stable("v2"))
+    await scene.passes(16)
+    await scene.rest()
+
+
 async def all_candidate_pods_deleted(scene: Scene) -> None:
     scene.clients.ask = True
     await scene.put(version("v2", rollout={**QUICK, "minRequests": 1_000_000}))
@@ -330,6 +360,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     served_instead_and_lifted,
     version_and_replicas_at_once,
     scaled_in_the_middle,
+    scaled_by_its_load,
+    rolled_out_while_its_load_falls,
     all_candidate_pods_deleted,
     changed_three_times_in_a_second,
     expert_made_again,

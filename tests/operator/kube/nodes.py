@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ from moe_operator.kinds import (
     metadata,
 )
 from moe_operator.reports import Unanswered
-from moe_operator.router_report import Counters, GateLoading, Loading, RouterReport
+from moe_operator.router_report import Counters, GateLoading, Loading, RouterReport, WorkerLoad
 from moe_operator.world import WorkerReport
 from tests.support.whole import whole_table
 
@@ -58,9 +59,14 @@ class Nodes:
     broken_evaluations: int = 0  # so many more evaluators fail
     stuck: set[str] = field(default_factory=set)  # versions whose pods do not become ready
     lost: set[str] = field(default_factory=set)  # addresses that do not answer any more
+    # How many workers of a version would compute all the time, by sha256, if there were as many.
+    busy: dict[str, float] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
     _pods: dict[str, Body] = field(default_factory=dict)
     _tables: tuple[Body, ...] = ()
     _addresses: int = 1
+    _worked_s: dict[str, float] = field(default_factory=dict)  # by pod
+    _worked_at: float = 0.0
 
     async def run(self) -> None:
         """Do what controllers and kubelets do, for ever."""
@@ -121,6 +127,7 @@ class Nodes:
         """Be as other nodes are."""
         self.counters, self.refused = dict(other.counters), dict(other.refused)
         self.losses, self.broken_evaluations = dict(other.losses), other.broken_evaluations
+        self.busy = dict(other.busy)
         self._pods, self._tables = dict(other._pods), other._tables
         self._addresses = other._addresses
 
@@ -186,10 +193,22 @@ class Nodes:
             table_uid="" if table is None else str(metadata(table)["uid"]),
             epoch=0 if table is None else table["spec"]["epoch"],
             latency_bounds_us=_BOUNDS_US,
-            workers=self._links(mixture),
+            workers=(links := self._links(mixture)),
             versions={sha256: self.counters.get(sha256, Counters()) for sha256 in digests},
             gates=_loaded(table) if table is not None else {},
+            loads=self._loads(links),
         )
+
+    def _loads(self, links: Mapping[str, tuple[str, ...]]) -> dict[str, WorkerLoad]:
+        """Let the workers share what they have to bear since they were asked last."""
+        now = self.clock()
+        passed_s, self._worked_at = now - self._worked_at, now
+        for sha256, names in links.items():
+            share = min(1.0, self.busy.get(sha256, 0.0) / len(names))
+            for name in names:
+                self._worked_s[name] = self._worked_s.get(name, 0.0) + share * passed_s
+        named = (name for names in links.values() for name in names)
+        return {n: WorkerLoad("i", busy_us=int(1e6 * self._worked_s[n])) for n in named}
 
     async def worker(self, address: str) -> tuple[WorkerReport, ...]:
         sha256 = sha256_of(self._at(address))
