@@ -1,9 +1,9 @@
 """How many replicas the load of an expert asks for, and when to follow it: up soon, down late.
 
-The ratio and the stabilization windows are those of the HorizontalPodAutoscaler, whose tolerance
-is kept too; a window for panic beside the long one is Knative's (KPA, `autoscaler/scaling`). Other
-than there, what waits in line is part of the load: busy time alone says no more than "all of it".
-A total function of samples and time; it writes nothing and knows no clock.
+The ratio, its tolerance and the stabilization windows are those of the HorizontalPodAutoscaler, a
+short window for panic beside the long one is Knative's (KPA). Other than there, what waits in line
+is part of the load: busy time alone says no more than "all of it". A total function of samples and
+time; it writes nothing and knows no clock.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ _PANIC: Final = 2.0
 # From here on a worker is busy all the time, and its queue tells nothing of how long it would be.
 _SATURATED: Final = 0.9
 _IDLE: Final = 0.05
-# What a target of delay may come to as a busy share.
-_LOWEST: Final = 0.1
-_HIGHEST: Final = 0.9
+# Equal requests at random moments wait half as long as random ones.
+_EVEN: Final = 0.5
 # Samples that are older say nothing of now.
 _STALE: Final = timedelta(seconds=15)
 
@@ -43,14 +42,13 @@ class History:
     """What is remembered of one expert, in memory only: an operator that starts anew has none.
 
     `samples` reach back over the longest average, `peaks` over the window before a decrease, each
-    lower than the one before it. `since` is when it began to be heard without a gap, `changed`
-    when it was seen to have another number of `replicas`. `long` and `short` are the averages up
-    to the last sample; None before so much was seen.
+    lower than the one before it. `changed` is when it was seen to have another number of
+    `replicas`. `long` and `short` are the averages up to the last sample; None before so much was
+    seen, when what there is counts as asked for.
     """
 
     samples: tuple[Sample, ...] = ()
     peaks: tuple[Peak, ...] = ()
-    since: datetime | None = None
     replicas: int = 0
     changed: datetime | None = None
     long: Load | None = None
@@ -75,24 +73,40 @@ class Size:
     why: str = ""
 
 
-def aim(spec: Autoscaling, load: Load) -> float:
-    """Return the busy share that each worker is to have, 0 to 1.
-
-    A target of delay W is turned into one by Kingman's formula (1961): W = K·ρ/(1 − ρ) at a busy
-    share ρ, so that ρ = W/(W + K). K is measured, and at least half of the service time, which is
-    what there is with random arrivals of equal requests.
-    """
-    if spec.utilization is not None:
-        return spec.utilization
-    rho, wanted = load.utilization, spec.delay_ms or 0.0
-    measured = load.delay_ms * (1 - rho) / rho if _IDLE <= rho < _SATURATED else 0.0
-    share = wanted / (wanted + max(measured, load.service_ms / 2))
-    return min(max(share, _LOWEST), _HIGHEST)
-
-
 def asked(spec: Autoscaling, load: Load) -> float:
-    """Return the replicas that a load asks for: at the share aimed at, and what waits done soon."""
-    return load.offered / aim(spec, load) + load.backlog_s / spec.panic_s
+    """Return the replicas that a load asks for: to be on target, and what waits done soon."""
+    if spec.utilization is not None:
+        on_target = load.offered / spec.utilization
+    else:
+        on_target = _for_delay(spec.delay_ms or 0.0, spec.high, load)
+    return on_target + load.backlog_s / spec.panic_s
+
+
+def _for_delay(delay_ms: float, high: int, load: Load) -> int:
+    """Return the fewest workers at which attempts wait no longer, one more than `high` at most.
+
+    How bursty arrivals and uneven service times are is what was measured, over what the formula
+    says of random ones; where workers are idle or full, they tell nothing of it.
+    """
+    rho, bursts = load.utilization, 1.0
+    if _IDLE <= rho < _SATURATED:
+        expected_ms = queue_ms(rho, load.workers, load.service_ms)
+        bursts = max(load.delay_ms / expected_ms, _EVEN) if expected_ms else 1.0
+    fewest = max(1, math.ceil(load.offered / _SATURATED))
+    for workers in range(fewest, high + 1):
+        wait_ms = queue_ms(load.offered / workers, workers, load.service_ms)
+        if bursts * wait_ms <= delay_ms:
+            return workers
+    return max(fewest, high + 1)
+
+
+def queue_ms(rho: float, workers: float, service_ms: float) -> float:
+    """Return the mean wait for one of several workers, each busy for a share rho (0 to 1) of time.
+
+    Sakasegawa (1977), for random arrivals and service times: s·ρ^(√(2(m + 1)) - 1) / (m(1 - ρ)).
+    """
+    power = math.sqrt(2 * (workers + 1)) - 1
+    return service_ms * math.pow(rho, power) / (workers * (1 - rho))
 
 
 def remember(history: History, heard: Sample, size: Size) -> History:
@@ -112,7 +126,6 @@ def remember(history: History, heard: Sample, size: Size) -> History:
     return History(
         samples=samples,
         peaks=(*peaks, Peak(heard.at, wanted)),
-        since=before.since or heard.at,
         replicas=size.replicas,
         changed=before.changed if before.replicas == size.replicas else heard.at,
         long=long,
@@ -128,22 +141,13 @@ def scale(history: History, size: Size, now: datetime) -> tuple[int, str]:
     wanted, why = _raised(history, size)
     if spec.clamp(wanted) > current:
         return spec.clamp(wanted), why
-    if _unsettled(history, spec, now):
+    if history.changed is None or now - history.changed < timedelta(seconds=spec.window_s):
         return current, ""
     peak = max((peak.replicas for peak in history.peaks), default=current)
     lower = max(spec.clamp(peak), size.floor)
     if lower >= current:
         return current, ""
     return lower, f"the load of {_quiet_s(spec)} s asked for {peak} replicas at most"
-
-
-def _unsettled(history: History, spec: Autoscaling, now: datetime) -> bool:
-    """Return whether too little was seen for a decrease, or too little since the last change."""
-
-    def within(since: datetime | None, seconds: int) -> bool:
-        return since is None or now - since < timedelta(seconds=seconds)
-
-    return within(history.since, _quiet_s(spec)) or within(history.changed, spec.window_s)
 
 
 def _quiet_s(spec: Autoscaling) -> int:

@@ -19,7 +19,7 @@ from tests.operator.autoscaling.workers import HIGHEST, Policy, run
 SHARE = 0.6
 POLICIES: dict[str, Callable[[], Policy]] = {
     "moeops, 60% busy": lambda: Ours(Autoscaling(1, HIGHEST, utilization=SHARE)),
-    "moeops, 40 ms of delay": lambda: Ours(Autoscaling(1, HIGHEST, delay_ms=40)),
+    "moeops, 10 ms of delay": lambda: Ours(Autoscaling(1, HIGHEST, delay_ms=10)),
     "HPA": lambda: Hpa(SHARE),
     "Knative": lambda: Knative(SHARE),
 }
