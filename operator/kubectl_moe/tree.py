@@ -104,7 +104,16 @@ def expert_node(expert: Body, objects: Objects) -> Node:
     ]
     info = _with_candidate(f"ready {status.get('ready', '-')}", expert)
     decided = _override_nodes(expert, objects)
-    return _node(expert, diagnose(expert), info, (*decided, *versions))
+    return _node(expert, diagnose(expert), info, (*decided, *_scaling_nodes(expert), *versions))
+
+
+def _scaling_nodes(expert: Body) -> tuple[Node, ...]:
+    """Return how many replicas the load of an expert asked for, since when and why."""
+    said = expert.get("status", {}).get("autoscaling")
+    if not said:
+        return ()
+    wanted = f"wants {said.get('replicas', '-')}"
+    return (Node("autoscaling", "Scaling", wanted, said.get("since", ""), said.get("message", "")),)
 
 
 def _override_nodes(target: Body, objects: Objects) -> tuple[Node, ...]:

@@ -68,6 +68,16 @@ def test_what_is_known_of_a_candidate_hangs_below_it() -> None:
     assert '"name": "golden"' in terminal.out.getvalue()
 
 
+def test_why_a_load_asks_for_so_many_replicas_hangs_below_the_expert() -> None:
+    said = {"replicas": 3, "since": bodies.CREATED, "message": "2 → 3: 2.0 workers busy 97%"}
+    terminal = Terminal(bodies.expert(ready="2/3", autoscaling=said), bodies.deployment("v1"))
+    terminal.run("status ex/tiny-e3")
+    lines = [" ".join(line.split()) for line in terminal.out.getvalue().splitlines()]
+    assert lines[1].endswith("ready 2/3")
+    assert lines[2].startswith("├── ✔ autoscaling Scaling wants 3")
+    assert lines[2].endswith("2 → 3: 2.0 workers busy 97%")
+
+
 def test_a_gate_shows_its_candidate_and_what_is_known_of_it() -> None:
     said = {"tier": "Sanity", "name": "load", "state": "Pass", "message": "in layer 0 e1 would"}
     trial = bodies.rollout("Progressing", "g2", evidence=[said])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -15,11 +16,12 @@ from moe_operator.asking import router_report, worker_reports
 from moe_operator.cache import Key
 from moe_operator.pace import targets
 from moe_operator.reports import Reports, Targets, Unanswered
-from moe_operator.router_report import Counters, Measure, OutcomeSum, RouterReport
+from moe_operator.router_report import Counters, Measure, OutcomeSum, RouterReport, WorkerLoad
 from moe_operator.sequential import Arm
+from moe_operator.spec import ExpertSpec
 from moe_operator.world import PodSeen, StoredTable, WorkerReport, World
 from moeops.v1 import router_pb2, types_pb2, worker_pb2
-from tests.operator.engine.bodies import sha
+from tests.operator.engine.bodies import expert, sha
 
 TINY = Key("default", "tiny")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -82,6 +84,24 @@ async def test_news_asks_for_a_look_and_the_same_again_does_not() -> None:
     assert told == [TINY, TINY]
     await reports.close()
     assert programs.open == frozenset()
+
+
+async def test_loads_are_no_news_until_something_follows_from_them() -> None:
+    programs, told, heard = Programs(), list[Key](), list[int]()
+
+    def hear(key: Key, said: Iterable[RouterReport], now: datetime) -> bool:
+        heard.extend(report.loads["w0"].busy_us for report in said)
+        return heard[-1] == 3
+
+    reports = Reports(programs, told.append, lambda: NOW, hear)
+    for busy_us, every_s in ((1, 60), (2, 50), (3, 40)):
+        loads = {"w0": WorkerLoad("p", busy_us=busy_us)}
+        programs.routers["a"] = replace(said(1), loads=loads)
+        reports.follow(TINY, Targets({"r0": "a"}, every_s=every_s))
+        await settle()
+        assert len(told) == 1 + (busy_us == 3)  # the first report is news in any case
+    assert heard == [1, 2, 3]
+    await reports.close()
 
 
 async def test_a_router_that_is_silent_keeps_its_last_report_until_its_pod_is_gone() -> None:
@@ -177,6 +197,9 @@ def table(epoch: int = 1, outcome: Outcome | None = None) -> Table:
 ROUTER = pod("r0", "router", ready=True)
 WORKER = pod("w0", "worker", ready=True, digest="aaaaaaaaaa")
 LINKED = replace(said(1, a=("w0",)), pod="r0")
+SCALED = ExpertSpec.from_body(
+    expert("e0", autoscaling={"maxReplicas": 2, "targetUtilizationPercent": 60})
+)
 ELSEWHERE = replace(LINKED, table_uid="old")
 
 
@@ -200,6 +223,11 @@ ELSEWHERE = replace(LINKED, table_uid="old")
         ),
         pytest.param(
             world(table(), (ROUTER, replace(WORKER, ready=False)), LINKED), 1.0, id="a pod starts"
+        ),
+        pytest.param(
+            replace(world(table(), (ROUTER, WORKER), LINKED), experts=(SCALED,)),
+            2.0,
+            id="replicas that follow a load",
         ),
         pytest.param(
             world(table(), (ROUTER, WORKER, pod("x", "evaluator", ready=False)), LINKED),
@@ -231,7 +259,18 @@ def test_a_routers_description_becomes_a_report() -> None:
         epoch=4,
         latency_bounds_us=[100, 1000],
         links=[
-            link(worker="w1", state=link.LIVE, sha256=[sha("a"), sha("b")]),
+            link(
+                worker="w1",
+                state=link.LIVE,
+                sha256=[sha("a"), sha("b")],
+                incarnation="p1",
+                rows=9,
+                queued_rows=1,
+                busy_us=2,
+                computed_rows=3,
+                queued_attempts=4,
+                queue_us=5,
+            ),
             link(worker="w0", state=link.LIVE, sha256=[sha("a")]),
             link(worker="w2", state=link.SILENT, sha256=[sha("a")]),
             link(worker="w3", state=link.DRAINING, sha256=[sha("a")]),
@@ -278,6 +317,11 @@ def test_a_routers_description_becomes_a_report() -> None:
     assert (report.incarnation, report.table_uid, report.epoch) == ("i7", "t", 4)
     assert report.workers == {sha("a"): ("w0", "w1"), sha("b"): ("w1",)}
     assert report.silent == {sha("a")}
+    assert report.loads == {
+        "w1": WorkerLoad("p1", queued_rows=1, busy_us=2, rows=3, queued_attempts=4, queue_us=5),
+        "w0": WorkerLoad(""),
+        "w3": WorkerLoad(""),
+    }
     counters = report.versions[sha("a")]
     assert (counters.requests, counters.rows, counters.errors) == (6, 60, 6)
     assert (counters.nonfinite_rows, counters.norm_sum) == (4, 3.0)
