@@ -53,7 +53,7 @@ test: lint unit e2e ## run everything
 demo: install ## serve the example model, change it and break it, and print what was measured
 	@$(IN_CLUSTER) python -m e2e.demo
 
-bench: venv ## measure routing, dispatch and rollouts on this machine
+bench: venv ## measure routing, dispatch, rollouts and scaling on this machine
 	.venv/bin/python -m tests.benchmarks
 
 bench-operator: binaries ## measure the operator against a plain kopf one, with up to 1,000 experts

@@ -78,7 +78,7 @@ def told(meta: Meta, found: Size, now: datetime) -> dict[str, Any]:
     if before.get("replicas") == found.replicas and not found.why:
         return dict(before)
     spec = found.autoscaling
-    why = found.why or f"{found.replicas}, as was found; {spec.low} to {spec.high} may be"
+    why = found.why or f"of {spec.low} to {spec.high}; the load asked for no other number yet"
     return {"replicas": found.replicas, "since": written(now), "message": why[:_LONGEST]}
 
 

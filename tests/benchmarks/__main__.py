@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.benchmarks import dispatch, failover, scrapes, verdicts
+from tests.benchmarks import dispatch, failover, scaling, scrapes, verdicts
 
 
 def main() -> None:
     """Run them with their defaults."""
-    for number, benchmark in enumerate((dispatch, failover, scrapes, verdicts)):
+    for number, benchmark in enumerate((dispatch, failover, scrapes, verdicts, scaling)):
         print("\n" * bool(number) + (benchmark.__doc__ or "").partition("\n")[0] + "\n", flush=True)
         benchmark.main(())
 

@@ -135,7 +135,9 @@ def test_status_changes_only_with_the_number() -> None:
     assert followed is not None
     later = NOW + timedelta(hours=1)
     assert told(meta, followed, later) == said
-    assert told(SPEC.meta, followed, later)["message"] == "4, as was found; 1 to 6 may be"
+    assert told(SPEC.meta, followed, later)["message"] == (
+        "of 1 to 6; the load asked for no other number yet"
+    )
 
 
 def heard(second: float, busy_s: float) -> RouterReport:
