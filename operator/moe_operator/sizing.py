@@ -30,7 +30,7 @@ def sized(
 ) -> tuple[ExpertSpec, Size | None]:
     """Return the expert with as many replicas as there are to be; None where the spec decides.
 
-    `tried` says that a gate that knows it is on trial, or about to be.
+    `tried` says that a gate that knows it is on trial.
     """
     spec = expert.autoscaling
     if spec is None:

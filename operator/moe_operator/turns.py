@@ -70,7 +70,7 @@ def take_turns(
         gate = _gate_of(row, stored)
         own = _Around(reach, windows, accepted, waiting, restored, gate)
         known, history = seen[expert.meta.name], world.histories.get(expert.meta.name, History())
-        held = bool(waiting) or expert.expert_id in tried
+        held = expert.expert_id in tried
         expert, found = sized(expert, row, known, history, held, reach.now)
         return replace(_turn(world, mixture, expert, row, known, own, settings), size=found)
 
