@@ -178,17 +178,8 @@ def scaled(name: str) -> Body:
     return version(name, autoscaling={"maxReplicas": 2, "targetUtilizationPercent": 60, **windows})
 
 
-async def scaled_by_its_load(scene: Scene) -> None:
-    scene.nodes.busy[sha("a")] = 1.0
-    await scene.put(scaled("v1"))
-    await scene.passes(12)
-    await scene.rest()
-    scene.nodes.busy.clear()
-    await scene.passes(16)
-    await scene.rest()
-
-
 async def rolled_out_while_its_load_falls(scene: Scene) -> None:
+    """It has grown with its load; it is not made smaller before the rollout is over."""
     scene.nodes.busy[sha("a")] = 1.0
     await scene.put(scaled("v1"))
     await scene.passes(12)
@@ -360,7 +351,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     served_instead_and_lifted,
     version_and_replicas_at_once,
     scaled_in_the_middle,
-    scaled_by_its_load,
     rolled_out_while_its_load_falls,
     all_candidate_pods_deleted,
     changed_three_times_in_a_second,
