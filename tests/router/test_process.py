@@ -116,6 +116,18 @@ def wait_for_state(router: RouterProcess, address: str, state: int) -> None:
         time.sleep(0.02)
 
 
+def test_what_a_heartbeat_says_is_handed_on(tmp_path: Path, parts: Parts) -> None:
+    with house(tmp_path, parts) as it, steady_calls(it) as steady:
+        steady.wait_for(20)
+        steady.end()
+        while (link := it.router.describe().links[0]).computed_rows < link.rows:
+            time.sleep(0.02)
+        assert link.rows > 0
+        assert link.busy_us > 0
+        assert link.queued_attempts >= 20
+        assert link.queue_us > 0
+
+
 def test_a_worker_killed_under_load_fails_no_request(tmp_path: Path, parts: Parts) -> None:
     with (
         house_with_victim(tmp_path, parts) as it,
