@@ -96,12 +96,7 @@ def plan_mixture(
             *_pruned(world, mixture, tried),
         ),
         statuses=reported.statuses,
-        notes=(
-            *steps(tried),
-            *_told(world, tried, reported.statuses),
-            *resized(turns),
-            *move.notes,
-        ),
+        notes=(*steps(tried), *_told(world, tried, reported.statuses), *move.notes),
         pods=tuple(turn.evaluator for turn in tried if turn.evaluator is not None),
         again_at=min((at for at in times if at is not None), default=None),
         sizes={turn.case.expert.meta.name: turn.size for turn in turns if turn.size is not None},
@@ -111,6 +106,7 @@ def plan_mixture(
 def _told(world: World, turns: tuple[Turn, ...], statuses: tuple[Status, ...]) -> Iterator[Note]:
     yield from changes(turns, statuses)
     yield from lapses(world, statuses)
+    yield from resized(turns)
 
 
 def _pruned(world: World, mixture: MixtureSpec, turns: tuple[Turn, ...]) -> Iterator[Delete]:
