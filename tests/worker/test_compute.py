@@ -233,6 +233,6 @@ def test_times_are_told() -> None:
 
 def test_what_is_refused_at_once_is_no_attempt_that_waited() -> None:
     bench = Bench()
-    bench.counters.answered(1)
+    bench.counters.answered([1])
     counted = bench.counters.snapshot()
     assert (counted.attempts, counted.queued_attempts, counted.queue_us) == (1, 0, 0)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from moe_core.policy import Policy
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import ExpertRow, GateRow, GateVariant, Role
 from moe_operator.cache import Key
@@ -105,8 +106,8 @@ def test_when_all_is_cold_they_may_go() -> None:
 
 
 def test_a_gate_holds_the_experts_of_all_its_variants_until_its_loser_has_gone() -> None:
-    old = GateVariant("g1", sha("8"), "u", ("e0", "e1"), 1)
-    new = GateVariant("g2", sha("9"), "u", ("e1", "e2"), 1)
+    old = GateVariant("g1", sha("8"), "u", ("e0", "e1"), Policy(1))
+    new = GateVariant("g2", sha("9"), "u", ("e1", "e2"), Policy(1))
     trial = Rollout(2, new, 0, LONG_AGO, Outcome.PROGRESSING, "", "s")
     tried = GateRow("gate", (0,), old, candidate=new, rollout=trial)
     assert known_to_trials([tried]) == {"e0", "e1", "e2"}
