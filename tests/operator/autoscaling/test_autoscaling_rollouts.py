@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_core.rollout import Outcome
-from tests.operator.autoscaling.cluster import TARGET, Cluster, scaled
+from tests.operator.autoscaling.loaded import TARGET, Cluster, scaled
 from tests.operator.plan.bodies import gate, override, sha
 from tests.operator.plan.looks import condition, deployments, outcome, row, stable, until_weight
 from tests.operator.plan.simulation import Behaviour
