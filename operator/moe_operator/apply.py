@@ -9,10 +9,9 @@ cache, so that the next plan sees it.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -21,12 +20,12 @@ from moe_core.parts import LARGEST_BYTES
 from moe_core.table import Table
 from moe_operator import journal, revisions, snapshots
 from moe_operator.basis import Basis, Done
+from moe_operator.beside import all_of
 from moe_operator.cache import Cache, Key, uid
 from moe_operator.cluster import Conflict, Exists, Lister, NotFound, Refused, Writer
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
-    DEPLOYMENT,
     KINDS,
     MIXTURE,
     POD,
@@ -36,17 +35,15 @@ from moe_operator.kinds import (
     metadata,
     status_of,
 )
-from moe_operator.labels import short
 from moe_operator.notes import Notes
-from moe_operator.observe import APPLIED_HASH, STAMPED_EPOCH, deployment_seen
-from moe_operator.world import DeploymentSeen, Revision, Snapshot, World
+from moe_operator.observe import APPLIED_HASH
+from moe_operator.stamp import stamp
+from moe_operator.world import Revision, Snapshot, World
 
 _log = logging.getLogger(__name__)
 
 Child = tuple[str, str]  # kind and name
 
-_AT_ONCE: Final = 8  # writes under way for one mixture
-_TRIES: Final = 4  # of a stamp that only a status is in the way of
 # A binding needs its role, and pods need their rights.
 _ORDER: Final = (("ServiceAccount", "Role", "Service"), ("RoleBinding",), ("Deployment",))
 
@@ -74,24 +71,24 @@ class Apply:
         being done; it is raised in the end.
         """
         basis = Basis.of(self.cache, key, self.done)
-        await _all(partial(self._create_revision, basis, revision) for revision in plan.revisions)
-        await _all(partial(self._keep, basis, snapshot) for snapshot in plan.snapshots)
-        await _all(partial(self._lock, basis, lock) for lock in plan.locks)
+        await all_of(partial(self._create_revision, basis, revision) for revision in plan.revisions)
+        await all_of(partial(self._keep, basis, snapshot) for snapshot in plan.snapshots)
+        await all_of(partial(self._lock, basis, lock) for lock in plan.locks)
         if plan.table is not None:
-            await self._stamp(basis, world, plan.table)
+            await stamp(self.writer, self.lister, basis, world, plan.table)
             await self._write_table(basis, world, plan.table)
         refused = self.refused[key] = {}
         for kinds in _ORDER:
-            await _all(
+            await all_of(
                 partial(self._try, basis, m, refused)
                 for m in plan.manifests
                 if m.body["kind"] in kinds
             )
-        await _all(partial(self._delete, basis, deletion) for deletion in plan.deletes)
-        await _all(partial(self._write_status, basis, status) for status in plan.statuses)
+        await all_of(partial(self._delete, basis, deletion) for deletion in plan.deletes)
+        await all_of(partial(self._write_status, basis, status) for status in plan.statuses)
         for note in plan.notes:
             self.notes.tell(key.namespace, note)
-        await _all(partial(self._create_pod, basis, pod) for pod in plan.pods)
+        await all_of(partial(self._create_pod, basis, pod) for pod in plan.pods)
         for sentence in refused.values():
             raise Refused(sentence)
 
@@ -116,41 +113,9 @@ class Apply:
         if not _covers(status_of(basis.seen(KINDS[lock.kind], lock.name)), lock.status):
             await self._merge(basis, lock, dict(lock.status))
 
-    async def _stamp(self, basis: Basis, world: World, table: Table) -> None:
-        """Mark the pods of a version that the table is about to name again.
-
-        A deletion that was decided on before then meets a Conflict.
-        """
-        before = _named(world.table.table) if world.table is not None else frozenset()
-        again = _named(table) - before
-
-        def named_again(seen: DeploymentSeen) -> bool:
-            return any(seen.expert == e and short(s) == seen.digest for e, s in again)
-
-        await _all(
-            partial(self._stamp_one, basis, seen, table.epoch)
-            for seen in world.deployments
-            if seen.stamped_epoch != table.epoch and named_again(seen)
-        )
-
-    async def _stamp_one(self, basis: Basis, seen: DeploymentSeen, epoch: int) -> None:
-        """Stamp a Deployment, also when its status has changed since: while pods start it does."""
-        namespace, version = basis.key.namespace, seen.resource_version
-        for tries in range(1, _TRIES + 1):
-            fenced = {"annotations": {STAMPED_EPOCH: str(epoch)}, "resourceVersion": version}
-            try:
-                done = self.writer.merge(DEPLOYMENT, namespace, seen.name, {"metadata": fenced})
-                basis.put(DEPLOYMENT, await done)
-                return
-            except Conflict:
-                now = deployment_seen(await self.lister.get(DEPLOYMENT, namespace, seen.name))
-                if tries == _TRIES or not _only_status(seen, now):
-                    raise
-                version = now.resource_version
-
     async def _write_table(self, basis: Basis, world: World, table: Table) -> None:
         key, writing = basis.key, journal.writing(world, table, self.largest_table)
-        await _all(partial(self._remember, basis, part) for part in writing.parts)
+        await all_of(partial(self._remember, basis, part) for part in writing.parts)
         if world.table is None:
             try:
                 written = await self.writer.create(ROUTING_TABLE, writing.table)
@@ -261,31 +226,3 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
 
 def _covers(status: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
     return all(status.get(name) == value for name, value in fields.items())
-
-
-def _named(table: Table) -> frozenset[tuple[str, str]]:
-    """Return (name of the Expert, sha256) of every version that may get rows."""
-    return frozenset((row.name, v.sha256) for row in table.experts for v in row.named)
-
-
-def _only_status(one: DeploymentSeen, other: DeploymentSeen) -> bool:
-    """Return whether nothing that a plan goes by to name a Deployment's version differs."""
-
-    def rest(seen: DeploymentSeen) -> object:
-        return (seen.uid, seen.expert, seen.digest, seen.replicas, seen.stamped_epoch)
-
-    return rest(one) == rest(other)
-
-
-async def _all(writes: Iterable[Callable[[], Awaitable[None]]]) -> None:
-    """Do writes beside each other, all of them, and raise the first error."""
-    limit = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(write: Callable[[], Awaitable[None]]) -> None:
-        async with limit:
-            await write()
-
-    done = await asyncio.gather(*map(one, writes), return_exceptions=True)
-    for error in done:
-        if isinstance(error, BaseException):
-            raise error
