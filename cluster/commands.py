@@ -60,7 +60,7 @@ def build_images(places: Places, progress: Progress) -> None:
     if not registry and not Kubectl(places, progress).is_local:
         raise StepFailed(
             "the cluster that KUBECONFIG names needs a registry to pull from; "
-            "say which one, for example: make images REGISTRY=ghcr.io/me"
+            "say which one, for example: make images REGISTRY=registry.example.com/me"
         )
     with held(daemon.in_use(places), shared=True):
         daemon.ensure(places, progress)

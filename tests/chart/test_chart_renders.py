@@ -159,18 +159,18 @@ def test_images_are_named_together_or_one_by_one() -> None:
     bodies = charts.render(
         {
             "images": {
-                "prefix": "ghcr.io/me/moeops-",
+                "prefix": "registry.example.com/me/moeops-",
                 "tag": "0123",
-                "worker": "ghcr.io/me/worker@sha256:ab",
+                "worker": "registry.example.com/me/worker@sha256:ab",
                 "pullPolicy": "Always",
                 "pullSecrets": ["pull"],
             }
         }
     )
-    assert operator(bodies)["image"] == "ghcr.io/me/moeops-operator:0123"
-    assert env(bodies)["MOE_ROUTER_IMAGE"] == "ghcr.io/me/moeops-router:0123"
-    assert env(bodies)["MOE_WORKER_IMAGE"] == "ghcr.io/me/worker@sha256:ab"
-    assert env(bodies)["MOE_EVALUATOR_IMAGE"] == "ghcr.io/me/moeops-evaluator:0123"
+    assert operator(bodies)["image"] == "registry.example.com/me/moeops-operator:0123"
+    assert env(bodies)["MOE_ROUTER_IMAGE"] == "registry.example.com/me/moeops-router:0123"
+    assert env(bodies)["MOE_WORKER_IMAGE"] == "registry.example.com/me/worker@sha256:ab"
+    assert env(bodies)["MOE_EVALUATOR_IMAGE"] == "registry.example.com/me/moeops-evaluator:0123"
     for pod in charts.pods(bodies):
         assert pod["imagePullSecrets"] == [{"name": "pull"}]
         assert [each["imagePullPolicy"] for each in pod["containers"]] == ["Always"]

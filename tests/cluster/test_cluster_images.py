@@ -131,6 +131,6 @@ def test_what_is_sent_is_a_layout_whose_every_name_is_its_digest() -> None:
 
 
 def test_a_name_with_a_registry_is_left_as_it_is() -> None:
-    files = sent({"ghcr.io/moe/a:1": [b"x"]}, set())
+    files = sent({"registry.example.com/moe/a:1": [b"x"]}, set())
     entry = json.loads(files["index.json"])["manifests"][0]
-    assert entry["annotations"]["io.containerd.image.name"] == "ghcr.io/moe/a:1"
+    assert entry["annotations"]["io.containerd.image.name"] == "registry.example.com/moe/a:1"
