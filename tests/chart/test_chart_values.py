@@ -117,7 +117,10 @@ def test_every_value_is_bounded() -> None:
         ({"scope": {"kind": "Namespaces"}}, "'/scope/namespaces': minItems: got 0, want 1"),
         ({"scope": {"namespaces": ["a"]}}, "'/scope/namespaces': maxItems: got 1, want 0"),
         ({"scope": {"kind": "Namespaces", "namespaces": ["A"]}}, "'A' does not match pattern"),
-        ({"images": {"prefix": "registry.example.com/me"}}, "'/images/prefix': 'registry.example.com/me' does not match"),
+        (
+            {"images": {"prefix": "registry.example.com/me"}},
+            "'/images/prefix': 'registry.example.com/me' does not match",
+        ),
         ({"images": {"operator": "moeops"}}, "'/images/operator': 'moeops' does not match"),
         ({"serviceAccount": {"create": False}}, "'/serviceAccount/name': minLength"),
         ({"operator": {"resources": {"limits": {"cpu": "lots"}}}}, "'lots' does not match"),
