@@ -1,93 +1,73 @@
-"""Writes metrics as text: OpenMetrics 1.0, or Prometheus' own format 0.0.4 for who asks for that.
+"""Has prometheus-client write metrics as text, a piece at a time. Pure.
 
-Line by line, so that whoever sends it can let others go first. Pure.
+Values are read as they are written, so that others may go first between two pieces. What a line
+looks like is the library's to know.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any, Final
 
-from moe_core.metrics import Collector, Family, Histogram, Kind, Labels, Point
+from prometheus_client import core
+from prometheus_client.registry import Collector as Registry
 
-OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-TEXT = "text/plain; version=0.0.4; charset=utf-8"
+from moe_core.metrics import Collector, Family, Histogram, Kind, Labels, Value
 
-_SPECIAL = frozenset('\\"\n')
-_PLAIN_KINDS = {Kind.INFO: "gauge"}
+SAMPLES_AT_ONCE: Final = 100  # less than a millisecond
 
-
-def wants_openmetrics(accept: str) -> bool:
-    """Whether an Accept header names OpenMetrics."""
-    return any(
-        part.split(";")[0].strip().lower() == "application/openmetrics-text"
-        for part in accept.split(",")
-    )
+Encode = Callable[[Registry], bytes]  # one that the library's choose_encoder chose
+_TYPES: Final[Mapping[Kind, Callable[..., core.Metric]]] = {
+    Kind.COUNTER: core.CounterMetricFamily,
+    Kind.GAUGE: core.GaugeMetricFamily,
+    Kind.HISTOGRAM: core.HistogramMetricFamily,
+    Kind.INFO: core.InfoMetricFamily,
+}
 
 
-def lines(collector: Collector, *, openmetrics: bool) -> Iterator[str]:
-    """Give the text, in pieces of a line or a few."""
+@dataclass(frozen=True, slots=True)
+class _Some:
+    """What is written at once, as the library asks for it."""
+
+    metrics: Sequence[core.Metric]
+
+    def collect(self) -> Sequence[core.Metric]:
+        return self.metrics
+
+
+def pieces(collector: Collector, encode: Encode) -> Iterator[bytes]:
+    """Give the text in pieces of so many samples, of one family or several.
+
+    The last point of a piece is whole. A family that goes on in the next piece has its head, and
+    the text its end, once: both are what the library writes where there are no samples.
+    """
+    end, head = encode(_Some(())), b""
+    some, size = list[core.Metric](), 0
     for family, points in collector.collect():
-        yield _head(family, openmetrics)
-        yield from _samples(family, points)
-    if openmetrics:
-        yield "# EOF\n"
+        some.append(metric := _metric(family))
+        for labels, value in points:
+            before = len(metric.samples)
+            _add(metric, labels, value)
+            size += len(metric.samples) - before
+            if size >= SAMPLES_AT_ONCE:
+                yield encode(_Some(some)).removesuffix(end).removeprefix(head)
+                metric.samples, some, size = [], [metric], 0
+                head = encode(_Some(some)).removesuffix(end)
+    yield encode(_Some(some)).removeprefix(head)
 
 
-def _head(family: Family, openmetrics: bool) -> str:
-    name, kind = family.name, str(family.kind)
-    if not openmetrics and family.kind in (Kind.COUNTER, Kind.INFO):
-        name, kind = family.names[0], _PLAIN_KINDS.get(family.kind, kind)
-    text = family.help.replace("\\", r"\\").replace("\n", r"\n")
-    if openmetrics:
-        text = text.replace('"', r"\"")
-    unit = f"# UNIT {name} {family.unit}\n" if openmetrics and family.unit else ""
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n{unit}"
+def _metric(family: Family) -> core.Metric:
+    metric = _TYPES[family.kind](family.name, family.help, labels=family.labels)
+    metric.unit = family.unit
+    return metric
 
 
-def _samples(family: Family, points: Iterable[Point]) -> Iterator[str]:
-    name = family.names[0]
-    for labels, value in points:
-        pairs = _pairs(family.labels, labels)
-        if isinstance(value, Histogram):
-            yield _buckets(family, pairs, value)
-        else:
-            yield f"{name}{{{pairs}}} {_number(value)}\n" if pairs else f"{name} {_number(value)}\n"
-
-
-def _buckets(family: Family, pairs: str, value: Histogram) -> str:
-    bucket, total, count = family.names
-    before = f"{pairs}," if pairs else ""
-    bounds = [*map(_bound, value.bounds), "+Inf"]
-    counts = list(accumulate(value.counts))
-    rows = [
-        f'{bucket}{{{before}le="{bound}"}} {count_}\n'
-        for bound, count_ in zip(bounds, counts, strict=True)
-    ]
-    own = f"{{{pairs}}}" if pairs else ""
-    return f"{''.join(rows)}{total}{own} {_number(value.sum)}\n{count}{own} {counts[-1]}\n"
-
-
-def _pairs(names: Labels, values: Labels) -> str:
-    return ",".join(
-        [f'{name}="{_quoted(value)}"' for name, value in zip(names, values, strict=True)]
-    )
-
-
-def _quoted(value: str) -> str:
-    if _SPECIAL.isdisjoint(value):
-        return value
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _bound(value: float) -> str:
-    return repr(float(value))
-
-
-def _number(value: float) -> str:
-    if value == math.inf:
-        return "+Inf"
-    if value == -math.inf:
-        return "-Inf"
-    return "NaN" if value != value else repr(value)
+def _add(metric: Any, labels: Labels, value: Value) -> None:  # each type has its own add_metric
+    if isinstance(value, Histogram):
+        bounds = [*(str(float(bound)) for bound in value.bounds), "+Inf"]
+        counts = accumulate(value.counts)
+        metric.add_metric(labels, list(zip(bounds, counts, strict=True)), value.sum)
+    else:
+        metric.add_metric(labels, {} if metric.type == Kind.INFO else value)

@@ -7,15 +7,20 @@ what else is due. One scrape at a time. It knows no metric.
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
 
-from moe_core.exposition import OPENMETRICS, TEXT, lines, wants_openmetrics
+from prometheus_client.exposition import choose_encoder
+
+from moe_core.exposition import Encode, pieces
 from moe_core.metrics import Collector
 
-PIECES_AT_ONCE = 100  # a tenth of a millisecond or two
+_TEXT = "text/plain; charset=utf-8"
 _REQUEST_S = 10.0
 _WRITE_S = 30.0
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
+
+
+class CannotListen(Exception):
+    """There is no such address here, or another process listens on it."""
 
 
 class MetricsPort:
@@ -27,8 +32,11 @@ class MetricsPort:
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> int:
-        """Listen from now on; return the port. Raises OSError where that cannot be."""
-        self._server = await asyncio.start_server(self._serve, host or None, port)
+        """Listen from now on; return the port. Raises CannotListen."""
+        try:
+            self._server = await asyncio.start_server(self._serve, host or None, port)
+        except OSError as error:
+            raise CannotListen(f"{error.strerror}") from error
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -55,24 +63,26 @@ class MetricsPort:
         first, *rest = head.split("\r\n")
         words = first.split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
-            return 400, TEXT, b"this is not a request of HTTP/1\n"
+            return 400, _TEXT, b"this is not a request of HTTP/1\n"
         if words[1].partition("?")[0] != "/metrics":
-            return 404, TEXT, b"there is only /metrics here\n"
+            return 404, _TEXT, b"there is only /metrics here\n"
         if words[0] not in ("GET", "HEAD"):
-            return 405, TEXT, b"/metrics can only be read\n"
+            return 405, _TEXT, b"/metrics can only be read\n"
         headers = [line.partition(":") for line in rest]
         accept = ",".join(value for name, _, value in headers if name.lower() == "accept")
-        openmetrics = wants_openmetrics(accept)
-        return 200, OPENMETRICS if openmetrics else TEXT, await self._scrape(openmetrics)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except TypeError:  # as the library compares versions
+            return 400, _TEXT, b"Accept names a version that is not made of numbers\n"
+        return 200, content_type, await self._scrape(encode)
 
-    async def _scrape(self, openmetrics: bool) -> bytes:
+    async def _scrape(self, encode: Encode) -> bytes:
         async with self._turn:
-            pieces = lines(self._collector, openmetrics=openmetrics)
-            parts: list[str] = []
-            while some := list(islice(pieces, PIECES_AT_ONCE)):
-                parts.append("".join(some))
+            parts: list[bytes] = []
+            for piece in pieces(self._collector, encode):
+                parts.append(piece)
                 await asyncio.sleep(0)
-            return "".join(parts).encode()
+            return b"".join(parts)
 
 
 def _response_head(status: int, content_type: str, size: int) -> bytes:

@@ -13,17 +13,17 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence as Many
-from itertools import islice
 from statistics import median
 
 import numpy as np
+from prometheus_client.exposition import choose_encoder
 
-from moe_core.exposition import lines
-from moe_core.metrics_port import PIECES_AT_ONCE
+from moe_core.exposition import pieces
 from moe_router.counters import Counters
 from tests.router.bench import Bench
 from tests.router.test_router_metrics import LAYERS, Asked, fed, large, small
 from tests.support.dispatching import dispatch_request
+from tests.support.scrape import ACCEPT
 
 _CASES = (
     ("256 experts over all layers", False, False),
@@ -61,17 +61,16 @@ def main(arguments: Many[str] | None = None) -> None:
 
 
 def _print_scrape(name: str, asked: Asked, rounds: int) -> None:
+    encode, _ = choose_encoder(ACCEPT)
     took, longest, size = [], [], 0
     for _ in range(rounds):
-        pieces, parts, slowest = lines(asked, openmetrics=True), list[str](), 0.0
-        began = time.process_time()
-        while True:
-            before = time.process_time()
-            some = list(islice(pieces, PIECES_AT_ONCE))
-            parts.append("".join(some))
-            slowest = max(slowest, time.process_time() - before)
-            if not some:
-                break
+        parts, slowest, began = list[bytes](), 0.0, time.process_time()
+        before = began
+        for piece in pieces(asked, encode):
+            now = time.process_time()
+            slowest = max(slowest, now - before)
+            parts.append(piece)
+            before = now
         took.append(time.process_time() - began)
         longest.append(slowest)
         size = sum(map(len, parts))

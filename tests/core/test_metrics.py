@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.exposition import choose_encoder
 
-from moe_core.exposition import wants_openmetrics
+from moe_core.exposition import SAMPLES_AT_ONCE, pieces
 from moe_core.metrics import Family, Histogram, Kind, Point, one
-from moe_core.metrics_port import MetricsPort
+from moe_core.metrics_port import CannotListen, MetricsPort
 from moe_core.metrics_settings import Detail, read_address, read_detail
-from moe_core.process_metrics import FAMILIES, ProcessMetrics
+from moe_core.process_metrics import ProcessMetrics
 from moe_core.version_names import version_names
-from tests.support.scrape import ACCEPT, Scraped, read
+from tests.support.scrape import ACCEPT, PLAIN, Scraped, read
 from tests.support.tables import expert, version
 
 ROWS = Family("moeops_rows", Kind.COUNTER, 'Rows, "good" and\\or bad.\nAll.', ("expert",))
@@ -70,25 +71,46 @@ def test_what_is_read_is_what_was_given(om: bool) -> None:
 def test_any_label_and_any_number_comes_through(label: str, value: float) -> None:
     seen = read(Given([(Family("a", Kind.GAUGE, "", ("x",)), one(value, label))]))
 
-    assert seen.samples == {("a", frozenset({("x", label)})): value}
+    # Prometheus knows no other numbers.
+    assert seen.samples == {("a", frozenset({("x", label)})): float(value)}
 
 
 def test_nan_comes_through() -> None:
     assert math.isnan(read(Given([(Family("a", Kind.GAUGE, ""), one(math.nan))])).value("a"))
 
 
-@pytest.mark.parametrize(
-    ("accept", "wanted"),
-    [
-        (ACCEPT, True),
-        ("text/plain", False),
-        ("", False),
-        ("text/plain, APPLICATION/openmetrics-text", True),
-        ("application/openmetrics-text-not", False),
-    ],
-)
-def test_who_asks_for_openmetrics_gets_it(accept: str, wanted: bool) -> None:
-    assert wants_openmetrics(accept) is wanted
+@pytest.mark.parametrize("accept", [ACCEPT, PLAIN])
+def test_a_piece_ends_with_the_point_that_fills_it_and_heads_and_end_come_once(
+    accept: str,
+) -> None:
+    cells = [Family(f"a{n}", Kind.GAUGE, "Cells.", ("x",)) for n in range(5)]
+    sizes = [0, 1, 100, 250, 40]
+    blocks: list[tuple[Family, Iterable[Point]]] = [
+        (family, [((str(n),), n) for n in range(size)])
+        for family, size in zip(cells, sizes, strict=True)
+    ]
+    blocks.append((TOOK, [((str(n),), taken(0.5)) for n in range(30)]))
+    encode, _ = choose_encoder(accept)
+
+    parts = [part.decode() for part in pieces(Given(blocks), encode)]
+
+    lines = [[x for x in part.splitlines() if not x.startswith("#")] for part in parts]
+    told = [len(some) for some in lines]
+    widest = len(taken().counts) + 2
+    assert all(SAMPLES_AT_ONCE <= size < SAMPLES_AT_ONCE + widest for size in told[:-1])
+    assert sum(told) == sum(sizes) + 30 * widest
+    text = "".join(parts)
+    for family in (*cells, TOOK):
+        assert text.count(f"# TYPE {family.name} ") == 1
+        assert text.count(f"# HELP {family.name} ") == 1
+    assert text.count("# EOF\n") == (accept == ACCEPT)
+    seen = Scraped.read(text, om=accept == ACCEPT)
+    assert seen.of("a3") == {(str(n),): n for n in range(250)}
+
+
+@pytest.mark.parametrize("om", [True, False])
+def test_where_nothing_is_told_there_is_nothing_but_the_end(om: bool) -> None:
+    assert read(Given([]), om=om).text == ("# EOF\n" if om else "")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +121,7 @@ def test_who_asks_for_openmetrics_gets_it(accept: str, wanted: bool) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", 404),
         (b"POST /metrics HTTP/1.1\r\n\r\n", 405),
         (b"nonsense\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nAccept: text/plain;version=new\r\n\r\n", 400),
     ],
 )
 async def test_the_port_answers_what_it_is_asked(request_: bytes, status: int) -> None:
@@ -117,6 +140,38 @@ async def test_the_port_answers_what_it_is_asked(request_: bytes, status: int) -
     assert f"Content-Length: {len(body)}\r\n" in answer
     if status == 200:
         assert Scraped.read(body, om=False).value("moeops_rows_total", expert="e0") == 3
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        (ACCEPT, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (PLAIN, "text/plain; version=0.0.4; charset=utf-8"),
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+    ],
+)
+async def test_who_asks_for_openmetrics_gets_it(accept: str, content_type: str) -> None:
+    port = MetricsPort(Given([]))
+    number = await port.listen("127.0.0.1", 0)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(f"GET /metrics HTTP/1.1\r\naccept: {accept}\r\n\r\n".encode())
+        answer = (await reader.read()).decode()
+        writer.close()
+    finally:
+        port.close()
+
+    assert f"\r\nContent-Type: {content_type}" in answer
+
+
+async def test_a_taken_port_is_said_in_words() -> None:
+    first, second = MetricsPort(Given([])), MetricsPort(Given([]))
+    number = await first.listen("127.0.0.1", 0)
+    try:
+        with pytest.raises(CannotListen, match="address already in use"):
+            await second.listen("127.0.0.1", number)
+    finally:
+        first.close()
 
 
 async def test_others_go_first_while_much_is_told() -> None:
@@ -149,10 +204,17 @@ async def test_others_go_first_while_much_is_told() -> None:
     assert max(b - a for a, b in itertools.pairwise(others)) <= 100
 
 
-def test_the_process_says_what_it_is_said_to_say() -> None:
+def test_the_process_says_what_it_uses() -> None:
     seen = read(ProcessMetrics())
 
-    assert seen.names == {name for family in FAMILIES for name in family.names}
+    assert seen.names == {
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+        "process_start_time_seconds",
+        "process_open_fds",
+        "process_max_fds",
+    }
     assert seen.value("process_resident_memory_bytes") > 0
 
 

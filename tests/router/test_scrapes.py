@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from moe_core import process_metrics
-from moe_core.exposition import OPENMETRICS
+from moe_core.process_metrics import ProcessMetrics
 from moe_router import metrics as router_metrics
 from moe_worker import metrics as worker_metrics
 from tests.router import process as routers
@@ -19,7 +18,7 @@ from tests.router.process import RouterProcess
 from tests.support.artifacts import write_expert
 from tests.support.dispatching import Caller, dispatch_request
 from tests.support.promtool import check_metrics
-from tests.support.scrape import rises, scrape
+from tests.support.scrape import ACCEPT, PLAIN, rises, scrape
 from tests.support.tables import TableFile, expert, gate, table, version
 from tests.worker import process as workers
 from tests.worker.process import WorkerProcess
@@ -130,14 +129,15 @@ def test_counters_rise_with_traffic_and_never_fall(house: House) -> None:
         rises(old, new, {name for name in new.names if name.endswith(("_total", "_count"))})
 
 
-@pytest.mark.parametrize("accept", [OPENMETRICS, "text/plain"])
+@pytest.mark.parametrize("accept", [ACCEPT, PLAIN])
 def test_both_formats_say_the_same_and_only_what_is_described(house: House, accept: str) -> None:
     for address, described in (
         (house.router.metrics, router_metrics.FAMILIES),
         (house.worker.metrics, worker_metrics.FAMILIES),
     ):
         seen = scrape(address, accept)
-        names = {n for f in (*described, *process_metrics.FAMILIES) for n in f.names}
+        process = (family for family, _ in ProcessMetrics().collect())
+        names = {n for f in (*described, *process) for n in f.names}
         assert seen.names <= names
         labels = {name: set(f.labels) for f in described for name in f.names}
         for name, own in seen.samples:
@@ -146,7 +146,7 @@ def test_both_formats_say_the_same_and_only_what_is_described(house: House, acce
 
 def test_promtool_finds_nothing_wrong(house: House) -> None:
     for address in (house.router.metrics, house.worker.metrics):
-        assert check_metrics(scrape(address, "text/plain").text) == ""
+        assert check_metrics(scrape(address, PLAIN).text) == ""
 
 
 def test_a_port_that_is_taken_ends_a_router_with_a_sentence(house: House) -> None:

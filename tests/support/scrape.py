@@ -10,10 +10,11 @@ import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from moe_core.exposition import lines, wants_openmetrics
+from moe_core.exposition import pieces
 from moe_core.metrics import Collector
 
 # As Prometheus 2.42 asks.
@@ -21,6 +22,7 @@ ACCEPT = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
     "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 )
+PLAIN = "text/plain"
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,13 @@ def scrape(address: str, accept: str = ACCEPT) -> Scraped:
     with urllib.request.urlopen(request, timeout=20) as response:
         text = response.read().decode()
         assert int(response.headers["Content-Length"]) == len(text.encode())
-        return Scraped.read(text, om=wants_openmetrics(response.headers["Content-Type"]))
+        return Scraped.read(text, om="openmetrics" in response.headers["Content-Type"])
 
 
 def read(collector: Collector, *, om: bool = True) -> Scraped:
     """Collect in this process."""
-    return Scraped.read("".join(lines(collector, openmetrics=om)), om=om)
+    encode, _ = choose_encoder(ACCEPT if om else PLAIN)
+    return Scraped.read(b"".join(pieces(collector, encode)).decode(), om=om)
 
 
 def rises(before: Scraped, after: Scraped, names: Iterable[str]) -> None:
