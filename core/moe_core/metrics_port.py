@@ -19,7 +19,7 @@ _WRITE_S = 30.0
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
 
 
-class CannotListen(Exception):
+class CannotListen(OSError):
     """There is no such address here, or another process listens on it."""
 
 
@@ -31,12 +31,15 @@ class MetricsPort:
         self._turn = asyncio.Lock()
         self._server: asyncio.Server | None = None
 
-    async def listen(self, host: str, port: int) -> int:
-        """Listen from now on; return the port. Raises CannotListen."""
+    async def listen(self, host: str, port: int, setting: str) -> int:
+        """Listen from now on; return the port. Raises CannotListen.
+
+        `setting` is what said so, as the sentence of the error is to name it: `--metrics-port 80`.
+        """
         try:
             self._server = await asyncio.start_server(self._serve, host or None, port)
         except OSError as error:
-            raise CannotListen(f"{error.strerror}") from error
+            raise CannotListen(f"{setting}: {error.strerror}") from error
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 

@@ -12,12 +12,13 @@ from moe_core.metrics_port import MetricsPort
 
 
 class Scrapes:
-    """Raises OSError where the address cannot be listened on."""
+    """Raises CannotListen, an OSError."""
 
     def __init__(self, collector: Collector, host: str, port: int) -> None:
         self._loop = asyncio.new_event_loop()
         metrics = MetricsPort(collector)
-        bound = self._loop.run_until_complete(metrics.listen(host, port))
+        listening = metrics.listen(host, port, f"--metrics {host}:{port}")
+        bound = self._loop.run_until_complete(listening)
         self.address = f"{host}:{bound}"
 
     def run(self) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from moe_core.metrics_port import CannotListen
 from moe_operator import access
 from moe_operator.asking import GrpcAsker
 from moe_operator.options import Options
@@ -18,7 +19,7 @@ _log = logging.getLogger("moe_operator")
 
 
 async def run(options: Options) -> None:
-    """Run the operator. Returns after SIGTERM; raises NoAccess."""
+    """Run the operator. Returns after SIGTERM; raises NoAccess and CannotListen."""
     operating = asyncio.create_task(operate(options, access.find, GrpcAsker()))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, operating.cancel, number.name)
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _log_to_stderr(options.log_level)
     try:
         asyncio.run(run(options))
-    except access.NoAccess as error:
+    except (access.NoAccess, CannotListen) as error:
         print(f"moe_operator: {error}", file=sys.stderr)
         return 2
     return 0

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from moe_core.metrics_port import CannotListen
 
-async def serve(port: int, wrong: Callable[[], str], unready: Callable[[], str]) -> None:
-    """Serve GET /healthz and /readyz until cancelled.
+
+@asynccontextmanager
+async def serving(
+    port: int, wrong: Callable[[], str], unready: Callable[[], str]
+) -> AsyncIterator[None]:
+    """Serve GET /healthz and /readyz in the block; port 0 for none. Raises CannotListen.
 
     `wrong` and `unready` return what is amiss, or an empty text.
     """
+    if not port:
+        yield
+        return
 
     async def healthz(_: web.Request) -> web.Response:
         return _answer(wrong())
@@ -26,8 +34,11 @@ async def serve(port: int, wrong: Callable[[], str], unready: Callable[[], str])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "0.0.0.0", port).start()
-        await asyncio.Event().wait()
+        try:
+            await web.TCPSite(runner, "0.0.0.0", port).start()
+        except OSError as error:
+            raise CannotListen(f"--health-port {port}: {error.strerror}") from error
+        yield
     finally:
         await runner.cleanup()
 

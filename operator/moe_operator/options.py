@@ -77,13 +77,19 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="NAME",
     )
     port = environ.get("MOE_HEALTH_PORT", "8080")
-    add("--health-port", type=int, default=port, metavar="PORT", help="0 for none")
+    add("--health-port", type=_port, default=port, metavar="PORT", help="0 for none")
     port = environ.get("MOE_METRICS_PORT", "8081")
-    add("--metrics-port", type=int, default=port, metavar="PORT", help="GET /metrics; 0 for none")
+    add("--metrics-port", type=_port, default=port, metavar="PORT", help="GET /metrics; 0 for none")
     add("--sweep-seconds", type=float, default=180.0, metavar="S", help=argparse.SUPPRESS)
     levels = ("DEBUG", "INFO", "WARNING")
     add("--log-level", choices=levels, default=environ.get("MOE_LOG_LEVEL", "INFO"))
     return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"it is {text!r:.80}; it must be a port, or 0 for none")
+    return int(text)
 
 
 def _split(text: str) -> list[str]:

@@ -38,7 +38,7 @@ _STOP_S: Final = 0.5
 
 
 async def operate(options: Options, find: access.Find, asker: Asker) -> None:
-    """Run until cancelled. Raises NoAccess."""
+    """Run until cancelled. Raises NoAccess and CannotListen."""
     async with (
         access.open_session(find, _CONNECTIONS) as session,
         aiohttp.ClientSession() as anonymous,  # Prometheus is not shown who we are
@@ -59,12 +59,11 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
         watch = Watch(find, options.namespaces, tell)
         metrics = MetricsPort(OperatorMetrics(engine, look.ends, options.lease, lease))
         if options.metrics_port:
-            await metrics.listen("0.0.0.0", options.metrics_port)
+            said = f"--metrics-port {options.metrics_port}"
+            await metrics.listen("0.0.0.0", options.metrics_port, said)
+        told = partial(_wrong, watch), partial(_unready, watch)
         try:
-            async with asyncio.TaskGroup() as group:
-                if options.health_port:
-                    told = partial(_wrong, watch), partial(_unready, watch)
-                    group.create_task(health.serve(options.health_port, *told))
+            async with health.serving(options.health_port, *told), asyncio.TaskGroup() as group:
                 kinds = await engine.fill(sweep)
                 watch.start(kinds)
                 group.create_task(heap.keep())

@@ -17,7 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
-from moe_core.metrics_port import MetricsPort
+from moe_core.metrics_port import CannotListen, MetricsPort
 from moe_core.metrics_settings import Detail
 from moe_router.collect import RouterMetrics
 from moe_router.copies import Copies
@@ -127,9 +127,9 @@ class Router:
             return
         host, port = self._settings.metrics
         try:
-            port = await self._metrics.listen(host, port)
-        except OSError as error:
-            raise CannotStart(f"--metrics {host}:{port}: {error.strerror}") from error
+            port = await self._metrics.listen(host, port, f"--metrics {host}:{port}")
+        except CannotListen as error:
+            raise CannotStart(str(error)) from error
         tell("metrics", address=f"{host}:{port}")
 
     async def _listen(self) -> grpc.aio.Server:

@@ -126,7 +126,7 @@ def test_where_nothing_is_told_there_is_nothing_but_the_end(om: bool) -> None:
 )
 async def test_the_port_answers_what_it_is_asked(request_: bytes, status: int) -> None:
     port = MetricsPort(Given([(ROWS, one(3, "e0"))]))
-    number = await port.listen("127.0.0.1", 0)
+    number = await port.listen("127.0.0.1", 0, "--metrics")
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", number)
         writer.write(request_)
@@ -152,7 +152,7 @@ async def test_the_port_answers_what_it_is_asked(request_: bytes, status: int) -
 )
 async def test_who_asks_for_openmetrics_gets_it(accept: str, content_type: str) -> None:
     port = MetricsPort(Given([]))
-    number = await port.listen("127.0.0.1", 0)
+    number = await port.listen("127.0.0.1", 0, "--metrics")
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", number)
         writer.write(f"GET /metrics HTTP/1.1\r\naccept: {accept}\r\n\r\n".encode())
@@ -166,10 +166,10 @@ async def test_who_asks_for_openmetrics_gets_it(accept: str, content_type: str) 
 
 async def test_a_taken_port_is_said_in_words() -> None:
     first, second = MetricsPort(Given([])), MetricsPort(Given([]))
-    number = await first.listen("127.0.0.1", 0)
+    number = await first.listen("127.0.0.1", 0, "--metrics")
     try:
-        with pytest.raises(CannotListen, match="address already in use"):
-            await second.listen("127.0.0.1", number)
+        with pytest.raises(CannotListen, match=f"^--metrics :{number}: .* in use$"):
+            await second.listen("127.0.0.1", number, f"--metrics :{number}")
     finally:
         first.close()
 
@@ -184,7 +184,7 @@ async def test_others_go_first_while_much_is_told() -> None:
             yield (str(number),), number
 
     port, others = MetricsPort(Given([(ROWS, points())])), list[int]()
-    number = await port.listen("127.0.0.1", 0)
+    number = await port.listen("127.0.0.1", 0, "--metrics")
 
     async def count() -> None:
         while len(turns) < 1000:

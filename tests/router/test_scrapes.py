@@ -152,8 +152,17 @@ def test_promtool_finds_nothing_wrong(house: House) -> None:
 def test_a_port_that_is_taken_ends_a_router_with_a_sentence(house: House) -> None:
     taken, own = house.router.metrics, {"mixture": "tiny", "workers": house.worker.link}
     with (
-        pytest.raises(AssertionError, match=f"--metrics {re.escape(taken)}"),
+        pytest.raises(AssertionError, match=f"--metrics {re.escape(taken)}: .* in use"),
         routers.spawn(table_file=str(house.file.path), metrics=taken, **own),
+    ):
+        pass
+
+
+def test_a_port_that_is_taken_ends_a_worker_with_a_sentence(house: House) -> None:
+    taken = house.worker.metrics
+    with (
+        pytest.raises(AssertionError, match=f'reason="--metrics {re.escape(taken)}: .* in use"'),
+        workers.spawn([], HIDDEN, metrics=taken),
     ):
         pass
 

@@ -151,8 +151,12 @@ def test_errors_of_the_api_server_are_told_apart() -> None:
         pytest.param(
             ["--worker-image", "w"], {}, "MOE_ROUTER_IMAGE is not set", id="no router image"
         ),
-        pytest.param(["--health-port", "x"], {}, "invalid int value: 'x'", id="port"),
-        pytest.param(["--metrics-port", "x"], {}, "--metrics-port: invalid int", id="metrics"),
+        pytest.param(
+            ["--health-port", "x"], {}, "--health-port: it is 'x'; it must be a port", id="port"
+        ),
+        pytest.param(
+            ["--metrics-port", "65536"], {}, "--metrics-port: it is '65536'; it must", id="metrics"
+        ),
         pytest.param(["--log-level", "LOUD"], {}, "invalid choice: 'LOUD'", id="level"),
         pytest.param(["--namespaces", "a"], {}, "unrecognized arguments", id="unknown flag"),
     ],
