@@ -204,6 +204,13 @@ def test_all_that_selects_the_operator_finds_it() -> None:
     assert not service["selector"].items() <= check["metadata"]["labels"].items()
 
 
+def test_the_network_policy_admits_to_every_port_of_the_operator() -> None:
+    bodies = charts.render(ALL)
+    (rule,) = charts.one(bodies, "NetworkPolicy")["spec"]["ingress"]
+    admitted = {(port["port"], port["protocol"]) for port in rule["ports"]}
+    assert admitted == {(port["name"], port["protocol"]) for port in operator(bodies)["ports"]}
+
+
 def test_two_releases_have_only_the_custom_resources_in_common() -> None:
     first, second = charts.render(), charts.render(release="other")
     common = {charts.key(body) for body in first} & {charts.key(body) for body in second}
