@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector as Registry
 
 from moe_core.metrics import Collector, Family, Histogram, Kind, Labels, Value
 
-SAMPLES_AT_ONCE: Final = 100  # less than a millisecond
+SAMPLES_AT_ONCE: Final = 100  # about a millisecond
 
 Encode = Callable[[Registry], bytes]  # one that the library's choose_encoder chose
 _TYPES: Final[Mapping[Kind, Callable[..., core.Metric]]] = {

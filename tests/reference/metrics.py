@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from moe_core import process_metrics
 from moe_core.metrics import Family
-from moe_core.process_metrics import ProcessMetrics
 from moe_operator import metrics as operator
 from moe_router import metrics as router
 from moe_worker import metrics as worker
@@ -20,7 +20,7 @@ PROGRAMS: Mapping[str, tuple[Family, ...]] = {
     "Router": router.FAMILIES,
     "Worker": worker.FAMILIES,
     "Operator": operator.FAMILIES,
-    "Every process": tuple(family for family, _ in ProcessMetrics().collect()),
+    "Every process": process_metrics.FAMILIES,
 }
 
 _HEAD = """\
