@@ -75,8 +75,9 @@ def _serve_first_versions(tiny: Tiny) -> None:
         return [row["name"] for row in rows if row.get("stable", {}).get("version") != "v1"]
 
     names = others()
-    for name in names:
-        kube.patch("expert", name, {"spec": {"rollout": AT_ONCE}})
     if names:
+        kube.patch("mixture", tiny.mixture, {"spec": {"evaluation": None}})
+        for name in names:
+            kube.patch("expert", name, {"spec": {"rollout": AT_ONCE}})
         wait_for("v1 of every expert is served", lambda: not others(), 180)
         kube.apply(SERVE)
