@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_moe.arguments import parser
 from tests.dashboards.files import ALERTS, Body, alerts
 from tests.support.promtool import promtool
 
@@ -62,6 +63,13 @@ def test_a_runbook_has_its_four_parts(rule: Body) -> None:
     parts = re.split(r"^## (\w+)\n", page, flags=re.MULTILINE)[1:]
     assert parts[::2] == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
     assert all(len(text.strip()) > 20 for text in parts[1::2])
+
+
+@RULE
+def test_commands_of_a_runbook_are_those_of_the_plugin(rule: Body) -> None:
+    page = (RUNBOOKS / f"{rule['alert']}.md").read_text()
+    for command in re.findall(r"`kubectl moe ([^`]+)`", page):
+        parser().parse_args(command.split())
 
 
 def test_every_runbook_is_of_an_alert() -> None:
