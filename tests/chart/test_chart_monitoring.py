@@ -62,7 +62,7 @@ def test_a_monitor_finds_the_pods_of_one_program(component: str) -> None:
 
 
 def test_monitors_look_where_the_operator_serves() -> None:
-    for values, wanted in ((ALL, {"any": True}), (ALL | TEAMS, {"matchNames": listed(TEAMS)})):
+    for values, wanted in ((ALL, {"any": True}), ({**ALL, **TEAMS}, {"matchNames": listed(TEAMS)})):
         monitors = charts.of(charts.render(values), "PodMonitor")
         for program in ("router", "worker"):
             spec = monitors[f"moeops-system/moeops-{program}"]["spec"]
@@ -115,7 +115,10 @@ def test_each_dashboard_is_a_config_map_that_the_sidecar_finds() -> None:
     [
         ({"podMonitors": {"interval": "15"}}, "'/podMonitors/interval': '15' does not match"),
         ({"prometheusRule": {"runbooks": ""}}, "'/prometheusRule/runbooks': minLength"),
-        ({"prometheusRule": {"alertLabels": {"severity": "page"}}}, "invalid propertyName 'severity'"),
+        (
+            {"prometheusRule": {"alertLabels": {"severity": "page"}}},
+            "invalid propertyName 'severity'",
+        ),
         ({"dashboards": {"labels": {"grafana_dashboard": 1}}}, "got number, want string"),
         ({"dashboards": {"enabled": "yes"}}, "'/dashboards/enabled': got string, want boolean"),
     ],

@@ -1,4 +1,4 @@
-"""Starts a real Prometheus on loopback, which scrapes one exporter several times a second."""
+"""Starts a real Prometheus on loopback, which scrapes what its configuration says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Self
 from prometheus_client import CollectorRegistry, start_http_server
 
 _READY_WITHIN_S = 60.0
-_CONFIG = """
+_ONE_EXPORTER = """
 global: {scrape_interval: 200ms, scrape_timeout: 200ms}
 scrape_configs: [{job_name: test, static_configs: [{targets: ["127.0.0.1:%d"]}]}]
 """
@@ -34,16 +34,21 @@ def exporting(registry: CollectorRegistry) -> Iterator[int]:
         thread.join()
 
 
+def of_exporter(port: int) -> str:
+    """Return the configuration that scrapes an exporter on loopback several times a second."""
+    return _ONE_EXPORTER % port
+
+
 class PrometheusServer:
     """A Prometheus of its own, in a folder of its own; a context manager.
 
-    When it is entered, the exporter at that port of loopback has been scraped.
+    When it is entered, at least one of the targets of its configuration has been scraped.
     """
 
-    def __init__(self, program: Path, folder: Path, exporter_port: int) -> None:
+    def __init__(self, program: Path, folder: Path, configuration: str) -> None:
         self._program = program
         self._folder = folder
-        self._exporter_port = exporter_port
+        self._configuration = configuration
         self._stack = ExitStack()
         self.url = ""
 
@@ -62,13 +67,20 @@ class PrometheusServer:
         """End the program; what is asked of it from here on has no answer."""
         self._stack.close()
 
+    def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """Return labels and value of each series that a query gives. Raises HTTPError."""
+        text = urllib.parse.urlencode({"query": query})
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{text}", timeout=30) as answer:
+            found = json.load(answer)["data"]["result"]
+        return [(one["metric"], float(one["value"][1])) for one in found]
+
     @property
     def _log(self) -> Path:
         return self._folder / "prometheus.log"
 
     def _start(self, stack: ExitStack) -> subprocess.Popen[bytes]:
         config = self._folder / "prometheus.yml"
-        config.write_text(_CONFIG % self._exporter_port)
+        config.write_text(self._configuration)
         log = stack.enter_context(self._log.open("wb"))
         process = subprocess.Popen(
             [
@@ -96,9 +108,7 @@ class PrometheusServer:
         raise TimeoutError(f"Prometheus ended or has scraped nothing in time:\n{tail}")
 
     def _has_scraped(self) -> bool:
-        query = urllib.parse.urlencode({"query": "up == 1"})
-        with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=30) as answer:
-            return bool(json.load(answer)["data"]["result"])
+        return bool(self.ask("up == 1"))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

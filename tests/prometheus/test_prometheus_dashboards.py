@@ -7,11 +7,8 @@ tried in the cluster (`e2e/test_metrics.py`).
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from moe_core.metrics import Family, Kind
 from tests.dashboards.files import Asked, asked
-from tests.prometheus.server import PrometheusServer, exporting
+from tests.prometheus.server import PrometheusServer, exporting, of_exporter
 from tests.reference.metrics import PROGRAMS
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".moe" / "bin" / "prometheus"
@@ -84,17 +81,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServe
     registry = CollectorRegistry()
     registry.register(Everything())
     folder = tmp_path_factory.mktemp("dashboards")
-    with exporting(registry) as port, PrometheusServer(PROGRAM, folder, port) as server:
+    with (
+        exporting(registry) as port,
+        PrometheusServer(PROGRAM, folder, of_exporter(port)) as server,
+    ):
         yield server
 
 
 def answer(server: PrometheusServer, expr: str) -> list[float]:
     """Return the values of a query's series, those that are numbers."""
-    text = urllib.parse.urlencode({"query": expr})
-    with urllib.request.urlopen(f"{server.url}/api/v1/query?{text}", timeout=30) as said:
-        result = json.load(said)["data"]["result"]
-    values = [float(series["value"][1]) for series in result]
-    return [value for value in values if not math.isnan(value)]
+    return [value for _, value in server.ask(expr) if not math.isnan(value)]
 
 
 @pytest.mark.parametrize("each", QUERIES)

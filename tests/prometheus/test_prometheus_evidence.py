@@ -24,7 +24,7 @@ from moe_operator.questions import prometheus_findings, questions
 from moe_operator.spec import ExpertSpec, MixtureSpec
 from moe_operator.world import World
 from tests.operator.plan.bodies import MIXTURE, NAMESPACE, expert, mixture, sha
-from tests.prometheus.server import PrometheusServer, exporting
+from tests.prometheus.server import PrometheusServer, exporting, of_exporter
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".moe" / "bin" / "prometheus"
 KEY = Key(NAMESPACE, MIXTURE)
@@ -73,7 +73,7 @@ def exported() -> Iterator[Exported]:
 def started(exported: Exported, folder: Path) -> PrometheusServer:
     if not PROGRAM.exists():
         pytest.fail("there is no prometheus to test with; run: make binaries")
-    return PrometheusServer(PROGRAM, folder, exported.port)
+    return PrometheusServer(PROGRAM, folder, of_exporter(exported.port))
 
 
 @pytest.fixture(scope="module")

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import urllib.parse
-import urllib.request
 from pathlib import Path
-from typing import Any
 
-from tests.prometheus.server import PrometheusServer
+from tests.prometheus.server import PrometheusServer, of_exporter
 from tests.router import process as routers
 from tests.support.dispatching import Caller, dispatch_request
 from tests.support.scrape import scrape
 from tests.support.tables import TableFile, expert, gate, table, version
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".moe" / "bin" / "prometheus"
-
-
-def asked(server: PrometheusServer, query: str) -> list[tuple[dict[str, str], float]]:
-    """Return labels and value of each series that a query gives."""
-    text = urllib.parse.urlencode({"query": query})
-    with urllib.request.urlopen(f"{server.url}/api/v1/query?{text}", timeout=30) as answer:
-        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-    return [(one["metric"], float(one["value"][1])) for one in found]
 
 
 def test_what_a_router_counts_is_stored(tmp_path: Path) -> None:
@@ -37,12 +25,12 @@ def test_what_a_router_counts_is_stored(tmp_path: Path) -> None:
             assert not answer.HasField("failure")  # its tokens have the residual
         said = scrape(router.metrics)
         port = int(router.metrics.rpartition(":")[2])
-        with PrometheusServer(PROGRAM, tmp_path, port) as server:
-            ((labels, requests),) = asked(server, "moeops_router_version_requests_total")
-            ((_, residual),) = asked(server, 'moeops_router_rung_rows_total{rung="Residual"}')
-            series = asked(server, 'count({__name__=~"moeops_.+|process_.+"})')
-            ((_, middle),) = asked(
-                server, "histogram_quantile(0.5, moeops_router_request_duration_seconds_bucket)"
+        with PrometheusServer(PROGRAM, tmp_path, of_exporter(port)) as server:
+            ((labels, requests),) = server.ask("moeops_router_version_requests_total")
+            ((_, residual),) = server.ask('moeops_router_rung_rows_total{rung="Residual"}')
+            series = server.ask('count({__name__=~"moeops_.+|process_.+"})')
+            ((_, middle),) = server.ask(
+                "histogram_quantile(0.5, moeops_router_request_duration_seconds_bucket)"
             )
 
     own = {"mixture": "tiny", "expert": "e0", "version": "v1"}
