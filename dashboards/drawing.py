@@ -20,8 +20,11 @@ from grafana_foundation_sdk.models.dashboard import (
     DashboardLinkType,
     DataTransformerConfig,
     DynamicConfigValue,
+    FieldColorModeId,
     Threshold,
     ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
     VariableRefresh,
     VariableSort,
 )
@@ -138,10 +141,16 @@ def _number() -> stat.Panel:
     return made.reduce_options(shapes.ReduceDataOptions().calcs(["lastNotNull"]))
 
 
+def _states() -> statetimeline.Panel:
+    texts = {"0": ValueMappingResult(text="no"), "1": ValueMappingResult(text="yes")}
+    made = statetimeline.Panel().merge_values(True).mappings([ValueMap(texts)])
+    return made.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
+
+
 _LOOKS: Final[Mapping[Look, Callable[[], _Drawn]]] = {
     Look.LINES: _lines,
     Look.NUMBER: _number,
-    Look.STATES: lambda: statetimeline.Panel().merge_values(True),
+    Look.STATES: _states,
     Look.TABLE: table.Panel,
     Look.MATRIX: table.Panel,
 }
@@ -160,7 +169,7 @@ def _tabled(made: table.Panel, panel: Panel) -> table.Panel:
     names = {
         _value_of(panel, name): q.legend for q, name in zip(panel.queries, "ABCDEFGH", strict=False)
     }
-    for column in names.values():
+    for column in names.values() if panel.steps else ():
         made = made.override_by_name(
             column, [DynamicConfigValue(id_val="custom.cellOptions", value=colored)]
         )

@@ -20,6 +20,7 @@ class Look(Enum):
 # Values from which a panel turns another colour; the first colour is that of all below.
 Steps = tuple[tuple[float, str], ...]
 PLAIN: Final[Steps] = ()
+LISTED: Final[Steps] = ((0, "green"), (1, "orange"))  # of tables whose rows are what is amiss
 ANY_IS_BAD: Final[Steps] = ((1e-9, "red"),)
 ZERO_IS_BAD: Final[Steps] = ((0, "red"), (1e-9, "green"))
 ONE_IS_GOOD: Final[Steps] = ((0, "red"), (1, "green"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from dashboards.panels import Variable
@@ -34,3 +35,4 @@ EXPERTS: Final = Variable(
 
 ALL_PROGRAMS: Final = (JOB, INSTANCE)
 OF_MIXTURES: Final = (*ALL_PROGRAMS, NAMESPACE, MIXTURE)
+OF_ONE_MIXTURE: Final = (*ALL_PROGRAMS, NAMESPACE, replace(MIXTURE, several=False))

@@ -7,7 +7,7 @@ from typing import Final
 from dashboards.panels import ANY_IS_BAD, ZERO_IS_BAD, Board, Look, Query, Row, panel
 from dashboards.queries import TOLD_MIXTURE, quantile, rate, select, top, total
 from dashboards.variables import EXPERT as VARIABLE
-from dashboards.variables import OF_MIXTURES
+from dashboards.variables import OF_ONE_MIXTURE
 from moe_core.metrics import Family
 from moe_operator import metrics as operator
 from moe_router import metrics as router
@@ -210,6 +210,6 @@ EXPERT: Final = Board(
     "expert",
     "Expert",
     "One expert: its versions side by side, the candidate against stable, its verdict, its pods.",
-    (*OF_MIXTURES, VARIABLE),
+    (*OF_ONE_MIXTURE, VARIABLE),
     (_STATE, _VERSIONS, _VERDICT, _WORK),
 )

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashboards.panels import ANY_IS_BAD, ONE_IS_GOOD, ZERO_IS_BAD, Board, Look, Query, Row, panel
+from dashboards.panels import (
+    ANY_IS_BAD,
+    LISTED,
+    ONE_IS_GOOD,
+    ZERO_IS_BAD,
+    Board,
+    Look,
+    Query,
+    Row,
+    panel,
+)
 from dashboards.queries import (
     DEGRADED,
     OF_MIXTURE,
@@ -173,6 +183,7 @@ _RECOVERY: Final = Row(
                 ),
                 "Degraded",
             ),
+            steps=LISTED,
             look=Look.TABLE,
             width=12,
             empty="where all is whole",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashboards.panels import ANY_IS_BAD, ONE_IS_GOOD, ZERO_IS_BAD, Board, Look, Row, panel
+from dashboards.panels import ANY_IS_BAD, LISTED, ONE_IS_GOOD, ZERO_IS_BAD, Board, Look, Row, panel
 from dashboards.queries import TOLD_MIXTURE, quantile, rate, select, top, total
 from dashboards.variables import OF_MIXTURES
 from moe_core import process_metrics as process
@@ -183,6 +183,7 @@ _OBJECTS: Final = Row(
             "Experts and Gates whose condition Progressing is False, by its reason.",
             "none",
             (top(50, total(operator.STUCK, *TOLD_MIXTURE, "kind", "name", "reason")), "Objects"),
+            steps=LISTED,
             look=Look.TABLE,
             width=24,
             empty="where all goes on",

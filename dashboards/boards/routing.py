@@ -6,7 +6,7 @@ from typing import Final
 
 from dashboards.panels import ONE_IS_GOOD, Board, Look, Query, Row, panel
 from dashboards.queries import quantile, rate, select, top
-from dashboards.variables import EXPERTS, GATE, LAYER, OF_MIXTURES
+from dashboards.variables import EXPERTS, GATE, LAYER, OF_ONE_MIXTURE
 from moe_core.metrics import Family
 from moe_router import metrics as router
 
@@ -18,6 +18,13 @@ _VERSION: Final = ("gate", "version")
 _NAME: Final = "{{gate}} {{version}}"
 _ON_TRIAL: Final = "while no version of a gate is in the shadow"
 _MOST: Final = 512
+_HEAT: Final = (
+    (0, "transparent"),
+    (0.05, "blue"),
+    (0.15, "yellow"),
+    (0.3, "orange"),
+    (0.5, "red"),
+)
 
 
 def _share(part: Family, whole: Family, *by: str, where: tuple[str, ...] = _LAYER) -> str:
@@ -25,6 +32,9 @@ def _share(part: Family, whole: Family, *by: str, where: tuple[str, ...] = _LAYE
 
 
 _CELLS: Final = rate(router.CELL_PAIRS, "layer", "expert", where=_CELL)
+_FAILED: Final = top(
+    20, _share(router.GATE_FAILURES, router.GATE_REQUESTS, *_VERSION, where=(_GATE,))
+)
 _PAIRS: Final = rate(router.EXPERT_PAIRS, "expert", where=(_GATE, _EXPERT))
 _ALL: Final = rate(router.LAYER_PAIRS, "layer", where=_LAYER)
 
@@ -38,7 +48,13 @@ _MAP: Final = Row(
             "(MOE_METRICS_DETAIL=Full: of all); the 512 largest are shown.",
             "percentunit",
             Query(top(_MOST, f"{_CELLS} / on (layer) group_left () {_ALL}"), "Share"),
-            steps=((0.05, "blue"), (0.15, "yellow"), (0.3, "orange"), (0.5, "red")),
+            steps=(
+                (0, "transparent"),
+                (0.05, "blue"),
+                (0.15, "yellow"),
+                (0.3, "orange"),
+                (0.5, "red"),
+            ),
             look=Look.MATRIX,
             width=24,
         ),
@@ -97,7 +113,7 @@ _EVEN: Final = Row(
             "Entropy of a gate's choice",
             "Mean entropy of the probabilities in bits, of rows that a router applied the gate to.",
             "short",
-            (_share(router.LAYER_ENTROPY, router.LAYER_SCORED, *_VERSION), _NAME),
+            (f"bottomk(20, {_share(router.LAYER_ENTROPY, router.LAYER_SCORED, *_VERSION)})", _NAME),
             steps=((0, "red"), (0.5, "yellow"), (1, "green")),
             empty="where clients apply the gate themselves and none is in the shadow",
         ),
@@ -116,14 +132,14 @@ _EVEN: Final = Row(
             "Share of the gate's weight that was answered by a degraded rung; what the budget of "
             "maxDegradedPercent counts.",
             "percentunit",
-            (_share(router.GATE_LOST, router.GATE_MASS, *_VERSION, where=(_GATE,)), _NAME),
+            (top(20, _share(router.GATE_LOST, router.GATE_MASS, *_VERSION, where=(_GATE,))), _NAME),
             steps=((0.01, "yellow"), (0.25, "red")),
         ),
         panel(
             "Loaded everywhere",
             "1 where every router has loaded a version of a gate.",
             "none",
-            (f"min by (gate, version) ({select(router.GATES_READY, _GATE)})", _NAME),
+            (f"bottomk(20, min by (gate, version) ({select(router.GATES_READY, _GATE)}))", _NAME),
             steps=ONE_IS_GOOD,
             look=Look.STATES,
         ),
@@ -137,20 +153,26 @@ _TRIAL: Final = Row(
             "Requests",
             "Requests of live sessions that a version chose for.",
             "reqps",
-            (rate(router.GATE_REQUESTS, *_VERSION, where=(_GATE,)), _NAME),
+            (top(20, rate(router.GATE_REQUESTS, *_VERSION, where=(_GATE,))), _NAME),
         ),
         panel(
             "Failed share",
             "Those of them that got no answer.",
             "percentunit",
-            (_share(router.GATE_FAILURES, router.GATE_REQUESTS, *_VERSION, where=(_GATE,)), _NAME),
+            (
+                top(
+                    20,
+                    _share(router.GATE_FAILURES, router.GATE_REQUESTS, *_VERSION, where=(_GATE,)),
+                ),
+                _NAME,
+            ),
             steps=((0.001, "yellow"), (0.01, "red")),
         ),
         panel(
             "Latency, p99",
             "Time of requests that a version on trial chose for.",
             "s",
-            (quantile(0.99, router.GATE_LATENCY, *_VERSION, where=(_GATE,)), _NAME),
+            (top(20, quantile(0.99, router.GATE_LATENCY, *_VERSION, where=(_GATE,))), _NAME),
             steps=((0.25, "yellow"), (1, "red")),
             empty="while no version of a gate is on trial",
         ),
@@ -181,7 +203,7 @@ _TRIAL: Final = Row(
             "Shadow rows",
             "Live rows that candidate and stable were compared on.",
             "rps",
-            (rate(router.SHADOWED_ROWS, *_VERSION, where=_LAYER), _NAME),
+            (top(20, rate(router.SHADOWED_ROWS, *_VERSION, where=_LAYER)), _NAME),
             empty=_ON_TRIAL,
         ),
     ),
@@ -191,6 +213,6 @@ ROUTING: Final = Board(
     "routing",
     "Gate and routing",
     "Where gates send rows: by layer and expert, how even it is, and a candidate against stable.",
-    (*OF_MIXTURES, GATE, LAYER, EXPERTS),
+    (*OF_ONE_MIXTURE, GATE, LAYER, EXPERTS),
     (_MAP, _EVEN, _TRIAL),
 )

@@ -124,7 +124,7 @@ def test_target_rules(each: Asked) -> None:
 def test_no_query_lists_what_there_may_be_thousands_of(each: Asked) -> None:
     """At 14,848 experts a panel stays legible, and no query invents data."""
     assert "vector(" not in each.expr
-    many = re.search(r"\b(?:by|on) \([^)]*\b(?:expert|layer|instance)\b", each.expr)
+    many = re.search(r"\b(?:by|on) \([^)]*\b(?:expert|gate|layer|instance)\b", each.expr)
     chosen = "$expert" in each.expr and each.board == "expert"
     alone = re.match(r"(?:sum|min|max|count) \(", each.expr)
     operators = each.board == "operator"
