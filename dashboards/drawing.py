@@ -25,6 +25,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ThresholdsMode,
     ValueMap,
     ValueMappingResult,
+    VariableOption,
     VariableRefresh,
     VariableSort,
 )
@@ -75,6 +76,7 @@ def _links() -> dashboard.DashboardLink:
         .as_dropdown(False)
         .include_vars(True)
         .keep_time(True)
+        .placement("")  # beside the variables, not in a menu
     )
 
 
@@ -87,7 +89,10 @@ def _variable(variable: Variable) -> dashboard.QueryVariable:
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.NATURAL_ASC)
     )
-    return made.multi(True).include_all(True).all_value(".+") if variable.several else made
+    if not variable.several:
+        return made
+    everything = VariableOption(selected=True, text="All", value="$__all")
+    return made.multi(True).include_all(True).all_value(".+").current(everything)
 
 
 def _panel(panel: Panel) -> _Drawn:

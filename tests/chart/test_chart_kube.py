@@ -29,6 +29,7 @@ from tests.operator.engine.bodies import expert, gate, mixture, sha
 from tests.operator.kube.stage import staged
 
 EVERYTHING: Values = {
+    "dashboards": {"enabled": True},
     "networkPolicy": {"create": True, "egress": [{"ports": [{"port": 9090, "protocol": "TCP"}]}]},
     "images": {"pullSecrets": ["pull"]},
     "operator": {"tolerations": [{"key": "gpu", "operator": "Exists"}], "podLabels": {"a": "b"}},
