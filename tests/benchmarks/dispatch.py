@@ -69,8 +69,8 @@ def main(arguments: Many[str] | None = None) -> None:
 
 @torch.inference_mode()
 def _run(directory: Path, rounds: int, seconds: float) -> None:
-    checkpoint = _checkpoint(directory / "checkpoint")
-    here, there = _load(checkpoint), _load(checkpoint)
+    path = checkpoint(directory / "checkpoint")
+    here, there = _load(path), _load(path)
     use_local(here)
     load = os.getloadavg()[0]
     print(
@@ -78,19 +78,19 @@ def _run(directory: Path, rounds: int, seconds: float) -> None:
         f"H={HIDDEN} I={INTERMEDIATE}, {EXPERTS} experts, top-{TOP_K}; "
         f"medians of {rounds} rounds of {seconds:g} s\n"
     )
-    with serve(checkpoint, directory, dtype="BFloat16", spread=True) as served:
+    with serve(path, directory, dtype="BFloat16", spread=True) as served:
         print(f"{'':<26}{'T':>5}{'p50 us':>10}{'p99 us':>10}{'rows/s':>10}")
         with attach(there, served.addresses, session="bench"):
             for rows in (1, 16, 256):
                 ways = _ways(here, there, Given.random(rows))
                 for way, timing in in_turns(ways, rounds=rounds, seconds=seconds).items():
                     _print(way, rows, timing)
-        rate = asyncio.run(_streams(served.addresses, Given.random(16), 8, rounds, seconds))
+        rate = asyncio.run(streams(served.addresses, Given.random(16), 8, rounds, seconds))
         print(f"\n{REMOTE}, 8 callers at once, T=16: {rate:,.0f} rows/s")
     print("Not compared yet: Ray Serve, gRPC end to end, floors of echo.")
 
 
-def _checkpoint(directory: Path) -> Path:
+def checkpoint(directory: Path) -> Path:
     torch.manual_seed(0)
     config = MixtralConfig(
         vocab_size=64,
@@ -126,7 +126,7 @@ def _ways(here: Any, there: Any, given: Given) -> dict[str, Callable[[], object]
     return ways | {REMOTE: lambda: run(there)}
 
 
-async def _streams(
+async def streams(
     addresses: list[str], given: Given, callers: int, rounds: int, seconds: float
 ) -> float:
     """Return rows per second of several callers that each wait for their own answers."""
