@@ -115,7 +115,7 @@ _EVEN: Final = Row(
             "short",
             (f"bottomk(20, {_share(router.LAYER_ENTROPY, router.LAYER_SCORED, *_VERSION)})", _NAME),
             steps=((0, "red"), (0.5, "yellow"), (1, "green")),
-            empty="where clients apply the gate themselves and none is in the shadow",
+            empty="where clients apply the gate themselves",
         ),
         panel(
             "Overflow, worst layers",
