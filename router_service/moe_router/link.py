@@ -152,7 +152,7 @@ class Link:
         self.rows += len(message.rows)
         body = np.ascontiguousarray(message.rows).view(np.uint8).data.cast("B")
         header = compute_frame(message, self._last_attempt)
-        self._transport.write(encode(header, len(body)))
+        self._transport.write(encode(header, body))
         self._transport.write(body)
         self._owner.load_changed(self)
         return True
