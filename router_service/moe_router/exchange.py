@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from moe_core.table import Rung
 from moe_router.ladder import Ask, Cause, GiveUp, Leave, Lost, Surroundings, next_step
-from moe_router.message import Message, Outlook, Part
+from moe_router.message import Message, Outlook, Part, fits
 from moe_router.plan import Pairs, plan
 from moe_router.refusal import Code, Refused
 from moe_router.replica import pick, turned
@@ -87,7 +87,7 @@ class Exchange:
         self, message: Message, result: Result, body: memoryview, outlook: Outlook, tally: Tally
     ) -> list[Message]:
         """Take the answer to a message; what it does not answer goes elsewhere."""
-        if not self._fits(message, result, body):
+        if not fits(message, result, len(body)):
             return self.failed(message, Cause.REFUSED, outlook, tally)
         latency_s = outlook.now_s - message.sent_s
         rows = np.frombuffer(body, self._rows.dtype).reshape(-1, self._rows.shape[1])
@@ -134,13 +134,6 @@ class Exchange:
         ]
         climbs = [*by_workers, *self._climbs]
         return settle(self._request, rows, climbs), outcomes(self._request, climbs)
-
-    def _fits(self, message: Message, result: Result, body: memoryview) -> bool:
-        if len(result.groups) != len(message.parts):
-            return False
-        pairs = zip(message.parts, result.groups, strict=True)
-        answered = sum(len(part.pairs) for part, group in pairs if not group.HasField("failure"))
-        return len(body) == answered * int(self._rows.shape[1]) * self._rows.itemsize
 
     def _place(
         self, lost: Sequence[tuple[Lost, Pairs]], outlook: Outlook, tally: Tally

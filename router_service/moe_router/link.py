@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from moe_core.frames import encode
+from moe_router.conduct import Conduct, Period
 from moe_router.connection import Connection, compute_frame
 from moe_router.events import tell
 from moe_router.flight import Waiter
@@ -59,7 +60,7 @@ class Attempt:
 class Link:
     """The link to the worker at `address` (`host:port` or `unix:/path`)."""
 
-    def __init__(self, address: str, owner: Owner) -> None:
+    def __init__(self, address: str, owner: Owner, clock: Callable[[], float]) -> None:
         self.address = address
         self.inventory = Inventory()
         self.heartbeat = Heartbeat()
@@ -67,7 +68,8 @@ class Link:
         self.dropped = 0
         self.tried = False  # whether it is known by now if there is anybody
         self._lost = False  # silent for so long that nothing more is expected
-        self._owner = owner
+        self._owner, self._clock = owner, clock
+        self._conduct = Conduct()
         self._attempts: dict[int, Attempt] = {}
         self._waiting_rows = 0
         self._last_attempt = 0
@@ -157,6 +159,11 @@ class Link:
         self._owner.load_changed(self)
         return True
 
+    def take_period(self, since_s: float) -> Period:
+        """Return how the worker behaved since then, when this was asked last."""
+        pending = sum(a.message.sent_s <= since_s for a in self._attempts.values())
+        return self._conduct.take(self.inventory.incarnation, pending)
+
     def tick(self, now_s: float) -> None:
         """Notice silence and attempts whose time is over."""
         if self._transport is None:
@@ -167,6 +174,7 @@ class Link:
             self._close()
         late = [number for number, a in self._attempts.items() if a.expires_s <= now_s]
         for number in late:
+            self._conduct.expired()
             self._fail(number, Cause.DEADLINE)
 
     def doubt(self, routable: Routable, *, widespread: bool) -> None:
@@ -206,6 +214,8 @@ class Link:
             self._owner.offer_changed(self)
 
     def disconnected(self) -> None:
+        if self._attempts:
+            self._conduct.broken()
         self._down()
         self._closed.set()
 
@@ -227,7 +237,9 @@ class Link:
         if attempt is None:
             self.dropped += 1
             return
-        attempt.waiter.answered(attempt.message, result, body)
+        message = attempt.message
+        self._conduct.answered(message, result, len(body), self._clock() - message.sent_s)
+        attempt.waiter.answered(message, result, body)
 
     def _take(self, number: int) -> Attempt | None:
         attempt = self._attempts.pop(number, None)
