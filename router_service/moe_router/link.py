@@ -20,6 +20,7 @@ from moe_router.conduct import Conduct, Period
 from moe_router.connection import Connection, compute_frame
 from moe_router.events import tell
 from moe_router.flight import Waiter
+from moe_router.hedge import Pace
 from moe_router.ladder import Cause
 from moe_router.message import Message, replaceable
 from moe_router.pulse import Pulse
@@ -55,6 +56,7 @@ class Attempt:
     message: Message
     waiter: Waiter
     expires_s: float
+    late_s: float  # from when on another worker may be asked as well
 
 
 class Link:
@@ -69,7 +71,7 @@ class Link:
         self.tried = False  # whether it is known by now if there is anybody
         self._lost = False  # silent for so long that nothing more is expected
         self._owner, self._clock = owner, clock
-        self._conduct = Conduct()
+        self._conduct, self._pace = Conduct(), Pace()
         self._attempts: dict[int, Attempt] = {}
         self._waiting_rows = 0
         self._last_attempt = 0
@@ -149,7 +151,9 @@ class Link:
             return False
         self._last_attempt += 1
         expires_s = message.sent_s + message.timeout_s
-        self._attempts[self._last_attempt] = Attempt(message, waiter, expires_s)
+        patience_s = self._pace.patience_s(len(message.rows))
+        late_s = expires_s if patience_s is None else message.sent_s + patience_s
+        self._attempts[self._last_attempt] = Attempt(message, waiter, expires_s, late_s)
         self._waiting_rows += len(message.rows)
         self.rows += len(message.rows)
         body = np.ascontiguousarray(message.rows).view(np.uint8).data.cast("B")
@@ -176,6 +180,10 @@ class Link:
         for number in late:
             self._conduct.expired()
             self._fail(number, Cause.DEADLINE)
+
+    def late(self, now_s: float) -> list[Attempt]:
+        """Return the attempts that take longer than this worker's nearly always do."""
+        return [attempt for attempt in self._attempts.values() if attempt.late_s <= now_s]
 
     def doubt(self, routable: Routable, *, widespread: bool) -> None:
         """Of a silent link: give up what others can do, and everything when it is overdue."""
@@ -238,7 +246,9 @@ class Link:
             self.dropped += 1
             return
         message = attempt.message
-        self._conduct.answered(message, result, len(body), self._clock() - message.sent_s)
+        took_s = self._clock() - message.sent_s
+        self._conduct.answered(message, result, len(body), took_s)
+        self._pace.took(len(message.rows), took_s)
         attempt.waiter.answered(message, result, body)
 
     def _take(self, number: int) -> Attempt | None:

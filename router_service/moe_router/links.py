@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Mapping
 
 from moe_router.events import tell
 from moe_router.flight import Waiter
+from moe_router.hedge import HedgeBudget
 from moe_router.link import Link, State
-from moe_router.message import Message
+from moe_router.message import Message, replaceable
 from moe_router.outlier import LOOK_S, Standing, look, peers_of
 from moe_router.pulse import TICK_S, widespread
 from moe_router.replica import Routable
@@ -31,6 +32,8 @@ class Links:
         self._peers: dict[str, frozenset[str]] | None = None
         self._standings: dict[str, Standing] = {}
         self._looked_s = clock()
+        self._hedges = HedgeBudget()
+        self.hedged = 0
         self.settled = asyncio.Event()  # from when it is known who of the first list is there
 
     @property
@@ -68,7 +71,10 @@ class Links:
     def send(self, message: Message, waiter: Waiter) -> bool:
         """Send to the message's worker; False where that cannot be done now."""
         link = self._links.get(message.worker)
-        return link is not None and link.send(message, waiter)
+        sent = link is not None and link.send(message, waiter)
+        if sent:
+            self._hedges.earn()
+        return sent
 
     async def watch(self) -> None:
         """Tick until cancelled, then close all links."""
@@ -99,6 +105,17 @@ class Links:
         silent = [link for link in up if link.doubted]
         for link in silent:
             link.doubt(self.routable, widespread=widespread(len(silent), len(up)))
+        for link in up:
+            self._hedge(link, now_s)
+
+    def _hedge(self, link: Link, now_s: float) -> None:
+        """Have what takes long tried elsewhere as well, as far as the budget goes."""
+        for attempt in link.late(now_s):
+            if not self._hedges.allows:
+                return
+            if replaceable(attempt.message, self.routable) and attempt.waiter.late(attempt.message):
+                self._hedges.spend()
+                self.hedged += 1
 
     def _look(self, now_s: float) -> None:
         """Judge who is an outlier."""

@@ -36,6 +36,9 @@ class Ear:
     def failed(self, message: Message, cause: Cause) -> None:
         self.failures.append(cause)
 
+    def late(self, message: Message) -> bool:
+        return False
+
 
 @asynccontextmanager
 async def linked(*workers: ScriptedWorker) -> AsyncIterator[Links]:
