@@ -164,7 +164,8 @@ def test_who_is_asked_when() -> None:
     offers = [Offer("good", layers), Offer("out", layers), Offer("mute", layers, doubted=True)]
     routable = Routable.of(offers, ["out"])
 
-    asked, without = [], set()
+    asked: list[tuple[str, ...]] = []
+    without: set[tuple[str, str]] = set()
     while found := routable.for_artifact("a", 0, without):
         asked.append(found)
         without |= {(worker, "a") for worker in found}
