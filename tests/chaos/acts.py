@@ -46,18 +46,20 @@ def _kill(it: House) -> None:
     it.wait(lambda: it.victim_state() == LinkState.CONNECTING, "its link is down")
 
 
-def _ejected(it: House) -> bool:
-    return "event=worker_ejected" in it.router.log
-
-
 def _on_link(make: Callable[[], Fault], count: int, *, ejected: bool) -> Callable[[House], None]:
     def strike(it: House) -> None:
         it.link.fault = make()
         it.wait(lambda: it.link.struck >= count, f"{count} frames were struck")
         if ejected:
-            it.wait(lambda: _ejected(it), "the worker is left alone")
+            it.wait(lambda: it.metric("ejected_workers") == 1, "the worker is left alone")
 
     return strike
+
+
+def _swallow(it: House) -> None:
+    it.link.fault = Swallow()
+    it.wait(lambda: it.metric("hedges_total") > 0, "another worker is asked as well")
+    it.wait(lambda: it.metric("ejected_workers") == 1, "the worker is left alone")
 
 
 def _heal(it: House) -> None:
@@ -70,7 +72,7 @@ ACTS = (
     Act("garbage for answers", _on_link(Garbage, 5, ejected=True), _heal),
     Act("NaN for answers", _on_link(NotFinite, 3, ejected=True), _heal, degrades=True),
     Act("1 % of frames corrupt", _on_link(lambda: Corrupt(0.01), 4, ejected=False), _heal),
-    Act("no answers, heartbeats", _on_link(Swallow, 2, ejected=True), _heal),
+    Act("no answers, heartbeats", _swallow, _heal),
     Act("answers 0.1 s late", _on_link(lambda: Delay(seconds=0.1), 20, ejected=False), _heal),
     Act("SIGKILL", _kill, lambda it: None, final=True),
 )

@@ -21,6 +21,7 @@ from tests.chaos.faults import FaultyLink, faulty_link
 from tests.router import process as routers
 from tests.router.process import RouterProcess
 from tests.support.artifacts import WrittenExpert, write_expert
+from tests.support.scrape import scrape
 from tests.support.tables import TableFile, expert, gate, table, version
 from tests.worker import process as workers
 from tests.worker.process import WorkerProcess
@@ -70,6 +71,9 @@ class House:
         seen: DescribeResponse = self.router.describe()
         return seen.failed_requests
 
+    def metric(self, name: str) -> float:
+        return scrape(self.router.metrics).value(f"moeops_router_{name}", mixture="tiny")
+
     def ask(self, count: int) -> None:
         """Go on until so many further requests have ended."""
         wanted = self.load.requests + count
@@ -105,7 +109,7 @@ def house(held: Workers, *, requests_per_s: float = 200.0, sessions: int = 6) ->
         )
         stack.enter_context(load)
         made = House(router, held.victim, link, load)
-        made.ask(100)
+        made.ask(200)  # so that it is known how long answers take
         yield made
 
 
