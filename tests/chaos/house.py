@@ -109,7 +109,7 @@ def house(held: Workers, *, requests_per_s: float = 200.0, sessions: int = 6) ->
         )
         stack.enter_context(load)
         made = House(router, held.victim, link, load)
-        made.ask(200)  # so that it is known how long answers take
+        made.ask(160)  # so that it is known how long answers take
         yield made
 
 
