@@ -27,7 +27,6 @@ class Act:
     name: str
     strike: Callable[[House], None]
     end: Callable[[House], None]
-    degrades: bool = False  # whether answers of another function are allowed
     final: bool = False  # nothing can be done with the worker afterwards
 
 
@@ -69,7 +68,7 @@ ACTS = (
     Act("SIGSTOP", _stop, _go_on),
     Act("a reset in mid-frame, 1 in 10", _on_link(lambda: Reset(10), 8, ejected=True), _heal),
     Act("garbage for answers", _on_link(Garbage, 5, ejected=True), _heal),
-    Act("NaN for answers", _on_link(NotFinite, 3, ejected=True), _heal, degrades=True),
+    Act("NaN for answers", _on_link(NotFinite, 3, ejected=True), _heal),
     Act("1 % of frames corrupt", _on_link(lambda: Corrupt(0.01), 3, ejected=False), _heal),
     Act("no answers, heartbeats", _swallow, _heal),
     Act("answers 0.1 s late", _on_link(lambda: Delay(seconds=0.1), 10, ejected=False), _heal),
