@@ -115,16 +115,16 @@ def house(held: Workers, *, requests_per_s: float = 200.0, sessions: int = 6) ->
 
 def _expecting(address: str) -> Recording:
     """Return random requests with the answers that healthy workers give to them."""
-    client = RouterClient(address)
-    served, book = client.describe(), SessionBook()
-    gate_sha256 = served.gates[0].sha256
+    with RouterClient(address) as client:
+        served, book = client.describe(), SessionBook()
+        gate_sha256 = served.gates[0].sha256
 
-    def expect(part: LayerRows) -> LayerRows:
-        rows = Rows(part.layer, part.hidden, (book.ask("healthy", len(part.hidden)),))
-        choice = Choice(gate_sha256, part.expert_index, part.expert_weights)
-        answer = client.dispatch(rows, choice)
-        book.record(rows, answer)
-        return replace(part, expected=answer.hidden)
+        def expect(part: LayerRows) -> LayerRows:
+            rows = Rows(part.layer, part.hidden, (book.ask("healthy", len(part.hidden)),))
+            choice = Choice(gate_sha256, part.expert_index, part.expert_weights)
+            answer = client.dispatch(rows, choice)
+            book.record(rows, answer)
+            return replace(part, expected=answer.hidden)
 
-    plain = random_recording(served, texts=4, rows=32)
-    return Recording(tuple(Text(tuple(map(expect, text.layers))) for text in plain.texts))
+        plain = random_recording(served, texts=4, rows=32)
+        return Recording(tuple(Text(tuple(map(expect, text.layers))) for text in plain.texts))
