@@ -42,7 +42,7 @@ binaries: venv ## have kubectl, kube-apiserver, etcd, prometheus, promtool and h
 unit: binaries ## run what needs no cluster: unit, property and integration tests
 	$(PYTEST)
 
-scenarios: install
+scenarios: install binaries
 	@$(IN_CLUSTER) $(PYTEST) e2e --timeout=600
 
 e2e: venv ## run the scenarios on a real cluster; one that was not up before is taken away again

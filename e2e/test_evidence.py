@@ -7,6 +7,7 @@ that is good is not.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import torch
@@ -161,4 +162,6 @@ def test_what_clients_report_takes_a_worse_version_back(tiny: Tiny, models: Mode
 
 @torch.inference_mode()
 def forward(models: Models, tokens: torch.Tensor) -> None:
-    models.remote(input_ids=tokens, use_cache=False)
+    """Read a text in a session of its own, which may lose its version when that is taken back."""
+    with suppress(moe_client.Repinned):
+        models.remote(input_ids=tokens, use_cache=False)

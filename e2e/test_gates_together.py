@@ -99,6 +99,8 @@ def reading(
             while not over.is_set():
                 try:
                     readers.look(logits(models.remote))
+                except moe_client.Repinned:
+                    pass  # its versions were taken back under way: it is to be called again
                 except Exception as error:
                     readers.wrong.append(f"{type(error).__name__}: {error}")
 
