@@ -71,8 +71,9 @@ def _serve_first_versions(tiny: Tiny) -> None:
     kube = tiny.kube
 
     def others() -> list[str]:
-        rows = kube.table(tiny.mixture)["experts"]
-        return [row["name"] for row in rows if row.get("stable", {}).get("version") != "v1"]
+        table = kube.get("routingtable", tiny.mixture)
+        rows = [] if table is None else table["spec"]["experts"]
+        return [row["name"] for row in rows if row.get("stable", {}).get("version", "v1") != "v1"]
 
     names = others()
     if names:
