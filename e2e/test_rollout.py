@@ -133,7 +133,8 @@ def test_an_artifact_that_cannot_be_served_never_is(tiny: Tiny, case: str, words
 def test_the_only_pod_of_a_candidate_is_killed_under_load(tiny: Tiny, scripture: Recording) -> None:
     with tiny.load(scripture) as load:
         tiny.roll_out("v2-better")
-        wait_for("weight", lambda: tiny.expert()["status"].get("weight") == "5%", 60)
+        # At 5% nobody may begin in the seconds without it, who could notice.
+        wait_for("weight", lambda: tiny.expert()["status"].get("weight") == "25%", 60)
         sha256 = tiny.kube.table_row("tiny", "tiny-e3")["candidate"]["sha256"]
         (pod,) = tiny.pods("tiny-e3", digest=sha256[:10])
         nodes.kill_process(pod, "moe_worker")
