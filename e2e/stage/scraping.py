@@ -23,12 +23,12 @@ from e2e.stage.kube import Body
 from tests.prometheus.server import PrometheusServer
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".moe" / "bin" / "prometheus"
-_EVERY = "2s"
+_EVERY = "5s"
 
 
 @contextmanager
 def prometheus(folder: Path) -> Iterator[PrometheusServer]:
-    """Have one that scrapes the cluster that KUBECONFIG names every other second."""
+    """Have one that scrapes the cluster that KUBECONFIG names every five seconds."""
     config = _kubectl("config", "view", "--raw", "--minify", "--flatten")
     address = config["clusters"][0]["cluster"]["server"].removeprefix("https://")
 
@@ -110,7 +110,7 @@ def telling(found: Callable[[], Any]) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing: it is asked every other second."""
+            """Say nothing: it is asked every five seconds."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
