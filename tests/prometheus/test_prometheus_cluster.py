@@ -1,6 +1,6 @@
 """The Prometheus of the scenarios reaches our pods through an API server's proxy.
 
-The API server itself is only tried in the cluster: `e2e/test_metrics.py`.
+The API server itself is only tried in the cluster: `e2e/test_scraping.py`.
 """
 
 from __future__ import annotations
