@@ -5,6 +5,7 @@ A scenario leaves the mixture as it found it: `tiny` brings it back before the n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,32 @@ import torch
 from e2e.stage.kube import Kube
 from e2e.stage.restore import restore
 from e2e.stage.tiny import NAMESPACE, Models, Tiny
+from e2e.stage.watching import Watch, watching
 from examples.tiny.publish import publish
 from moe_client.recording import Recording
 
 ROOT = Path(__file__).resolve().parent.parent
+_LAST = "test_watched"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about the whole suite, where a part of it runs."""
+    here = Path(__file__).parent
+    if {item.path.stem for item in items} != {path.stem for path in here.glob("test_*.py")}:
+        config.hook.pytest_deselected(items=[i for i in items if i.path.stem == _LAST])
+        items[:] = [item for item in items if item.path.stem != _LAST]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def watch(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watch | None]:
+    """Look on from the first scenario to the last, where the last one asks what was seen."""
+    if not any(item.path.stem == _LAST for item in request.session.items):
+        yield None
+        return
+    with watching(tmp_path_factory.mktemp("watch")) as watch:
+        yield watch
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ _EVERY = "5s"
 
 
 @contextmanager
-def prometheus(folder: Path) -> Iterator[PrometheusServer]:
-    """Have one that scrapes the cluster that KUBECONFIG names every five seconds."""
+def prometheus(folder: Path, rules: Path) -> Iterator[PrometheusServer]:
+    """Have one that scrapes the cluster that KUBECONFIG names, and evaluates rules."""
     config = _kubectl("config", "view", "--raw", "--minify", "--flatten")
     address = config["clusters"][0]["cluster"]["server"].removeprefix("https://")
 
@@ -37,7 +37,7 @@ def prometheus(folder: Path) -> Iterator[PrometheusServer]:
         return list(targets(_kubectl(*ours)["items"], address))
 
     with telling(found) as where:
-        text = yaml.safe_dump(configuration(config, where, folder))
+        text = yaml.safe_dump(configuration(config, where, folder, rules))
         with PrometheusServer(PROGRAM, folder, text) as server:
             yield server
 
@@ -49,7 +49,7 @@ def _kubectl(*words: str) -> Body:
     return said
 
 
-def configuration(kubeconfig: Body, where: str, folder: Path) -> Body:
+def configuration(kubeconfig: Body, where: str, folder: Path, rules: Path) -> Body:
     """Return what Prometheus is to do, for a flattened kubeconfig of one cluster and user.
 
     `where` is the URL at which it asks for its targets.
@@ -66,8 +66,8 @@ def configuration(kubeconfig: Body, where: str, folder: Path) -> Body:
         **({"authorization": {"credentials": user["token"]}} if "token" in user else {}),
         "http_sd_configs": [{"url": where, "refresh_interval": _EVERY}],
     }
-    timing = {"scrape_interval": _EVERY, "scrape_timeout": _EVERY}
-    return {"global": timing, "scrape_configs": [job]}
+    timing = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), _EVERY)
+    return {"global": timing, "rule_files": [str(rules)], "scrape_configs": [job]}
 
 
 def _written(folder: Path, name: str, data: str) -> str:

@@ -15,6 +15,9 @@ from typing import Self
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+# The labels of a series, and its values.
+Series = tuple[dict[str, str], list[float]]
+
 _READY_WITHIN_S = 60.0
 _ONE_EXPORTER = """
 global: {scrape_interval: 200ms, scrape_timeout: 200ms}
@@ -73,6 +76,15 @@ class PrometheusServer:
         with urllib.request.urlopen(f"{self.url}/api/v1/query?{text}", timeout=30) as answer:
             found = json.load(answer)["data"]["result"]
         return [(one["metric"], float(one["value"][1])) for one in found]
+
+    def ask_range(self, query: str, seconds: float, step_s: float) -> list[Series]:
+        """Return labels and values of each series in the last seconds. Raises HTTPError."""
+        now = time.time()
+        asked = {"query": query, "start": now - seconds, "end": now, "step": step_s}
+        text = urllib.parse.urlencode(asked)
+        with urllib.request.urlopen(f"{self.url}/api/v1/query_range?{text}", timeout=60) as answer:
+            found = json.load(answer)["data"]["result"]
+        return [(one["metric"], [float(value) for _, value in one["values"]]) for one in found]
 
     @property
     def _log(self) -> Path:

@@ -1,10 +1,11 @@
 """The Prometheus of the scenarios reaches our pods through an API server's proxy.
 
-The API server itself is only tried in the cluster: `e2e/test_scraping.py`.
+The API server itself is only tried in the cluster: `e2e/test_watched.py`.
 """
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry
 
+from e2e.stage.kube import wait_for
 from e2e.stage.scraping import PROGRAM, configuration, targets, telling
+from e2e.stage.watching import Watch, hastened
+from tests.dashboards.files import ALERTS
 from tests.prometheus.server import PrometheusServer, exporting
 
 
@@ -54,17 +58,21 @@ def test_a_real_prometheus_scrapes_them_so(tmp_path: Path) -> None:
         "clusters": [{"cluster": {"certificate-authority-data": b64encode(b"").decode()}}],
         "users": [{"user": user}],
     }
+    (tmp_path / "alerts.yaml").write_text(hastened(ALERTS.read_text()))
     with exporting(CollectorRegistry()) as port:
         told = list(targets(PODS, f"127.0.0.1:{port}"))
         with telling(lambda: told) as where:
-            config = configuration(kubeconfig, where, tmp_path)
+            config = configuration(kubeconfig, where, tmp_path, tmp_path / "alerts.yaml")
             (job,) = config["scrape_configs"]
             assert job["authorization"] == {"credentials": "t"}
             job["scheme"] = "http"
             job.pop("tls_config")
             with PrometheusServer(PROGRAM, tmp_path, yaml.safe_dump(config)) as server:
                 (first, *_) = server.ask("up")
+                watch = Watch(server, time.monotonic() - 60)
+                fired = wait_for("nobody leads here", lambda: watch.fired() or None, 60)
 
+    assert fired == {"MoeOperatorWithoutLeader"}
     labels, up = first
     assert up == 1
     assert labels | {"__name__": "up"} in (

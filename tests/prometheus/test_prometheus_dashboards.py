@@ -1,7 +1,7 @@
 """A real Prometheus answers every query of every panel, from one sample of each metric.
 
 What is tried is that queries match what they put together; that programs give these metrics is
-tried in the cluster (`e2e/test_scraping.py`).
+tried in the cluster (`e2e/test_watched.py`).
 """
 
 from __future__ import annotations
