@@ -4,6 +4,8 @@ PYTHON := $(firstword $(foreach name,/usr/bin/python3.11 python3.11 /usr/bin/pyt
 CLUSTER = $(PYTHON) -m cluster
 IN_CLUSTER = . .moe/env &&
 PYTEST = .venv/bin/python -m pytest
+# The tests of a file stay together: they share what they start.
+BESIDE = --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 # Large packages are imported again and again: let Python keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
@@ -40,7 +42,7 @@ binaries: venv ## have kubectl, kube-apiserver, etcd, prometheus, promtool and h
 	@$(CLUSTER) binaries
 
 unit: binaries ## run what needs no cluster: unit, property and integration tests
-	$(PYTEST)
+	$(PYTEST) $(BESIDE)
 
 scenarios: install binaries
 	@$(IN_CLUSTER) $(PYTEST) e2e --timeout=600
