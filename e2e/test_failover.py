@@ -45,7 +45,7 @@ def test_a_worker_is_killed_under_load(tiny: Tiny, scripture: Recording) -> None
 
 
 def test_a_node_with_a_router_is_lost_under_load(tiny: Tiny, recording: Recording) -> None:
-    """With two replicas of everything no request fails; then all is made whole again."""
+    """With two replicas of everything no request fails; then all is made whole and spread again."""
     tiny.wait_spread()
     node = tiny.pods(component="router")[0]["spec"]["nodeName"]
     with tiny.load(recording) as load:
@@ -57,6 +57,7 @@ def test_a_node_with_a_router_is_lost_under_load(tiny: Tiny, recording: Recordin
         tiny.wait_ready()
         report = load.report()
     assert report.failed == 0, report.failures
+    tiny.wait_spread()
 
 
 def test_a_node_with_the_only_replica_is_lost_under_load(tiny: Tiny, scripture: Recording) -> None:

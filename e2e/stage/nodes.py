@@ -79,6 +79,17 @@ def continue_process(pod: Body, program: str) -> None:
     signal_process(pod, program, "CONT")
 
 
+def stumble(pod: Body, program: str, seconds: int) -> None:
+    """Halt and continue a pod's program again and again; at the end it goes on.
+
+    It stands still for 80 ms and goes on for 20 ms, each time.
+    """
+    process = signal_process(pod, program, "CONT")
+    once = f"kill -STOP {process}; sleep 0.08; kill -CONT {process}; sleep 0.02"
+    script = f"for i in $(seq {seconds * 10}); do {once}; done"
+    docker("exec", pod["spec"]["nodeName"], "sh", "-c", script)
+
+
 def signal_process(pod: Body, program: str, name: str) -> int:
     """Send a signal to a pod's program, from its node. Returns the process id that it has there.
 

@@ -57,10 +57,21 @@ def restore(tiny: Tiny) -> None:
         ) and len(kube.list("deployments", "moeops.dev/component=worker")) == len(rows)
 
     wait_for("all experts serve v1, and nothing else is left", settled, 180, interval_s=0.5)
-    # After a node came back the operator moves pods apart, one at a time: no scenario is to take
-    # that for its own doing. Whether it succeeds is for the scenarios that need it to judge.
+    # After a node came back the operator moves pods apart, one by one, in minutes: no scenario is
+    # to take that for its own doing, or to wait for it.
+    _move_apart(tiny)
     with suppress(Timeout):
         tiny.wait_spread(240)
+
+
+def _move_apart(tiny: Tiny) -> None:
+    """Delete one of the pods of everything that is on one node only."""
+    together = {name for name, nodes in tiny.places().items() if len(nodes) == 1}
+    for pod in (*tiny.pods(), *tiny.pods(component="router")):
+        name = pod["metadata"]["labels"].get("moeops.dev/expert", "routers")
+        if name in together:
+            together.remove(name)
+            tiny.kube.delete("pod", pod["metadata"]["name"], wait=False)
 
 
 def _serve_first_versions(tiny: Tiny) -> None:
