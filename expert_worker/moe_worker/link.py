@@ -65,7 +65,7 @@ class Link:
             self.send(encode(frame))
             return
         raw = body.contiguous().view(torch.uint8).numpy().data.cast("B")
-        self.send(encode(frame, len(raw)), raw)
+        self.send(encode(frame, raw), raw)
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Send the parts of a frame in order, as far as the socket takes them at once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -16,9 +16,11 @@ from typing import Protocol
 import numpy as np
 
 from moe_core.frames import encode
+from moe_router.conduct import Conduct, Period
 from moe_router.connection import Connection, compute_frame
 from moe_router.events import tell
 from moe_router.flight import Waiter
+from moe_router.hedge import Pace
 from moe_router.ladder import Cause
 from moe_router.message import Message, replaceable
 from moe_router.pulse import Pulse
@@ -54,12 +56,13 @@ class Attempt:
     message: Message
     waiter: Waiter
     expires_s: float
+    late_s: float  # from when on another worker may be asked as well
 
 
 class Link:
     """The link to the worker at `address` (`host:port` or `unix:/path`)."""
 
-    def __init__(self, address: str, owner: Owner) -> None:
+    def __init__(self, address: str, owner: Owner, clock: Callable[[], float]) -> None:
         self.address = address
         self.inventory = Inventory()
         self.heartbeat = Heartbeat()
@@ -67,7 +70,8 @@ class Link:
         self.dropped = 0
         self.tried = False  # whether it is known by now if there is anybody
         self._lost = False  # silent for so long that nothing more is expected
-        self._owner = owner
+        self._owner, self._clock = owner, clock
+        self._conduct, self._pace = Conduct(), Pace()
         self._attempts: dict[int, Attempt] = {}
         self._waiting_rows = 0
         self._last_attempt = 0
@@ -147,15 +151,22 @@ class Link:
             return False
         self._last_attempt += 1
         expires_s = message.sent_s + message.timeout_s
-        self._attempts[self._last_attempt] = Attempt(message, waiter, expires_s)
+        patience_s = self._pace.patience_s(len(message.rows))
+        late_s = expires_s if patience_s is None else message.sent_s + patience_s
+        self._attempts[self._last_attempt] = Attempt(message, waiter, expires_s, late_s)
         self._waiting_rows += len(message.rows)
         self.rows += len(message.rows)
         body = np.ascontiguousarray(message.rows).view(np.uint8).data.cast("B")
         header = compute_frame(message, self._last_attempt)
-        self._transport.write(encode(header, len(body)))
+        self._transport.write(encode(header, body))
         self._transport.write(body)
         self._owner.load_changed(self)
         return True
+
+    def take_period(self, since_s: float) -> Period:
+        """Return how the worker behaved since then, when this was asked last."""
+        pending = sum(a.message.sent_s <= since_s for a in self._attempts.values())
+        return self._conduct.take(self.inventory.incarnation, pending)
 
     def tick(self, now_s: float) -> None:
         """Notice silence and attempts whose time is over."""
@@ -167,7 +178,12 @@ class Link:
             self._close()
         late = [number for number, a in self._attempts.items() if a.expires_s <= now_s]
         for number in late:
+            self._conduct.expired()
             self._fail(number, Cause.DEADLINE)
+
+    def late(self, now_s: float) -> list[Attempt]:
+        """Return the attempts that take longer than this worker's nearly always do."""
+        return [attempt for attempt in self._attempts.values() if attempt.late_s <= now_s]
 
     def doubt(self, routable: Routable, *, widespread: bool) -> None:
         """Of a silent link: give up what others can do, and everything when it is overdue."""
@@ -206,6 +222,8 @@ class Link:
             self._owner.offer_changed(self)
 
     def disconnected(self) -> None:
+        if self._attempts:
+            self._conduct.broken()
         self._down()
         self._closed.set()
 
@@ -227,7 +245,11 @@ class Link:
         if attempt is None:
             self.dropped += 1
             return
-        attempt.waiter.answered(attempt.message, result, body)
+        message = attempt.message
+        took_s = self._clock() - message.sent_s
+        self._conduct.answered(message, result, len(body), took_s)
+        self._pace.took(len(message.rows), took_s)
+        attempt.waiter.answered(message, result, body)
 
     def _take(self, number: int) -> Attempt | None:
         attempt = self._attempts.pop(number, None)

@@ -41,7 +41,7 @@ class ScriptedWorker:
 
     def send(self, header: LinkFrame, body: bytes = b"") -> None:
         assert self._writer is not None
-        self._writer.write(encode(header, len(body)) + body)
+        self._writer.write(encode(header, body) + body)
 
     def greet(self, *, draining: bool = False) -> None:
         self.send(LinkFrame(inventory=self.inventory(draining=draining)))
@@ -54,7 +54,7 @@ class ScriptedWorker:
         assert self._writer is not None
         groups = [GroupResult() for _ in compute.groups]
         header = LinkFrame(result=Result(attempt=compute.attempt, groups=groups))
-        frame = encode(header, len(body)) + body
+        frame = encode(header, body) + body
         self._writer.write(frame[: len(frame) - cut_bytes])
 
     def send_garbage(self) -> None:

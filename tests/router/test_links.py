@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_router.ladder import Ask, Cause, Lost
+from moe_router.ladder import Cause
 from moe_router.link import Link, State
 from moe_router.links import Links
-from moe_router.message import Message, Part
+from moe_router.message import Message
 from moe_router.pulse import CROWD, LOST_TICKS, TICK_S
 from moeops.v1.link_pb2 import Result
 from tests.fakes.worker import ScriptedWorker, scripted_worker, until
+from tests.support.messages import message_to
 
 DIGEST = "ab" * 32
 
@@ -34,6 +35,9 @@ class Ear:
 
     def failed(self, message: Message, cause: Cause) -> None:
         self.failures.append(cause)
+
+    def late(self, message: Message) -> bool:
+        return False
 
 
 @asynccontextmanager
@@ -55,10 +59,8 @@ async def linked(*workers: ScriptedWorker) -> AsyncIterator[Links]:
 
 
 def message(worker: ScriptedWorker, value: float = 1.0, timeout_s: float = 30.0) -> Message:
-    rows = np.full((2, 4), value, np.float32)
-    ask = Ask(None, "e", DIGEST, (worker.address,))
-    part = Part(Lost("e", None), ask, np.arange(2))
-    return Message(worker.address, 0, (part,), rows, time.monotonic(), timeout_s)
+    now_s = time.monotonic()
+    return message_to(worker.address, DIGEST, sent_s=now_s, timeout_s=timeout_s, value=value)
 
 
 def only(links: Links) -> Link:
@@ -198,6 +200,27 @@ async def test_a_router_that_stood_still_does_not_blame_its_worker() -> None:
         await asyncio.sleep(0.05)
 
         assert only(links).state is State.LIVE
+
+
+async def test_a_worker_whose_answers_do_not_fit_is_asked_last_for_a_while() -> None:
+    async with (
+        scripted_worker(DIGEST) as worker,
+        scripted_worker(DIGEST) as other,
+        linked(worker, other) as links,
+    ):
+        while links.routable.for_artifact(DIGEST, 0) != (other.address,):
+            for one in (worker, other):
+                ear = Ear()
+                links.send(message(one), ear)
+                compute, body = await one.computes.get()
+                one.answer(compute, body[: len(body) // 2] if one is worker else body)
+                other.beat()
+                await until(lambda ear=ear: bool(ear.answers), "it is answered")  # type: ignore[misc]
+
+        assert links.outliers == [worker.address]
+        assert links.routable.for_artifact(DIGEST, 0, {(other.address, DIGEST)}) == (
+            worker.address,
+        )
 
 
 async def test_an_attempt_whose_time_is_over_fails_and_the_link_stays() -> None:

@@ -64,7 +64,7 @@ class Peer:
         return self.results.pop(attempt)
 
     def send(self, header: LinkFrame, body: bytes = b"") -> None:
-        self.sock.sendall(encode(header, len(body)) + body)
+        self.sock.sendall(encode(header, body) + body)
 
     def hung_up(self) -> bool:
         """Read to the end; tell whether the worker hung up in time."""
