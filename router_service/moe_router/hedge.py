@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from moe_router.ladder import Lost
-from moe_router.latency import LATENCY_BOUNDS_US, count_latency, no_latencies
+from moe_router.latency import LATENCY_BOUNDS_US, count_latency, no_latencies, size_of
 from moe_router.message import Part
 
 QUANTILE = 0.98
@@ -23,10 +23,7 @@ MOST_HEDGES = 10.0
 
 
 class Pace:
-    """How long a worker's newest answers took, by the size of the message.
-
-    Sizes are classes of rows that double, because a large message takes long anywhere.
-    """
+    """How long a worker's newest answers took, by the class of sizes of the message."""
 
     def __init__(self) -> None:
         self._newest: dict[int, list[int]] = {}
@@ -35,7 +32,7 @@ class Pace:
 
     def took(self, rows: int, took_s: float) -> None:
         """Take note of an answer."""
-        size = rows.bit_length()
+        size = size_of(rows)
         counts = self._newest.setdefault(size, no_latencies())
         count_latency(counts, took_s)
         seen = sum(counts)
@@ -49,7 +46,7 @@ class Pace:
 
         The upper bound of the histogram's bucket that has the quantile.
         """
-        return self._patience_s.get(rows.bit_length())
+        return self._patience_s.get(size_of(rows))
 
     def _look(self, size: int) -> None:
         newest, older = self._newest[size], self._older.get(size, no_latencies())

@@ -49,7 +49,7 @@ class Owner(Protocol):
     def load_changed(self, link: Link) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """A message under way."""
 
@@ -166,7 +166,7 @@ class Link:
     def take_period(self, since_s: float) -> Period:
         """Return how the worker behaved since then, when this was asked last."""
         pending = sum(a.message.sent_s <= since_s for a in self._attempts.values())
-        return self._conduct.take(self.inventory.incarnation, pending)
+        return self._conduct.take(self.inventory.incarnation, self.heartbeat.rows, pending)
 
     def tick(self, now_s: float) -> None:
         """Notice silence and attempts whose time is over."""
@@ -174,11 +174,11 @@ class Link:
             return
         if self._pulse.tick() and self._greeted:
             self._owner.offer_changed(self)
-        if self._pulse.dead:
+        if self._pulse.dead or (self._pulse.old and not self._greeted):
             self._close()
-        late = [number for number, a in self._attempts.items() if a.expires_s <= now_s]
-        for number in late:
-            self._conduct.expired()
+        late = [(number, a) for number, a in self._attempts.items() if a.expires_s <= now_s]
+        for number, attempt in late:
+            self._conduct.expired(attempt.message)
             self._fail(number, Cause.DEADLINE)
 
     def late(self, now_s: float) -> list[Attempt]:

@@ -114,6 +114,7 @@ class Links:
             if not self._hedges.allows:
                 return
             if replaceable(attempt.message, self.routable) and attempt.waiter.late(attempt.message):
+                attempt.late_s = float("inf")  # once is enough
                 self._hedges.spend()
                 self.hedged += 1
 

@@ -2,11 +2,13 @@
 
 Outlier ejection as service meshes know it, with two differences. Few workers hold an expert, often
 two, so percentages mean little: each rule has an absolute minimum and compares with the workers
-that hold the same artifacts. And what an ejected worker holds alone it is still asked for: ejection
-only says whom to ask last (`replica.Routable`), for at most half of those that hold an artifact.
+that hold the same artifacts. Answers that are not finite may be for the sake of the rows, whoever
+computes them, so they have to be more than chance would give one worker of them. And what an
+ejected worker holds alone it is still asked for: ejection only says whom to ask last
+(`replica.Routable`), for at most half of those that hold an artifact.
 
 Pure: `now_s` is an input. A worker comes back after a time that doubles with each ejection, at
-first on trial: one more objection of the same kind, without a minimum, and it is out again.
+first on trial: much less is enough then, and it is out again.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from math import exp, log
 
 from moe_router.conduct import Period
 
 LOOK_S = 1.0  # the length of a period
 PERIODS = 10  # that errors are remembered for
-MIN_BAD = 3  # answers that are not finite, or refusals
+MIN_BAD = 3  # messages with answers that are not finite or could not be computed
+CHANCE, CHANCE_ON_TRIAL = 0.001, 0.1  # that a worker like its peers gets so many of them
 MIN_INCIDENTS = 5
 MIN_SHARE = 0.01
 PEERS_FACTOR = 4.0  # a share is that much above the peers'
@@ -111,17 +115,33 @@ def _judge(
 
 
 def _bad_answers(standing: Standing, others: list[Standing]) -> str | None:
-    """Object to answers that are not finite, or refusals, of what its peers do answer."""
+    """Object to answers that are not finite or could not be computed, where its peers can."""
     bad: Counter[str] = Counter()
     for period in standing.periods:
         bad.update(period.bad)
     asked = _total(standing, bad)
     peers_asked = sum(_total(one, bad) for one in others)
     peers_bad = sum(p.bad.get(sha256, 0) for one in others for p in one.periods for sha256 in bad)
-    minimum = 1 if standing.back_s is not None else MIN_BAD
-    if not _stands_out(bad.total(), asked, peers_bad, peers_asked, minimum):
+    spoilt = sum(period.spoilt for period in standing.periods)
+    minimum, chance = (MIN_BAD, CHANCE) if standing.back_s is None else (1, CHANCE_ON_TRIAL)
+    if spoilt < minimum or not _stands_out(bad.total(), asked, peers_bad, peers_asked):
         return None
-    return f"{bad.total()} of {asked} answers refused or not finite, of its peers {peers_bad}"
+    if chance_of(spoilt, spoilt + peers_bad, asked / (asked + peers_asked)) > chance:
+        return None
+    return f"{bad.total()} of {asked} answers failed or not finite, of its peers {peers_bad}"
+
+
+def chance_of(own: int, of: int, share: float) -> float:
+    """Bound the chance that `own` or more of so many fall to one who gets `share` of everything.
+
+    Chernoff's bound of the binomial tail, exact where all are its own. One where it is no more
+    than its share.
+    """
+    part = own / of
+    if part <= share:
+        return 1.0
+    others = 0.0 if own == of else (1 - part) * log((1 - part) / (1 - share))
+    return exp(-of * (part * log(part / share) + others))
 
 
 def _incidents(standing: Standing, others: list[Standing]) -> str | None:
@@ -131,7 +151,7 @@ def _incidents(standing: Standing, others: list[Standing]) -> str | None:
     peers_broken = sum(period.incidents for one in others for period in one.periods)
     peers_answers = sum(period.answers for one in others for period in one.periods)
     minimum = 1 if standing.back_s is not None else MIN_INCIDENTS
-    if not _stands_out(broken, answers + broken, peers_broken, peers_answers, minimum):
+    if broken < minimum or not _stands_out(broken, answers + broken, peers_broken, peers_answers):
         return None
     return (
         f"{broken} broken connections or answers, {answers} whole ones, of its peers {peers_broken}"
@@ -149,8 +169,8 @@ def _too_slow(standing: Standing, others: list[Standing]) -> str | None:
 CHECKS = (_bad_answers, _incidents, _too_slow)
 
 
-def _stands_out(bad: int, of: int, peers_bad: int, peers_of_: int, minimum: int) -> bool:
-    if bad < minimum or peers_of_ < MIN_SAMPLES:
+def _stands_out(bad: int, of: int, peers_bad: int, peers_of_: int) -> bool:
+    if peers_of_ < MIN_SAMPLES:
         return False
     return bad / of >= MIN_SHARE and bad / of > PEERS_FACTOR * peers_bad / peers_of_
 
@@ -161,26 +181,30 @@ def _total(standing: Standing, artifacts: Iterable[str]) -> int:
 
 def _slow(standing: Standing, others: list[Standing]) -> int:
     """Return how many periods in a row have been slow, the last one with them."""
-    own = _median_bucket(standing.periods[-1:], late=True)
-    peers = _median_bucket([one.periods[-1] for one in others if one.periods], late=False)
-    if own is None or peers is None:
-        return standing.slow
-    slow = own >= peers + SLOW_BUCKETS and own >= SLOW_FROM_BUCKET
-    return standing.slow + 1 if slow else 0
+    period = standing.periods[-1]
+    peers = [one.periods[-1] for one in others if one.periods]
+    if period.stalled:
+        answered = sum(one.answers for one in peers) >= MIN_SAMPLES
+        return standing.slow + answered
+    slow = compared = 0
+    for size, times in period.times.items():
+        theirs = [one.times[size] for one in peers if size in one.times]
+        own, peer = _median_bucket([times]), _median_bucket(theirs)
+        if own is None or peer is None:
+            continue
+        compared += sum(times)
+        if own >= peer + SLOW_BUCKETS and own >= SLOW_FROM_BUCKET:
+            slow += sum(times)
+    if compared == 0:
+        # Few answers say nothing, but that it does compute.
+        return 0 if period.moved else standing.slow
+    return standing.slow + 1 if 2 * slow > compared else 0
 
 
-def _median_bucket(periods: Iterable[Period], *, late: bool) -> int | None:
-    """Return the bucket of the median time, late attempts in the last one; None of too few.
-
-    One late attempt says enough where there is no answer beside it.
-    """
-    counts: list[int] = []
-    for period in periods:
-        times = [*period.times[:-1], period.times[-1] + (period.late if late else 0)]
-        counts = [a + b for a, b in zip(counts, times, strict=True)] if counts else times
-    total = sum(counts)
-    stuck = late and total > 0 and total == counts[-1]
-    if total < MIN_SAMPLES and not stuck:
+def _median_bucket(histograms: Iterable[tuple[int, ...]]) -> int | None:
+    """Return the bucket of the median time; None of too few."""
+    counts = [sum(bucket) for bucket in zip(*histograms, strict=True)]
+    if sum(counts) < MIN_SAMPLES:
         return None
-    middle = (total + 1) // 2
+    middle = (sum(counts) + 1) // 2
     return next(bucket for bucket, seen in enumerate(accumulate(counts)) if seen >= middle)

@@ -71,6 +71,10 @@ class House:
         seen: DescribeResponse = self.router.describe()
         return seen.failed_requests
 
+    def refusals(self) -> list[str]:
+        """Return what the router's log says of requests that it refused."""
+        return [line for line in self.router.log.splitlines() if "request_refused" in line]
+
     def metric(self, name: str) -> float:
         return scrape(self.router.metrics).value(f"moeops_router_{name}", mixture="tiny")
 

@@ -29,7 +29,7 @@ def test_no_request_fails_and_no_answer_is_wrong(both: Workers, act: Act) -> Non
 
         report = it.load.report()
         assert report.failures == {}
-        assert it.failed_requests() == 0, "nor did a client have to ask again"
+        assert it.failed_requests() == 0, f"a client had to ask again: {it.refusals()}"
         wrong = [r for r in it.load.records() if r.different and r.degraded_ppm == 0]
         assert wrong == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import comb
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from moe_router.outlier import (
     LONGEST_EJECTION_S,
     LOOK_S,
     Standing,
+    chance_of,
     look,
     peers_of,
 )
@@ -28,11 +30,26 @@ from tests.support.messages import message_to
 PAIR = peers_of({"w1": ["a", "b"], "w2": ["a", "b"], "other": ["c"]})
 
 
-def period(ms: float = 1.0, answers: int = 50, **more: object) -> Period:
+def period(
+    ms: float = 1.0, answers: int = 50, late: int = 0, size: int = 1, **more: object
+) -> Period:
     times = no_latencies()
     for _ in range(answers):
         count_latency(times, ms / 1000)
-    return Period("i", tuple(times), groups={"a": answers}, **more)  # type: ignore[arg-type]
+    times[-1] += late
+    made = {"groups": {"a": answers}, "moved": answers > 0, **more}
+    return Period("i", {size: tuple(times)}, late, **made)  # type: ignore[arg-type]
+
+
+def bad(messages: int, artifact: str = "a") -> Period:
+    return period(bad={artifact: messages}, spoilt=messages)
+
+
+def sizes(**ms: float) -> Period:
+    """Fifty answers of each size, small and large, that took so long."""
+    both = {name: period(took, size=n) for n, (name, took) in enumerate(ms.items())}
+    times = {n: one.times[n] for n, one in enumerate(both.values())}
+    return Period("i", times, groups={"a": 100}, moved=True)
 
 
 @dataclass
@@ -56,23 +73,29 @@ class Play:
         """Go on with good conduct until w1 is back; return after how long."""
         since = self.now_s
         while self.ejected:
-            self.go(period(answers=0))
+            self.go(QUIET)
         return self.now_s - since
 
 
-NAN = period(bad={"a": 1})
-QUIET = period(answers=0)
-STUCK = period(answers=0, late=3)
+NAN = bad(4)
+QUIET = Period("i")
+STUCK = Period("i", stalled=True)
+BUSY = Period("i", moved=True)
+OVERLOADED = period(answers=10, late=30)
 
 
 @pytest.mark.parametrize(
     ("w1", "w2", "times", "expected"),
     [
-        pytest.param(NAN, period(), 2, [], id="two bad answers are too few"),
-        pytest.param(NAN, period(), 3, ["w1"], id="three are enough"),
+        pytest.param(NAN, period(), 2, [], id="eight bad answers may be chance, of one in two"),
+        pytest.param(NAN, period(), 3, ["w1"], id="twelve are none"),
+        pytest.param(bad(1), period(answers=5000), 2, [], id="two of very few are too few"),
+        pytest.param(bad(1), period(answers=5000), 3, ["w1"], id="three are enough"),
         pytest.param(NAN, NAN, 9, [], id="not where the peer answers no better"),
-        pytest.param(period(bad={"b": 1}), period(), 9, [], id="nor where it was never asked"),
-        pytest.param(NAN, period(answers=0), 9, [], id="nor without a peer's answers"),
+        pytest.param(bad(5), bad(1), 9, ["w1"], id="but where it does"),
+        pytest.param(bad(4), bad(2), 9, [], id="and much"),
+        pytest.param(bad(4, "b"), period(), 9, [], id="nor where it was never asked"),
+        pytest.param(NAN, QUIET, 9, [], id="nor without a peer's answers"),
         pytest.param(period(incidents=1), period(), 4, [], id="four broken connections"),
         pytest.param(period(incidents=1), period(), 5, ["w1"], id="five broken connections"),
         pytest.param(period(answers=5000, incidents=1), period(), 9, [], id="few among many"),
@@ -82,8 +105,14 @@ STUCK = period(answers=0, late=3)
         pytest.param(period(40), period(20), 9, [], id="slower, not several times"),
         pytest.param(period(8), period(0.2), 9, [], id="several times of very little"),
         pytest.param(period(40, answers=4), period(), 9, [], id="too few to have a median"),
-        pytest.param(STUCK, period(), 5, ["w1"], id="nothing answered at all"),
+        pytest.param(sizes(small=1, large=900), sizes(small=1), 9, [], id="others ask little"),
+        pytest.param(sizes(small=40, large=900), sizes(small=1), 5, ["w1"], id="and get it soon"),
+        pytest.param(STUCK, period(), 4, [], id="nothing computed for four seconds"),
+        pytest.param(STUCK, period(), 5, ["w1"], id="nothing computed for five"),
         pytest.param(STUCK, STUCK, 9, [], id="by nobody"),
+        pytest.param(BUSY, period(), 9, [], id="it computes, and nothing is done yet"),
+        pytest.param(OVERLOADED, OVERLOADED, 9, [], id="there is too much to do for both"),
+        pytest.param(OVERLOADED, period(), 5, ["w1"], id="for one only"),
         pytest.param(QUIET, period(), 9, [], id="nothing asked"),
     ],
 )
@@ -95,7 +124,7 @@ def test_who_is_ejected(w1: Period, w2: Period, times: int, expected: list[str])
 
 
 def test_a_worker_that_computes_for_two_seconds_is_not_ejected() -> None:
-    """Nor for the line that has waited behind it: of that it is only the first that is slow."""
+    """Nor for what expires in the line behind it."""
     play = Play()
     for _ in range(20):
         play.go(period())
@@ -111,9 +140,9 @@ def test_it_comes_back_after_a_time_that_doubles_and_good_conduct_ends_that() ->
     lasted = [play.until_back()]
     for _ in range(7):
         play.go(NAN)
-        assert play.ejected == ["w1"], "on trial one bad answer is enough"
+        assert play.ejected == ["w1"], "on trial four bad answers are enough"
         lasted.append(play.until_back())
-    play.go(period(answers=1), times=int(LONGEST_EJECTION_S) + 1)
+    play.go(period(), times=int(LONGEST_EJECTION_S) + 1)
     play.go(NAN, times=2)
     assert play.ejected == [], "the trial is over"
     play.go(NAN)
@@ -135,7 +164,7 @@ def test_a_reason_says_what_was_seen() -> None:
     play.go(NAN, times=3)
 
     reason = play.standings["w1"].reason
-    assert reason == "3 of 150 answers refused or not finite, of its peers 0"
+    assert reason == "12 of 150 answers failed or not finite, of its peers 0"
 
 
 @given(
@@ -178,37 +207,76 @@ def answered(message: Message, *groups: GroupResult, queue_us: int = 0, took_s: 
     whole = sum(not group.HasField("failure") for group in groups)
     body_bytes = whole * message.rows.nbytes // len(message.parts)
     conduct.answered(message, Result(groups=groups, queue_us=queue_us), body_bytes, took_s)
-    return conduct.take("i", 0)
+    return conduct.take("i", 1, 0)
 
 
 def test_time_in_line_is_not_held_against_a_worker() -> None:
     seen = answered(message_to("w1", "a"), GroupResult(), queue_us=900_000, took_s=0.9001)
 
-    assert seen.times[0] == seen.answers == 1
-    assert (seen.groups, seen.bad, seen.late, seen.incidents) == ({"a": 1}, {}, 0, 0)
+    assert [times[0] for times in seen.times.values()] == [1]
+    assert (seen.answers, seen.groups, seen.bad, seen.incidents) == (1, {"a": 1}, {}, 0)
 
 
 @pytest.mark.parametrize(
-    ("group", "bad", "late", "answers"),
+    ("group", "bad", "answers"),
     [
-        pytest.param(GroupResult(nonfinite_rows=1), {"a": 1}, 0, 1, id="not finite"),
-        pytest.param(GroupResult(failure=Failure(code=13)), {"a": 1}, 0, 1, id="could not compute"),
-        pytest.param(GroupResult(failure=Failure(code=4)), {}, 1, 0, id="out of time"),
-        pytest.param(GroupResult(failure=Failure(code=8)), {}, 0, 0, id="too much to do"),
+        pytest.param(GroupResult(nonfinite_rows=1), {"a": 1}, 1, id="not finite"),
+        pytest.param(GroupResult(failure=Failure(code=13)), {"a": 1}, 1, id="could not compute"),
+        pytest.param(GroupResult(failure=Failure(code=3)), {}, 0, id="asked wrongly"),
+        pytest.param(GroupResult(failure=Failure(code=5)), {}, 0, id="just unloaded"),
+        pytest.param(GroupResult(failure=Failure(code=4)), {}, 0, id="too late when its turn came"),
+        pytest.param(GroupResult(failure=Failure(code=8)), {}, 0, id="too much to do"),
     ],
 )
 def test_what_counts_against_a_worker(
-    group: GroupResult, bad: dict[str, int], late: int, answers: int
+    group: GroupResult, bad: dict[str, int], answers: int
 ) -> None:
     seen = answered(message_to("w1", "a"), group, took_s=0.001)
 
-    assert (seen.bad, seen.late, seen.answers) == (bad, late, answers)
+    assert (seen.bad, seen.spoilt, seen.answers) == (bad, len(bad), answers)
+
+
+def test_a_message_spoils_once_however_many_experts_it_asks() -> None:
+    """One row that overflows does so in every expert that it is sent to."""
+    spoilt = GroupResult(nonfinite_rows=1)
+    seen = answered(message_to("w1", "a", "b"), spoilt, spoilt, took_s=0.001)
+
+    assert (seen.bad, seen.spoilt) == ({"a": 1, "b": 1}, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "pending", "expired", "stalled"),
+    [
+        pytest.param(0, 1, 0, True, id="asked, and nothing computed"),
+        pytest.param(0, 0, 1, True, id="until it was too late"),
+        pytest.param(9, 1, 0, False, id="something computed"),
+        pytest.param(0, 0, 0, False, id="nothing asked"),
+    ],
+)
+def test_a_worker_stalls_that_is_asked_and_computes_nothing(
+    rows: int, pending: int, expired: int, stalled: bool
+) -> None:
+    conduct = Conduct()
+    for _ in range(expired):
+        conduct.expired(message_to("w1", "a"))
+
+    assert conduct.take("i", rows, pending).stalled is stalled
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.floats(0.01, 0.99))
+def test_chance_is_bounded_from_above(own: int, others: int, share: float) -> None:
+    """By the exact tail of the binomial distribution."""
+    of = own + others
+    exact = sum(comb(of, n) * share**n * (1 - share) ** (of - n) for n in range(own, of + 1))
+
+    assert exact <= chance_of(own, of, share) * (1 + 1e-9)
+    assert others or chance_of(own, of, share) == pytest.approx(share**own)
 
 
 def test_an_answer_that_does_not_fit_is_an_incident() -> None:
     conduct = Conduct()
     conduct.answered(message_to("w1", "a"), Result(groups=[GroupResult()]), 3, 0.001)
 
-    seen = conduct.take("i", 2)
-    assert (seen.incidents, seen.answers, seen.late) == (1, 0, 2)
-    assert conduct.take("i", 0).incidents == 0, "a period begins anew"
+    seen = conduct.take("i", 0, 0)
+    assert (seen.incidents, seen.answers) == (1, 0)
+    assert conduct.take("i", 0, 0).incidents == 0, "a period begins anew"
