@@ -8,7 +8,14 @@ from __future__ import annotations
 import socket
 import struct
 
-from moe_core.frames import PREFIX_BYTES, Prefix, check_body, parse_header, parse_prefix
+from moe_core.frames import (
+    SHORTEST_PREFIX_BYTES,
+    Prefix,
+    check_body,
+    parse_header,
+    parse_prefix,
+    prefix_bytes,
+)
 from moeops.v1.link_pb2 import LinkFrame
 
 _BUFFER_BYTES = 1 << 16
@@ -32,12 +39,14 @@ class Receiver:
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._start = 0
         self._end = 0
-        self._prefix = Prefix(0, 0, 0, 0)
+        self._prefix = Prefix(0, 0)
 
     def frame(self) -> tuple[LinkFrame, int]:
         """Wait for a frame; return its header and the bytes of the body that follows."""
-        self._gather(PREFIX_BYTES, patient=True)
-        self._prefix = prefix = parse_prefix(bytes(self._take(PREFIX_BYTES)))
+        self._gather(SHORTEST_PREFIX_BYTES, patient=True)
+        count = prefix_bytes(self._buffer[self._start :])
+        self._gather(count)
+        self._prefix = prefix = parse_prefix(bytes(self._take(count)))
         if prefix.header_bytes <= _BUFFER_BYTES:
             self._gather(prefix.header_bytes)
             header = self._take(prefix.header_bytes)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from moe_core.frames import encode
+from moe_core.frames import FIRST_PROTOCOL, PROTOCOL, encode
 from moe_router.conduct import Conduct, Period
 from moe_router.connection import Connection, compute_frame
 from moe_router.events import tell
@@ -25,7 +25,7 @@ from moe_router.ladder import Cause
 from moe_router.message import Message, replaceable
 from moe_router.pulse import Pulse
 from moe_router.replica import Offer, Routable
-from moeops.v1.link_pb2 import Heartbeat, Inventory, LinkFrame, Result
+from moeops.v1.link_pb2 import Heartbeat, Hello, Inventory, LinkFrame, Result
 
 CONNECT_S = 0.5
 FIRST_BACKOFF_S = 0.05
@@ -75,6 +75,7 @@ class Link:
         self._attempts: dict[int, Attempt] = {}
         self._waiting_rows = 0
         self._last_attempt = 0
+        self._protocol = FIRST_PROTOCOL
         self._transport: asyncio.Transport | None = None
         self._pulse = Pulse()
         self._greeted = False
@@ -158,7 +159,7 @@ class Link:
         self.rows += len(message.rows)
         body = np.ascontiguousarray(message.rows).view(np.uint8).data.cast("B")
         header = compute_frame(message, self._last_attempt)
-        self._transport.write(encode(header, body))
+        self._transport.write(encode(header, body, self._protocol))
         self._transport.write(body)
         self._owner.load_changed(self)
         return True
@@ -197,6 +198,7 @@ class Link:
 
     def connected(self, transport: asyncio.Transport) -> None:
         self._transport, self._pulse = transport, Pulse()
+        self._protocol = FIRST_PROTOCOL
         raw: socket.socket | None = transport.get_extra_info("socket")
         if raw is not None and raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -230,6 +232,10 @@ class Link:
     def _take_inventory(self, inventory: Inventory) -> None:
         first, self._greeted, self._served = not self._greeted, True, True
         self.tried = True
+        if first and inventory.protocol > FIRST_PROTOCOL:
+            self._say_hello(inventory.protocol)
+        elif inventory == self.inventory and not first:
+            return  # repeated after the Hello
         self.inventory = inventory
         tell(
             "link_up" if first else "inventory",
@@ -239,6 +245,13 @@ class Link:
             draining=inventory.draining,
         )
         self._owner.offer_changed(self)
+
+    def _say_hello(self, known: int) -> None:
+        """Speak the newest protocol that both know from now on."""
+        self._protocol = min(known, PROTOCOL)
+        if self._transport is not None:
+            hello = LinkFrame(hello=Hello(protocol=PROTOCOL))
+            self._transport.write(encode(hello, protocol=self._protocol))
 
     def _take_result(self, result: Result, body: memoryview) -> None:
         attempt = self._take(result.attempt)

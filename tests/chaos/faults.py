@@ -96,7 +96,7 @@ class Garbage(_OnResults):
         if self.seen % 2:
             return np.random.default_rng(self.seen).bytes(len(whole))
         half = bytes(frame.body[: len(frame.body) // 2])
-        return encode(frame.header, half) + half
+        return encode(frame.header, half, frame.protocol) + half
 
 
 class NotFinite(_OnResults):
@@ -107,7 +107,7 @@ class NotFinite(_OnResults):
             group.nonfinite_rows = 1
             group.norm_sum = 0
         body = np.full(len(frame.body) // 2, np.nan, ml_dtypes.bfloat16).tobytes()
-        return encode(frame.header, body) + body
+        return encode(frame.header, body, frame.protocol) + body
 
 
 class Swallow(_OnResults):
@@ -179,7 +179,7 @@ class FaultyLink:
                     one.shutdown(socket.SHUT_RDWR)
 
     def _through(self, frame: Frame) -> bytes:
-        whole = encode(frame.header, frame.body) + frame.body
+        whole = encode(frame.header, frame.body, frame.protocol) + frame.body
         try:
             changed = self.fault.strike(frame, whole)
         except Cut:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from moe_core.frames import PROTOCOL
 from moe_router.ladder import Cause
 from moe_router.link import Link, State
 from moe_router.links import Links
@@ -86,6 +88,31 @@ async def test_rows_go_out_as_they_are_and_answers_come_back_in_any_order() -> N
         assert ears[0].answers == [np.full((2, 4), 1.0, np.float32).tobytes()]
         assert ears[1].answers == [np.full((2, 4), 2.0, np.float32).tobytes()]
         assert links.load[worker.address] == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "spoken"),
+    [
+        pytest.param(1, 1, id="of before: without sums, and no Hello"),
+        pytest.param(PROTOCOL, PROTOCOL, id="of the same version"),
+        pytest.param(PROTOCOL + 1, PROTOCOL, id="of the version after"),
+    ],
+)
+async def test_workers_of_neighbouring_versions_are_spoken_to_as_they_know(
+    protocol: int, spoken: int
+) -> None:
+    async with scripted_worker(DIGEST, protocol=protocol) as worker, linked(worker) as links:
+        for _ in range(2):  # on a connection made anew, too
+            ear = Ear()
+            links.send(message(worker), ear)
+            compute, body = await worker.computes.get()
+            worker.answer(compute, body)
+            await until(lambda ear=ear: bool(ear.answers), "it is answered")  # type: ignore[misc]
+            worker.reset()
+            await until(lambda: not links.routable.live, "it is gone")
+            await until(lambda: bool(links.routable.live), "it is there again")
+
+    assert set(worker.heard) == {spoken}
 
 
 async def test_a_repeated_answer_and_one_to_nothing_are_dropped() -> None:
@@ -218,6 +245,9 @@ async def test_a_worker_whose_answers_do_not_fit_is_asked_last_for_a_while() -> 
                 await until(lambda ear=ear: bool(ear.answers), "it is answered")  # type: ignore[misc]
 
         assert links.outliers == [worker.address]
+        (out,) = (link for link in links.all if link.address == worker.address)
+        assert out.state is State.LIVE, "nothing of it is seen in reports"
+        assert set(out.offer.layers) == {DIGEST}
         assert links.routable.for_artifact(DIGEST, 0, {(other.address, DIGEST)}) == (
             worker.address,
         )
@@ -296,12 +326,14 @@ async def test_a_worker_no_longer_listed_is_used_while_it_lives_and_then_forgott
         assert not links.send(message(worker), Ear())
 
 
-async def test_a_worker_that_never_says_what_it_holds_is_not_routable() -> None:
+async def test_a_worker_that_never_says_what_it_holds_is_not_routable_and_left_in_the_end() -> None:
     async with scripted_worker(DIGEST, greets=False) as worker, linked(worker) as links:
         await until(lambda: worker.connections == 1, "it is connected")
-
-        assert only(links).state is State.CONNECTING
-        assert not links.routable.live
+        while worker.connections == 1:
+            assert only(links).state is State.CONNECTING
+            assert not links.routable.live
+            worker.beat()
+            await asyncio.sleep(0.02)
 
 
 async def test_nobody_there_is_tried_again_until_somebody_is() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from moe_core.frames import BadFrame, Decoder, Prefix, encode
+from moe_core.frames import BadFrame, Decoder, Prefix, Sums, encode
 from moe_worker.link import Link
 from moe_worker.receive import Receiver
 from moeops.v1.link_pb2 import LinkFrame
@@ -134,7 +134,7 @@ def test_frames_are_read_however_they_are_cut(ends: Ends) -> None:
 
 def prefix(header_bytes: int, body_bytes: int) -> bytes:
     """Return the prefix of a header of b"\\xff\\xff\\xff"."""
-    return Prefix(header_bytes, body_bytes, 0, zlib.crc32(b"\xff\xff\xff")).pack()
+    return Prefix(header_bytes, body_bytes, Sums(zlib.crc32(b"\xff\xff\xff"), 0)).pack()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def prefix(header_bytes: int, body_bytes: int) -> bytes:
         pytest.param(prefix(5, 0) + b"ab", EOFError, "in mid-frame", id="in the header"),
         pytest.param(prefix(2**31, 0), BadFrame, "frame header of", id="endless header"),
         pytest.param(prefix(1, 2**31), BadFrame, "frame body of", id="endless body"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: here\r\n", BadFrame, "prefix", id="a browser"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", BadFrame, "frame header of", id="a browser"),
         pytest.param(prefix(3, 0) + b"\xff\xff\xff", BadFrame, "is not a", id="no LinkFrame"),
         pytest.param(prefix(3, 0) + b"\xff\xff\xfe", BadFrame, "damaged", id="another header"),
     ],
