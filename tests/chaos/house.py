@@ -28,7 +28,9 @@ from tests.worker.process import WorkerProcess
 
 HIDDEN = 64
 IDS = ("e0", "e1", "e2", "e3")
-WAIT_S = 40.0
+# Far more than anything here takes, but on a machine that has no processor time to give.
+WAIT_S = 120.0
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,11 @@ def house(held: Workers, *, requests_per_s: float = 200.0, sessions: int = 6) ->
         router.wait_until_routable([one.sha256 for one in held.experts], workers=2)
         recording = _expecting(router.address)
         load = SteadyLoad(
-            router.address, recording, sessions=sessions, requests_per_s=requests_per_s
+            router.address,
+            recording,
+            sessions=sessions,
+            requests_per_s=requests_per_s,
+            timeout_s=TIMEOUT_S,
         )
         stack.enter_context(load)
         made = House(router, held.victim, link, load)
