@@ -12,7 +12,7 @@ from collections import deque
 
 import torch
 
-from moe_core.frames import encode
+from moe_core.frames import FIRST_PROTOCOL, encode
 from moe_worker.log import Log
 from moeops.v1.link_pb2 import LinkFrame
 
@@ -34,7 +34,10 @@ def tune(sock: socket.socket) -> None:
 
 
 class Link:
-    """The sending end; any thread may use it. `under_way` are the attempts not answered yet."""
+    """The sending end; any thread may use it.
+
+    `under_way` are the attempts not answered yet, `protocol` is how the peer is spoken to.
+    """
 
     def __init__(
         self, sock: socket.socket, peer: str, log: Log, max_unsent_bytes: int = MAX_UNSENT_BYTES
@@ -44,6 +47,7 @@ class Link:
         self._log = log
         self._max_unsent_bytes = max_unsent_bytes
         self.under_way: set[int] = set()
+        self.protocol = FIRST_PROTOCOL
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._closed = False
@@ -62,10 +66,14 @@ class Link:
         """Send a Result with rows (T, H), which must not be written to afterwards."""
         self.under_way.discard(frame.result.attempt)
         if body is None:
-            self.send(encode(frame))
+            self.tell(frame)
             return
         raw = body.contiguous().view(torch.uint8).numpy().data.cast("B")
-        self.send(encode(frame, len(raw)), raw)
+        self.send(encode(frame, raw, self.protocol), raw)
+
+    def tell(self, frame: LinkFrame) -> None:
+        """Send a frame without a body."""
+        self.send(encode(frame, protocol=self.protocol))
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Send the parts of a frame in order, as far as the socket takes them at once."""

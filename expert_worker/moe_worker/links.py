@@ -1,6 +1,7 @@
 """Listens for routers: a reading thread per link, and one thread whose heartbeats go to all.
 
-A link's first frame is the inventory, and again whenever that changes. What a frame asks for is
+A link's first frame is the inventory, and again whenever that changes, or the router says that it
+knows a newer protocol. What a frame asks for is
 admitted here and handed on; what breaks the framing closes that link and no other.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_core.frames import BadFrame, encode
+from moe_core.frames import FIRST_PROTOCOL, PROTOCOL, BadFrame, encode
 from moe_worker.address import Address
 from moe_worker.link import Link, tune
 from moe_worker.log import Log
@@ -40,21 +41,19 @@ class Links:
         self._listener, self.address = _listen(address)
         self._handlers = handlers
         self._log = log
-        self._inventory = b""
+        self._inventory = LinkFrame()
         self._links: set[Link] = set()
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
     def publish(self, inventory: LinkFrame) -> bool:
         """Send an inventory to all, now and to those to come; False if it is the same as before."""
-        frame = encode(inventory)
         with self._lock:
-            if frame == self._inventory:
+            if inventory == self._inventory:
                 return False
-            self._inventory = frame
-            links = list(self._links)
-            for link in links:
-                link.send(frame)
+            self._inventory = inventory
+            for link in self._links:
+                link.tell(inventory)
         return True
 
     def accept(self) -> None:
@@ -78,9 +77,11 @@ class Links:
                 links = list(self._links)
             if not links:
                 continue
-            frame = encode(self._handlers.heartbeat())
-            for link in links:
-                link.beat(frame)
+            beat = self._handlers.heartbeat()
+            spoken = [(link, link.protocol) for link in links]
+            frames = {known: encode(beat, protocol=known) for _, known in spoken}
+            for link, known in spoken:
+                link.beat(frames[known])
 
     def stop(self, flush_s: float) -> None:
         """Send what is unsent, for at most so long, and hang up."""
@@ -122,10 +123,16 @@ class Links:
             if len(self._links) >= MAX_LINKS:
                 link.close(f"there are {MAX_LINKS} links already")
                 return False
-            link.send(self._inventory)
+            link.tell(self._inventory)
             self._links.add(link)
         self._log("link opened", peer=link.peer)
         return True
+
+    def _greeted(self, link: Link, protocol: int) -> None:
+        """Speak as the router knows; what was said before that had, perhaps, no sums."""
+        with self._lock:
+            link.protocol = min(max(protocol, FIRST_PROTOCOL), PROTOCOL)
+            link.tell(self._inventory)
 
     def _handle(self, link: Link, receiver: Receiver) -> None:
         """Take one frame; of a kind that is not known here, a newer one perhaps, only its bytes."""
@@ -135,8 +142,11 @@ class Links:
             self._handlers.compute(link, receiver, frame.compute, body_bytes)
         elif kind is None:
             receiver.skip(body_bytes)
+        elif kind == "hello":
+            receiver.skip(body_bytes)
+            self._greeted(link, frame.hello.protocol)
         else:
-            raise BadFrame(f"a router sent {kind}; it must be compute")
+            raise BadFrame(f"a router sent {kind}; it must be compute or hello")
 
 
 def _listen(address: Address) -> tuple[socket.socket, Address]:

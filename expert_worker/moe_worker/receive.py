@@ -8,7 +8,14 @@ from __future__ import annotations
 import socket
 import struct
 
-from moe_core.frames import PREFIX, parse_header, parse_prefix
+from moe_core.frames import (
+    SHORTEST_PREFIX_BYTES,
+    Prefix,
+    check_body,
+    parse_header,
+    parse_prefix,
+    prefix_bytes,
+)
 from moeops.v1.link_pb2 import LinkFrame
 
 _BUFFER_BYTES = 1 << 16
@@ -32,30 +39,38 @@ class Receiver:
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._start = 0
         self._end = 0
+        self._prefix = Prefix(0, 0)
 
     def frame(self) -> tuple[LinkFrame, int]:
         """Wait for a frame; return its header and the bytes of the body that follows."""
-        self._gather(PREFIX.size, patient=True)
-        header_bytes, body_bytes = parse_prefix(self._take(PREFIX.size))
-        if header_bytes <= _BUFFER_BYTES:
-            self._gather(header_bytes)
-            return parse_header(self._take(header_bytes)), body_bytes
-        header = bytearray(header_bytes)
-        self.body(memoryview(header))
-        return parse_header(memoryview(header)), body_bytes
+        self._gather(SHORTEST_PREFIX_BYTES, patient=True)
+        count = prefix_bytes(self._buffer[self._start :])
+        self._gather(count)
+        self._prefix = prefix = parse_prefix(bytes(self._take(count)))
+        if prefix.header_bytes <= _BUFFER_BYTES:
+            self._gather(prefix.header_bytes)
+            header = self._take(prefix.header_bytes)
+        else:
+            header = memoryview(bytearray(prefix.header_bytes))
+            self._fill(header)
+        return parse_header(header, prefix), prefix.body_bytes
 
     def body(self, into: memoryview) -> None:
-        """Fill `into` with what comes next."""
-        ready = min(self._end - self._start, len(into))
-        into[:ready] = self._take(ready)
-        while ready < len(into):
-            ready += self._receive(into[ready:], patient=False)
+        """Fill `into` with the whole body of the frame."""
+        self._fill(into)
+        check_body(into, self._prefix)
 
     def skip(self, count: int) -> None:
         """Read so many bytes and forget them."""
         count -= len(self._take(min(self._end - self._start, count)))
         while count > 0:
             count -= self._receive(self._buffer[: min(count, _BUFFER_BYTES)], patient=False)
+
+    def _fill(self, into: memoryview) -> None:
+        ready = min(self._end - self._start, len(into))
+        into[:ready] = self._take(ready)
+        while ready < len(into):
+            ready += self._receive(into[ready:], patient=False)
 
     def _take(self, count: int) -> memoryview:
         self._start += count

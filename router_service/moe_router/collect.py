@@ -77,6 +77,8 @@ class RouterMetrics:
         mixture = self._mixture
         states = Counter(link.state for link in self._links.all)
         yield m.LINKS, (((mixture, state.value), states[state]) for state in LinkState)
+        yield m.EJECTED, one(len(self._links.outliers), mixture)
+        yield m.HEDGES, one(self._links.hedged, mixture)
         view = self._tables.view
         if view is None:
             return

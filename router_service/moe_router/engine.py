@@ -26,6 +26,7 @@ from moe_router.overflow import loads
 from moe_router.refusal import Code, Refused
 from moe_router.reporting import Reported, take_in
 from moe_router.request import Request, Rows, check_mixture, parse_dispatch, parse_route
+from moe_router.room import Room
 from moe_router.scorings import Gates, Scorings
 from moe_router.sessions import PinsKept, Start, Taken, Tokens, check_start
 from moe_router.settle import Outcome
@@ -96,12 +97,12 @@ class Engine:
         self._tokens = Tokens()
         self._marks = Marks()
         self._pins = PinsKept()
-        self._rows = 0
+        self._room = Room(limits.rows_in_flight)
         self._turns = itertools.count()
 
     @property
     def rows_under_way(self) -> int:
-        return self._rows
+        return self._room.rows
 
     async def dispatch(self, message: DispatchRequest) -> Answer:
         """Serve rows whose experts the caller chose. Raises Refused."""
@@ -176,13 +177,13 @@ class Engine:
         """Serve rows, and count for their gates how that went."""
         gates = self.counters.gates
         try:
-            self._check_room(len(rows.hidden))
-            request = choose_()
-            chosen_s = self._clock()
-            exchange = await self._exchange(request, view)
-            answered_s = self._clock()
-            hidden, outcomes = exchange.answer()
-            self._account(view, outcomes)
+            with self._room.hold((s.session, s.last - s.first) for s in rows.sequences):
+                request = choose_()
+                chosen_s = self._clock()
+                exchange = await self._exchange(request, view)
+                answered_s = self._clock()
+                hidden, outcomes = exchange.answer()
+                self._account(view, outcomes)
         except Exception as error:
             if not (isinstance(error, Refused) and error.code in CALLERS_FAULT):
                 gates.failed(rows, self._clock() - began_s)
@@ -197,15 +198,6 @@ class Engine:
         trail = Trail(request, exchange.used) if followed else None
         return Answer(hidden, fates, view.table.epoch, trail)
 
-    def _check_room(self, count: int) -> None:
-        limit = self._limits.rows_in_flight
-        if count > limit:
-            text = f"sequences have {count} rows; a request may have at most {limit}"
-            raise Refused(Code.INVALID_ARGUMENT, text)
-        if self._rows + count > limit:
-            text = f"{self._rows} rows are under way here and at most {limit} may be; try again"
-            raise Refused(Code.RESOURCE_EXHAUSTED, text, retry_after_ms=50)
-
     def _chosen(self, rows: Rows) -> Request:
         gate, layer = rows.gate, rows.layer
         return choose(rows, [self._gates.layer(gate, v, layer) for v in rows.variants])
@@ -217,12 +209,7 @@ class Engine:
         deadline_s, turn = self._clock() + within_s, next(self._turns)
         exchange = Exchange(request, view, pins, deadline_s, turn)
         flight = Flight(exchange, self._links, lambda: self._outlook(view), self.counters)
-        count = len(request.rows.hidden)
-        self._rows += count
-        try:
-            await flight.finish()
-        finally:
-            self._rows -= count
+        await flight.finish()
         return exchange
 
     def _outlook(self, view: View) -> Outlook:

@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_core.table import Rung
+from moe_router.hedge import Races
 from moe_router.ladder import Ask, Cause, GiveUp, Leave, Lost, Surroundings, next_step
-from moe_router.message import Message, Outlook, Part
+from moe_router.message import Message, Outlook, Part, fits
 from moe_router.plan import Pairs, plan
-from moe_router.refusal import Code, Refused
+from moe_router.refusal import Refused
 from moe_router.replica import pick, turned
 from moe_router.request import Request
 from moe_router.sessions import Pins
+from moe_router.setback import after, again, cause_of, unreachable
 from moe_router.settle import Climb, Outcome, outcomes, settle, stranded
 from moe_router.view import View
 from moeops.v1.link_pb2 import GroupResult, Result
@@ -58,7 +60,8 @@ class Exchange:
         tokens, self._k = request.weights.shape
         hidden = request.rows.hidden
         self._rows = np.zeros((tokens * self._k, hidden.shape[1]), hidden.dtype)
-        self._waiting = 0
+        self._waiting = 0  # parts under way whose pairs nobody has answered yet
+        self._races = Races()
         self._used: list[Part] = []
         self._climbs: list[Climb] = []
         self._left: list[tuple[Lost, Pairs]] = []
@@ -87,39 +90,81 @@ class Exchange:
         self, message: Message, result: Result, body: memoryview, outlook: Outlook, tally: Tally
     ) -> list[Message]:
         """Take the answer to a message; what it does not answer goes elsewhere."""
-        if not self._fits(message, result, body):
+        if not fits(message, result, len(body)):
             return self.failed(message, Cause.REFUSED, outlook, tally)
         latency_s = outlook.now_s - message.sent_s
         rows = np.frombuffer(body, self._rows.dtype).reshape(-1, self._rows.shape[1])
-        lost, at = [], 0
+        lost: list[tuple[Lost, Pairs]] = []
+        at = 0
         for part, group in zip(message.parts, result.groups, strict=True):
+            answer = rows[at : at + len(part.pairs)]
+            at += 0 if group.HasField("failure") else len(part.pairs)
+            if self._races.decided(part):
+                continue  # late: another worker's answer is used and counted
             if group.HasField("failure"):
-                cause = _cause(group)
+                cause = cause_of(group)
                 tally.failed(part, cause, latency_s)
-                lost.append((_after(part, message.worker, cause, group), part.pairs))
+                lost += self._lose(part, after(part, message.worker, cause, group))
                 continue
             revoked = outlook.newest.revokes(part.ask.expert_id, part.ask.sha256)
             used = not revoked and group.nonfinite_rows == 0
             tally.answered(part, group, latency_s, outlook.now_s, used=used)
-            answer, at = rows[at : at + len(part.pairs)], at + len(part.pairs)
             if group.nonfinite_rows:
-                lost.append((_after(part, message.worker, Cause.NON_FINITE, group), part.pairs))
+                lost += self._lose(part, after(part, message.worker, Cause.NON_FINITE, group))
                 continue
             self._rows[part.pairs] = answer
             self._used.append(part)
-        self._waiting -= 1
+            self._races.win(part)
+            self._waiting -= 1
         return self._place(lost, outlook, tally)
 
     def failed(
         self, message: Message, cause: Cause, outlook: Outlook, tally: Tally
     ) -> list[Message]:
         """Take it that a message will not be answered."""
-        lost = []
+        lost: list[tuple[Lost, Pairs]] = []
         for part in message.parts:
-            tally.failed(part, cause, outlook.now_s - message.sent_s)
-            lost.append((_after(part, message.worker, cause, None), part.pairs))
-        self._waiting -= 1
+            if not self._races.decided(part):
+                tally.failed(part, cause, outlook.now_s - message.sent_s)
+                lost += self._lose(part, after(part, message.worker, cause, None))
         return self._place(lost, outlook, tally)
+
+    def late(self, message: Message, outlook: Outlook, tally: Tally) -> list[Message]:
+        """Ask other workers with the same versions as well, where there are any with time left."""
+        remaining_s = self._deadline_s - outlook.now_s
+        if self.finished or remaining_s < SHORTEST_ATTEMPT_S:
+            return []
+        twins: dict[str, list[Part]] = {}
+        for part in message.parts:
+            twin = None if self._races.hedged(part) else self._twin(part, message, outlook)
+            if twin is not None:
+                self._races.begin(part, twin)
+                worker = pick(turned(twin.ask.workers, self._turn), outlook.load, {})
+                twins.setdefault(worker, []).append(twin)
+        return [self._message(w, p, remaining_s / 2, outlook, tally) for w, p in twins.items()]
+
+    def _twin(self, part: Part, message: Message, outlook: Outlook) -> Part | None:
+        """Return the same pairs to be asked of other live workers."""
+        ask, history = part.ask, part.lost.history
+        if outlook.newest.revokes(ask.expert_id, ask.sha256):
+            return None
+        failed = history.failed | {(message.worker, ask.sha256)}
+        held = outlook.routable.live.get((ask.sha256, message.layer), ())
+        others = tuple(worker for worker in held if (worker, ask.sha256) not in failed)
+        if not others:
+            return None
+        longer = replace(history, failed=failed, attempts=history.attempts + 1)
+        rung = Rung.REPLICA if ask.rung is None else ask.rung
+        lost = replace(part.lost, history=longer)
+        return Part(lost, replace(ask, rung=rung, workers=others), part.pairs)
+
+    def _lose(self, part: Part, lost: Lost) -> list[tuple[Lost, Pairs]]:
+        """Return what is to be placed again: nothing while another worker may still answer."""
+        placed = self._races.lose(part, lost)
+        if placed is None:
+            return []
+        self._waiting -= 1
+        return [(placed, part.pairs)]
 
     def answer(self) -> tuple[Array, tuple[Outcome, ...]]:
         """Return the layer's output (T, H) and how each sequence fared. Raises Refused."""
@@ -134,13 +179,6 @@ class Exchange:
         ]
         climbs = [*by_workers, *self._climbs]
         return settle(self._request, rows, climbs), outcomes(self._request, climbs)
-
-    def _fits(self, message: Message, result: Result, body: memoryview) -> bool:
-        if len(result.groups) != len(message.parts):
-            return False
-        pairs = zip(message.parts, result.groups, strict=True)
-        answered = sum(len(part.pairs) for part, group in pairs if not group.HasField("failure"))
-        return len(body) == answered * int(self._rows.shape[1]) * self._rows.itemsize
 
     def _place(
         self, lost: Sequence[tuple[Lost, Pairs]], outlook: Outlook, tally: Tally
@@ -160,7 +198,7 @@ class Exchange:
             self._climb(self._stranded(), replace(around, renormalisable=False), outlook, parts)
         if self._refusal is not None:
             return []
-        self._waiting += len(parts)
+        self._waiting += sum(map(len, parts.values()))
         return [self._message(w, p, remaining_s / 2, outlook, tally) for w, p in parts.items()]
 
     def _count_missed(
@@ -180,15 +218,15 @@ class Exchange:
         """Give up the answers of versions that were revoked since they were asked."""
         if newest is self._view:
             return []
-        kept, again = [], []
+        kept, anew = [], []
         for part in self._used:
             if newest.revokes(part.ask.expert_id, part.ask.sha256):
                 self._rows[part.pairs] = 0
-                again.append((_again(part), part.pairs))
+                anew.append((again(part), part.pairs))
             else:
                 kept.append(part)
         self._used = kept
-        return again
+        return anew
 
     def _climb(
         self,
@@ -211,7 +249,7 @@ class Exchange:
                 case Leave(rung):
                     self._climbs.append(Climb(rung, one.expert_id, pairs))
                 case GiveUp():
-                    self._refusal = self._refusal or _unreachable(one, around)
+                    self._refusal = self._refusal or unreachable(one, around)
 
     def _stranded(self) -> list[tuple[Lost, Pairs]]:
         """Take back the pairs left to the others of their token where there are no others."""
@@ -221,12 +259,12 @@ class Exchange:
             if climb.rung in (Rung.RENORMALISE, Rung.RESIDUAL):
                 left[climb.pairs] = True
         alone = np.repeat(stranded(weights, left.reshape(weights.shape)), self._k)
-        again = [(lost, pairs[alone[pairs]]) for lost, pairs in self._left if alone[pairs].any()]
+        anew = [(lost, pairs[alone[pairs]]) for lost, pairs in self._left if alone[pairs].any()]
         self._left = [(lost, pairs[~alone[pairs]]) for lost, pairs in self._left]
         others = [climb for climb in self._climbs if climb.rung is not Rung.RENORMALISE]
         kept = [Climb(Rung.RENORMALISE, lost.expert_id, p) for lost, p in self._left if len(p)]
         self._climbs = others + kept
-        return again
+        return anew
 
     def _message(
         self, worker: str, parts: list[Part], timeout_s: float, outlook: Outlook, tally: Tally
@@ -238,48 +276,3 @@ class Exchange:
         return Message(
             worker, rows.layer, tuple(parts), rows.hidden[tokens], outlook.now_s, timeout_s
         )
-
-
-def _cause(group: GroupResult) -> Cause:
-    expired = group.failure.code == Code.DEADLINE_EXCEEDED.value
-    return Cause.DEADLINE if expired else Cause.REFUSED
-
-
-def _after(part: Part, worker: str, cause: Cause, group: GroupResult | None) -> Lost:
-    """Return the pairs' history with this attempt in it."""
-    history, sha256 = part.lost.history, part.ask.sha256
-    full = group is not None and group.failure.code == Code.RESOURCE_EXHAUSTED.value
-    barred = {sha256} if cause is Cause.NON_FINITE else set()
-    after = replace(
-        history,
-        failed=history.failed | {(worker, sha256)},
-        barred=history.barred | barred,
-        overloaded=full,
-        last=cause,
-        attempts=history.attempts + 1,
-    )
-    return replace(part.lost, history=after)
-
-
-def _again(part: Part) -> Lost:
-    """Return the pairs' history with an attempt in it that was answered in vain."""
-    history = part.lost.history
-    return replace(part.lost, history=replace(history, attempts=history.attempts + 1))
-
-
-def _unreachable(lost: Lost, around: Surroundings) -> Refused:
-    """Say why these pairs cannot be answered."""
-    what = f"expert {lost.expert_id!r} of layer {around.layer}"
-    rungs = ", ".join(around.view.table.failover.ladder) or "no rung"
-    history = lost.history
-    if history.overloaded:
-        text = f"every worker of {what} has more waiting than it takes; try again later"
-        return Refused(Code.RESOURCE_EXHAUSTED, text, retry_after_ms=100)
-    if history.last is Cause.DEADLINE:
-        text = f"{what} gave no answer within the deadline after {history.attempts} attempts"
-        return Refused(Code.DEADLINE_EXCEEDED, f"{text} ({rungs})")
-    tried = f"after {history.attempts} attempts" if history.attempts else "with its version"
-    if lost.forced and lost.pinned is not None:
-        what, rungs = f"{what} at the forced version {lost.pinned.sha256}", "Replica"
-    text = f"{what} is not reachable {tried}, and the ladder ({rungs}) offers nothing else"
-    return Refused(Code.UNAVAILABLE, text, retry_after_ms=100)

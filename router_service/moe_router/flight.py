@@ -19,11 +19,18 @@ from moeops.v1.link_pb2 import Result
 
 
 class Waiter(Protocol):
-    """Who sent a message; called once for each, from the event loop."""
+    """Who sent a message: told once what came of it, and before, perhaps, that it takes long.
+
+    Called from the event loop.
+    """
 
     def answered(self, message: Message, result: Result, body: memoryview) -> None: ...
 
     def failed(self, message: Message, cause: Cause) -> None: ...
+
+    def late(self, message: Message) -> bool:
+        """Ask somebody else as well; whether that was done."""
+        ...
 
 
 class Links(Protocol):
@@ -67,11 +74,18 @@ class Flight:
         if not self._done.done():
             self._go(lambda o, c: self._exchange.failed(message, cause, o, c))
 
-    def _go(self, step: Callable[[Outlook, Counters], list[Message]]) -> None:
+    def late(self, message: Message) -> bool:
+        return not self._done.done() and self._go(lambda o, c: self._exchange.late(message, o, c))
+
+    def _go(self, step: Callable[[Outlook, Counters], list[Message]]) -> bool:
+        """Take a step of the exchange; whether there is something to send by it."""
         try:
-            self._send(step(self._outlook(), self._counters))
+            messages = step(self._outlook(), self._counters)
+            self._send(messages)
         except Exception as error:
             self._done.set_exception(error)
+            return False
+        return bool(messages)
 
     def _send(self, messages: list[Message]) -> None:
         unsent = deque(messages)

@@ -17,3 +17,11 @@ def no_latencies() -> list[int]:
 def count_latency(counts: list[int], latency_s: float) -> None:
     """Count one of this latency."""
     counts[bisect_left(LATENCY_BOUNDS_US, latency_s * 1e6)] += 1
+
+
+def size_of(rows: int) -> int:
+    """Return the class of sizes of a message; rows double from one to the next.
+
+    A large message takes long anywhere, so that times are only compared within one.
+    """
+    return rows.bit_length()

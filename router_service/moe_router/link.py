@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
 
-from moe_core.frames import encode
+from moe_core.frames import FIRST_PROTOCOL, PROTOCOL, encode
+from moe_router.conduct import Conduct, Period
 from moe_router.connection import Connection, compute_frame
 from moe_router.events import tell
 from moe_router.flight import Waiter
+from moe_router.hedge import Pace
 from moe_router.ladder import Cause
 from moe_router.message import Message, replaceable
 from moe_router.pulse import Pulse
 from moe_router.replica import Offer, Routable
-from moeops.v1.link_pb2 import Heartbeat, Inventory, LinkFrame, Result
+from moeops.v1.link_pb2 import Heartbeat, Hello, Inventory, LinkFrame, Result
 
 CONNECT_S = 0.5
 FIRST_BACKOFF_S = 0.05
@@ -47,19 +49,20 @@ class Owner(Protocol):
     def load_changed(self, link: Link) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """A message under way."""
 
     message: Message
     waiter: Waiter
     expires_s: float
+    late_s: float  # from when on another worker may be asked as well
 
 
 class Link:
     """The link to the worker at `address` (`host:port` or `unix:/path`)."""
 
-    def __init__(self, address: str, owner: Owner) -> None:
+    def __init__(self, address: str, owner: Owner, clock: Callable[[], float]) -> None:
         self.address = address
         self.inventory = Inventory()
         self.heartbeat = Heartbeat()
@@ -67,10 +70,12 @@ class Link:
         self.dropped = 0
         self.tried = False  # whether it is known by now if there is anybody
         self._lost = False  # silent for so long that nothing more is expected
-        self._owner = owner
+        self._owner, self._clock = owner, clock
+        self._conduct, self._pace = Conduct(), Pace()
         self._attempts: dict[int, Attempt] = {}
         self._waiting_rows = 0
         self._last_attempt = 0
+        self._protocol = FIRST_PROTOCOL
         self._transport: asyncio.Transport | None = None
         self._pulse = Pulse()
         self._greeted = False
@@ -147,15 +152,22 @@ class Link:
             return False
         self._last_attempt += 1
         expires_s = message.sent_s + message.timeout_s
-        self._attempts[self._last_attempt] = Attempt(message, waiter, expires_s)
+        patience_s = self._pace.patience_s(len(message.rows))
+        late_s = expires_s if patience_s is None else message.sent_s + patience_s
+        self._attempts[self._last_attempt] = Attempt(message, waiter, expires_s, late_s)
         self._waiting_rows += len(message.rows)
         self.rows += len(message.rows)
         body = np.ascontiguousarray(message.rows).view(np.uint8).data.cast("B")
         header = compute_frame(message, self._last_attempt)
-        self._transport.write(encode(header, len(body)))
+        self._transport.write(encode(header, body, self._protocol))
         self._transport.write(body)
         self._owner.load_changed(self)
         return True
+
+    def take_period(self, since_s: float) -> Period:
+        """Return how the worker behaved since then, when this was asked last."""
+        pending = sum(a.message.sent_s <= since_s for a in self._attempts.values())
+        return self._conduct.take(self.inventory.incarnation, self.heartbeat.rows, pending)
 
     def tick(self, now_s: float) -> None:
         """Notice silence and attempts whose time is over."""
@@ -163,11 +175,16 @@ class Link:
             return
         if self._pulse.tick() and self._greeted:
             self._owner.offer_changed(self)
-        if self._pulse.dead:
+        if self._pulse.dead or (self._pulse.old and not self._greeted):
             self._close()
-        late = [number for number, a in self._attempts.items() if a.expires_s <= now_s]
-        for number in late:
+        late = [(number, a) for number, a in self._attempts.items() if a.expires_s <= now_s]
+        for number, attempt in late:
+            self._conduct.expired(attempt.message)
             self._fail(number, Cause.DEADLINE)
+
+    def late(self, now_s: float) -> list[Attempt]:
+        """Return the attempts that take longer than this worker's nearly always do."""
+        return [attempt for attempt in self._attempts.values() if attempt.late_s <= now_s]
 
     def doubt(self, routable: Routable, *, widespread: bool) -> None:
         """Of a silent link: give up what others can do, and everything when it is overdue."""
@@ -181,6 +198,7 @@ class Link:
 
     def connected(self, transport: asyncio.Transport) -> None:
         self._transport, self._pulse = transport, Pulse()
+        self._protocol = FIRST_PROTOCOL
         raw: socket.socket | None = transport.get_extra_info("socket")
         if raw is not None and raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -206,12 +224,18 @@ class Link:
             self._owner.offer_changed(self)
 
     def disconnected(self) -> None:
+        if self._attempts:
+            self._conduct.broken()
         self._down()
         self._closed.set()
 
     def _take_inventory(self, inventory: Inventory) -> None:
         first, self._greeted, self._served = not self._greeted, True, True
         self.tried = True
+        if first and inventory.protocol > FIRST_PROTOCOL:
+            self._say_hello(inventory.protocol)
+        elif inventory == self.inventory and not first:
+            return  # repeated after the Hello
         self.inventory = inventory
         tell(
             "link_up" if first else "inventory",
@@ -222,12 +246,23 @@ class Link:
         )
         self._owner.offer_changed(self)
 
+    def _say_hello(self, known: int) -> None:
+        """Speak the newest protocol that both know from now on."""
+        self._protocol = min(known, PROTOCOL)
+        if self._transport is not None:
+            hello = LinkFrame(hello=Hello(protocol=PROTOCOL))
+            self._transport.write(encode(hello, protocol=self._protocol))
+
     def _take_result(self, result: Result, body: memoryview) -> None:
         attempt = self._take(result.attempt)
         if attempt is None:
             self.dropped += 1
             return
-        attempt.waiter.answered(attempt.message, result, body)
+        message = attempt.message
+        took_s = self._clock() - message.sent_s
+        self._conduct.answered(message, result, len(body), took_s)
+        self._pace.took(len(message.rows), took_s)
+        attempt.waiter.answered(message, result, body)
 
     def _take(self, number: int) -> Attempt | None:
         attempt = self._attempts.pop(number, None)

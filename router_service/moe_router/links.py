@@ -11,8 +11,10 @@ from collections.abc import Callable, Collection, Mapping
 
 from moe_router.events import tell
 from moe_router.flight import Waiter
+from moe_router.hedge import HedgeBudget
 from moe_router.link import Link, State
-from moe_router.message import Message
+from moe_router.message import Message, replaceable
+from moe_router.outlier import LOOK_S, Standing, look, peers_of
 from moe_router.pulse import TICK_S, widespread
 from moe_router.replica import Routable
 
@@ -27,6 +29,11 @@ class Links:
         self._listed: frozenset[str] = frozenset()
         self._load: dict[str, int] = {}
         self._routable: Routable | None = None
+        self._peers: dict[str, frozenset[str]] | None = None
+        self._standings: dict[str, Standing] = {}
+        self._looked_s = clock()
+        self._hedges = HedgeBudget()
+        self.hedged = 0
         self.settled = asyncio.Event()  # from when it is known who of the first list is there
 
     @property
@@ -40,8 +47,15 @@ class Links:
     @property
     def routable(self) -> Routable:
         if self._routable is None:
-            self._routable = Routable.of(link.offer for link in self._links.values())
+            offers = [link.offer for link in self._links.values()]
+            self._routable = Routable.of(offers, self.outliers)
         return self._routable
+
+    @property
+    def outliers(self) -> list[str]:
+        """Those that are ejected, in the order of their return."""
+        until = {a: s.until_s for a, s in self._standings.items() if s.until_s is not None}
+        return sorted(until, key=lambda address: until[address])
 
     def set_addresses(self, addresses: Collection[str]) -> None:
         """Link to these workers; must be called on the event loop."""
@@ -50,14 +64,17 @@ class Links:
             tell("workers", listed=len(listed))
         self._listed = listed
         for address in sorted(self._listed - self._links.keys()):
-            link = self._links[address] = Link(address, self)
+            link = self._links[address] = Link(address, self, self._clock)
             self._tasks[address] = asyncio.create_task(link.keep())
         self._check_settled()
 
     def send(self, message: Message, waiter: Waiter) -> bool:
         """Send to the message's worker; False where that cannot be done now."""
         link = self._links.get(message.worker)
-        return link is not None and link.send(message, waiter)
+        sent = link is not None and link.send(message, waiter)
+        if sent:
+            self._hedges.earn()
+        return sent
 
     async def watch(self) -> None:
         """Tick until cancelled, then close all links."""
@@ -82,13 +99,46 @@ class Links:
                 self._tasks.pop(link.address).cancel()
                 del self._links[link.address]
                 self._load.pop(link.address, None)
+        if now_s - self._looked_s >= LOOK_S:
+            self._look(now_s)
         up = [link for link in self._links.values() if link.state is not State.CONNECTING]
         silent = [link for link in up if link.doubted]
         for link in silent:
             link.doubt(self.routable, widespread=widespread(len(silent), len(up)))
+        for link in up:
+            self._hedge(link, now_s)
+
+    def _hedge(self, link: Link, now_s: float) -> None:
+        """Have what takes long tried elsewhere as well, as far as the budget goes."""
+        for attempt in link.late(now_s):
+            if not self._hedges.allows:
+                return
+            if replaceable(attempt.message, self.routable) and attempt.waiter.late(attempt.message):
+                attempt.late_s = float("inf")  # once is enough
+                self._hedges.spend()
+                self.hedged += 1
+
+    def _look(self, now_s: float) -> None:
+        """Judge who is an outlier."""
+        if self._peers is None:
+            self._peers = peers_of({x.address: x.offer.layers for x in self._links.values()})
+        periods = {x.address: x.take_period(self._looked_s) for x in self._links.values()}
+        before, self._looked_s = self._standings, now_s
+        self._standings = look(before, periods, self._peers, now_s)
+        for address, standing in self._standings.items():
+            was = before.get(address)
+            if standing.ejected == (was is not None and was.ejected):
+                continue
+            self._routable = None
+            worker = self._links[address].inventory.worker
+            if standing.ejected:
+                seconds, why = standing.lasting_s, standing.reason
+                tell("worker_ejected", address=address, worker=worker, s=seconds, reason=why)
+            else:
+                tell("worker_back", address=address, worker=worker)
 
     def offer_changed(self, link: Link) -> None:
-        self._routable = None
+        self._routable = self._peers = None
         self._check_settled()
 
     def load_changed(self, link: Link) -> None:

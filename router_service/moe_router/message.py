@@ -12,6 +12,7 @@ from moe_router.ladder import Ask, Lost
 from moe_router.plan import Pairs
 from moe_router.replica import Routable
 from moe_router.view import View
+from moeops.v1.link_pb2 import Result
 
 Array = npt.NDArray[Any]
 
@@ -45,6 +46,15 @@ class Outlook:
     newest: View
     routable: Routable
     load: Mapping[str, int]
+
+
+def fits(message: Message, result: Result, body_bytes: int) -> bool:
+    """Whether an answer has a group for each part and the rows of those that did not fail."""
+    if len(result.groups) != len(message.parts):
+        return False
+    pairs = zip(message.parts, result.groups, strict=True)
+    answered = sum(len(part.pairs) for part, group in pairs if not group.HasField("failure"))
+    return body_bytes == answered * int(message.rows.shape[1]) * message.rows.itemsize
 
 
 def replaceable(message: Message, routable: Routable) -> bool:

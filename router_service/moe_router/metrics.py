@@ -66,6 +66,18 @@ RUNG_ROWS = _counter(
     "6",
 )
 LINKS = _gauge("router_links", "Links to workers by state.", (*_MIXTURE, "state"), "4")
+EJECTED = _gauge(
+    "router_ejected_workers",
+    "Workers that are asked last for a while, because they behave unlike their peers.",
+    _MIXTURE,
+    "1",
+)
+HEDGES = _counter(
+    "router_hedges",
+    "Attempts that took unusually long and were tried on another worker as well.",
+    _MIXTURE,
+    "1",
+)
 EPOCH = _gauge("router_table_epoch", "Epoch of the table that is served.", _MIXTURE, "1")
 TABLE_AGE = _gauge(
     "router_table_age_seconds",

@@ -20,10 +20,10 @@ CROWD = 4
 
 
 class Pulse:
-    """Ticks since the last byte of a link."""
+    """Ticks since a link was connected, and since its last byte."""
 
     def __init__(self) -> None:
-        self._quiet = 0
+        self._age = self._quiet = 0
 
     def beat(self) -> bool:
         """Take note of bytes; returns whether the link was silent until now."""
@@ -32,6 +32,7 @@ class Pulse:
 
     def tick(self) -> bool:
         """Take note of a tick; returns whether the link has just become silent."""
+        self._age += 1
         self._quiet += 1
         return self._quiet == SILENT_TICKS
 
@@ -47,6 +48,11 @@ class Pulse:
     @property
     def dead(self) -> bool:
         return self._quiet >= DEAD_TICKS
+
+    @property
+    def old(self) -> bool:
+        """Connected for so long that a worker would have said what it serves."""
+        return self._age >= DEAD_TICKS
 
 
 def widespread(silent: int, links: int) -> bool:

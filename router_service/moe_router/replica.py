@@ -30,27 +30,36 @@ Held = Mapping[tuple[str, int], tuple[str, ...]]  # workers by artifact and laye
 
 @dataclass(frozen=True, slots=True)
 class Routable:
-    """The workers that may get rows. Built when an inventory or a link's state changes."""
+    """The workers that may get rows. Built when an inventory or a link's state changes.
+
+    `ejected` are outliers: at most half of the live workers of an artifact.
+    """
 
     live: Held = field(default_factory=dict)
     doubted: Held = field(default_factory=dict)
+    ejected: Held = field(default_factory=dict)
 
     @classmethod
-    def of(cls, offers: Iterable[Offer]) -> Self:
+    def of(cls, offers: Iterable[Offer], outliers: Sequence[str] = ()) -> Self:
+        """Sort workers; of more outliers than half of an artifact's, the first ones count."""
         ordered = sorted(offers, key=lambda offer: offer.worker)
-        return cls(
-            _held(offer for offer in ordered if not offer.doubted),
-            _held(offer for offer in ordered if offer.doubted),
-        )
+        speaking = _held(offer for offer in ordered if not offer.doubted)
+        live, ejected = dict(speaking), {}
+        for key, workers in speaking.items() if outliers else ():
+            out = [one for one in outliers if one in workers][: len(workers) // 2]
+            if out:
+                live[key] = tuple(one for one in workers if one not in out)
+                ejected[key] = tuple(out)
+        return cls(live, _held(offer for offer in ordered if offer.doubted), ejected)
 
     def for_artifact(
         self, sha256: str, layer: int, without: Collection[tuple[str, str]] = ()
     ) -> tuple[str, ...]:
-        """Return the live workers, or where there are none, those that are doubted.
+        """Return the live workers; where there are none, the outliers, else those in doubt.
 
         Leaves out (worker, sha256) in `without`.
         """
-        for held in (self.live, self.doubted):
+        for held in (self.live, self.ejected, self.doubted):
             found = held.get((sha256, layer), ())
             left = tuple(worker for worker in found if (worker, sha256) not in without)
             if left:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.benchmarks import dispatch, failover, gate_shadow, scaling, scrapes, verdicts
+from tests.benchmarks import chaos, dispatch, failover, gate_shadow, scaling, scrapes, verdicts
+
+ALL = (dispatch, gate_shadow, failover, chaos, scrapes, verdicts, scaling)
 
 
 def main() -> None:
     """Run them with their defaults."""
-    for number, benchmark in enumerate(
-        (dispatch, gate_shadow, failover, scrapes, verdicts, scaling)
-    ):
+    for number, benchmark in enumerate(ALL):
         print("\n" * bool(number) + (benchmark.__doc__ or "").partition("\n")[0] + "\n", flush=True)
         benchmark.main(())
 

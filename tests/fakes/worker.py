@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from moe_core.frames import PROTOCOL, Decoder, Frame, encode
+from moe_core.frames import FIRST_PROTOCOL, PROTOCOL, Decoder, Frame, encode
 from moeops.v1.link_pb2 import (
     Compute,
     GroupResult,
@@ -23,12 +23,19 @@ from moeops.v1.types_pb2 import DTYPE_FLOAT32
 
 @dataclass
 class ScriptedWorker:
-    """Accepts links; computes arrive in `computes`, and the test answers them, or does not."""
+    """Accepts links; computes arrive in `computes`, and the test answers them, or does not.
+
+    `protocol` is the newest that it knows, `spoken` the one it speaks, `heard` are those of the
+    frames that came.
+    """
 
     sha256: Sequence[str]
     greets: bool = True
     address: str = ""
     connections: int = 0
+    protocol: int = PROTOCOL
+    spoken: int = FIRST_PROTOCOL
+    heard: list[int] = field(default_factory=list)
     computes: asyncio.Queue[tuple[Compute, bytes]] = field(default_factory=asyncio.Queue)
     _writer: asyncio.StreamWriter | None = None
 
@@ -37,11 +44,13 @@ class ScriptedWorker:
             Servable(expert_id="e", sha256=digest, layers=[0], dtype=DTYPE_FLOAT32)
             for digest in self.sha256
         ]
-        return Inventory(protocol=PROTOCOL, worker="scripted", servable=servable, draining=draining)
+        return Inventory(
+            protocol=self.protocol, worker="scripted", servable=servable, draining=draining
+        )
 
     def send(self, header: LinkFrame, body: bytes = b"") -> None:
         assert self._writer is not None
-        self._writer.write(encode(header, len(body)) + body)
+        self._writer.write(encode(header, body, self.spoken) + body)
 
     def greet(self, *, draining: bool = False) -> None:
         self.send(LinkFrame(inventory=self.inventory(draining=draining)))
@@ -54,7 +63,7 @@ class ScriptedWorker:
         assert self._writer is not None
         groups = [GroupResult() for _ in compute.groups]
         header = LinkFrame(result=Result(attempt=compute.attempt, groups=groups))
-        frame = encode(header, len(body)) + body
+        frame = encode(header, body, self.spoken) + body
         self._writer.write(frame[: len(frame) - cut_bytes])
 
     def send_garbage(self) -> None:
@@ -68,7 +77,7 @@ class ScriptedWorker:
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer, decoder = writer, Decoder()
-        self.connections += 1
+        self.connections, self.spoken = self.connections + 1, FIRST_PROTOCOL
         if self.greets:
             self.greet()
         with contextlib.suppress(ConnectionError):
@@ -78,13 +87,20 @@ class ScriptedWorker:
         writer.close()
 
     def _take(self, frame: Frame) -> None:
+        self.heard.append(frame.protocol)
+        if frame.header.WhichOneof("kind") == "hello":
+            self.spoken = min(self.protocol, frame.header.hello.protocol)
+            self.greet()
+            return
         self.computes.put_nowait((frame.header.compute, bytes(frame.body)))
 
 
 @asynccontextmanager
-async def scripted_worker(*sha256: str, greets: bool = True) -> AsyncIterator[ScriptedWorker]:
+async def scripted_worker(
+    *sha256: str, greets: bool = True, protocol: int = PROTOCOL
+) -> AsyncIterator[ScriptedWorker]:
     """Listen on a free port; `address` is where."""
-    worker = ScriptedWorker(sha256, greets)
+    worker = ScriptedWorker(sha256, greets, protocol=protocol)
     server = await asyncio.start_server(worker.accept, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     worker.address = f"{host}:{port}"

@@ -81,6 +81,8 @@ class Run:
         self.view = View.of(content)
         self.request = parsed(content, chosen)
         self.answered_by: dict[int, float] = {}
+        self.hedged: set[int] = set()
+        self.unused = 0
         offers = [Offer(w, dict.fromkeys(d, frozenset({0}))) for w, d in held.items()]
         self.outlook = Outlook(0.0, self.view, Routable.of(offers), {})
         self.counters = Counters()
@@ -94,11 +96,26 @@ class Run:
             return
         marks = [FAILURES[failures[n % len(failures)]] for n in range(len(message.parts))]
         for part, mark in zip(message.parts, marks, strict=True):
+            if self._late(part.pairs):
+                continue
             if mark is None:
                 self._note(part.pairs, FACTOR[part.ask.sha256])
+            elif mark.nonfinite_rows:
+                self.unused += len(part.pairs)
         self.open += self.exchange.answered(
             message, *result(message, marks), self.outlook, self.counters
         )
+
+    def hedge(self, at: int) -> None:
+        message = self.open[at % len(self.open)]
+        twins = self.exchange.late(message, self.outlook, self.counters)
+        self.hedged |= {pair for twin in twins for part in twin.parts for pair in part.pairs}
+        self.open += twins
+
+    def _late(self, pairs: Pairs) -> bool:
+        """Whether these were answered, which may only be where two workers were asked."""
+        found = set(pairs.tolist())
+        return found <= self.hedged and found <= self.answered_by.keys()
 
     def _note(self, pairs: Pairs, factor: float) -> None:
         for pair in pairs.tolist():
@@ -114,6 +131,7 @@ steps = st.lists(
         st.integers(0, 9),
         st.sampled_from([None, None, Cause.BROKEN, Cause.DEADLINE]),
         st.lists(st.integers(0, 3), min_size=1, max_size=3),
+        st.booleans(),
     ),
     max_size=30,
 )
@@ -125,11 +143,13 @@ choices = st.lists(st.lists(st.integers(EMPTY, 2), min_size=2, max_size=2), min_
 def test_whatever_fails_each_pair_is_answered_once_and_the_sum_is_right(
     chosen: list[list[int]],
     held: dict[str, set[str]],
-    doings: list[tuple[int, Cause | None, list[int]]],
+    doings: list[tuple[int, Cause | None, list[int], bool]],
 ) -> None:
     run = Run(mixture(), chosen, held)
-    for at, cause, failures in doings:
-        if run.open:
+    for at, cause, failures, late in doings:
+        if run.open and late:
+            run.hedge(at)
+        elif run.open:
             run.step(at, cause, failures)
     while run.open:
         run.step(0, None, [0])
@@ -143,6 +163,8 @@ def test_whatever_fails_each_pair_is_answered_once_and_the_sum_is_right(
         mass = 0.5 * sum(expert != EMPTY for expert in chosen[token])
         expected[token] = (token + 1) * mass * sum(kept) / len(kept) if kept else 0
     assert hidden[:, 0].tolist() == expected.tolist()
+    counted = sum(tally.rows for _, tally in run.counters.versions())
+    assert counted == len(run.answered_by) + run.unused, "rows are counted once"
     pairs = sum(expert != EMPTY for row in chosen for expert in row)
     left = pairs - len(run.answered_by)
     told = sum(r for g, _, r in outcome.rungs if g in (Rung.RENORMALISE, Rung.RESIDUAL))

@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from moe_router.ladder import Ask, Cause, Lost
+from moe_core.frames import PROTOCOL
+from moe_router.ladder import Cause
 from moe_router.link import Link, State
 from moe_router.links import Links
-from moe_router.message import Message, Part
+from moe_router.message import Message
 from moe_router.pulse import CROWD, LOST_TICKS, TICK_S
 from moeops.v1.link_pb2 import Result
 from tests.fakes.worker import ScriptedWorker, scripted_worker, until
+from tests.support.messages import message_to
 
 DIGEST = "ab" * 32
 
@@ -34,6 +37,9 @@ class Ear:
 
     def failed(self, message: Message, cause: Cause) -> None:
         self.failures.append(cause)
+
+    def late(self, message: Message) -> bool:
+        return False
 
 
 @asynccontextmanager
@@ -55,10 +61,8 @@ async def linked(*workers: ScriptedWorker) -> AsyncIterator[Links]:
 
 
 def message(worker: ScriptedWorker, value: float = 1.0, timeout_s: float = 30.0) -> Message:
-    rows = np.full((2, 4), value, np.float32)
-    ask = Ask(None, "e", DIGEST, (worker.address,))
-    part = Part(Lost("e", None), ask, np.arange(2))
-    return Message(worker.address, 0, (part,), rows, time.monotonic(), timeout_s)
+    now_s = time.monotonic()
+    return message_to(worker.address, DIGEST, sent_s=now_s, timeout_s=timeout_s, value=value)
 
 
 def only(links: Links) -> Link:
@@ -84,6 +88,31 @@ async def test_rows_go_out_as_they_are_and_answers_come_back_in_any_order() -> N
         assert ears[0].answers == [np.full((2, 4), 1.0, np.float32).tobytes()]
         assert ears[1].answers == [np.full((2, 4), 2.0, np.float32).tobytes()]
         assert links.load[worker.address] == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "spoken"),
+    [
+        pytest.param(1, 1, id="of before: without sums, and no Hello"),
+        pytest.param(PROTOCOL, PROTOCOL, id="of the same version"),
+        pytest.param(PROTOCOL + 1, PROTOCOL, id="of the version after"),
+    ],
+)
+async def test_workers_of_neighbouring_versions_are_spoken_to_as_they_know(
+    protocol: int, spoken: int
+) -> None:
+    async with scripted_worker(DIGEST, protocol=protocol) as worker, linked(worker) as links:
+        for _ in range(2):  # on a connection made anew, too
+            ear = Ear()
+            links.send(message(worker), ear)
+            compute, body = await worker.computes.get()
+            worker.answer(compute, body)
+            await until(lambda ear=ear: bool(ear.answers), "it is answered")  # type: ignore[misc]
+            worker.reset()
+            await until(lambda: not links.routable.live, "it is gone")
+            await until(lambda: bool(links.routable.live), "it is there again")
+
+    assert set(worker.heard) == {spoken}
 
 
 async def test_a_repeated_answer_and_one_to_nothing_are_dropped() -> None:
@@ -200,6 +229,30 @@ async def test_a_router_that_stood_still_does_not_blame_its_worker() -> None:
         assert only(links).state is State.LIVE
 
 
+async def test_a_worker_whose_answers_do_not_fit_is_asked_last_for_a_while() -> None:
+    async with (
+        scripted_worker(DIGEST) as worker,
+        scripted_worker(DIGEST) as other,
+        linked(worker, other) as links,
+    ):
+        while links.routable.for_artifact(DIGEST, 0) != (other.address,):
+            for one in (worker, other):
+                ear = Ear()
+                links.send(message(one), ear)
+                compute, body = await one.computes.get()
+                one.answer(compute, body[: len(body) // 2] if one is worker else body)
+                other.beat()
+                await until(lambda ear=ear: bool(ear.answers), "it is answered")  # type: ignore[misc]
+
+        assert links.outliers == [worker.address]
+        (out,) = (link for link in links.all if link.address == worker.address)
+        assert out.state is State.LIVE, "nothing of it is seen in reports"
+        assert set(out.offer.layers) == {DIGEST}
+        assert links.routable.for_artifact(DIGEST, 0, {(other.address, DIGEST)}) == (
+            worker.address,
+        )
+
+
 async def test_an_attempt_whose_time_is_over_fails_and_the_link_stays() -> None:
     async with scripted_worker(DIGEST) as worker, linked(worker) as links:
         ear = Ear()
@@ -273,12 +326,14 @@ async def test_a_worker_no_longer_listed_is_used_while_it_lives_and_then_forgott
         assert not links.send(message(worker), Ear())
 
 
-async def test_a_worker_that_never_says_what_it_holds_is_not_routable() -> None:
+async def test_a_worker_that_never_says_what_it_holds_is_not_routable_and_left_in_the_end() -> None:
     async with scripted_worker(DIGEST, greets=False) as worker, linked(worker) as links:
         await until(lambda: worker.connections == 1, "it is connected")
-
-        assert only(links).state is State.CONNECTING
-        assert not links.routable.live
+        while worker.connections == 1:
+            assert only(links).state is State.CONNECTING
+            assert not links.routable.live
+            worker.beat()
+            await asyncio.sleep(0.02)
 
 
 async def test_nobody_there_is_tried_again_until_somebody_is() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_core.dtypes import ElementType, by_wire
-from moe_core.frames import Decoder, Frame, encode
-from moeops.v1.link_pb2 import Group, LinkFrame, Result
+from moe_core.frames import FIRST_PROTOCOL, PROTOCOL, Decoder, Frame, encode
+from moeops.v1.link_pb2 import Group, Hello, LinkFrame, Result
 from moeops.v1.types_pb2 import DTYPE_BFLOAT16, Dtype
 
 TIMEOUT_S = 30.0
@@ -19,9 +19,10 @@ Array = NDArray[np.generic]
 
 
 class Peer:
-    """One link to a worker at `host:port` or `unix:/path`."""
+    """One link to a worker at `host:port` or `unix:/path`, that speaks this protocol."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, protocol: int = PROTOCOL) -> None:
+        self._protocol = protocol
         if address.startswith("unix:"):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.connect(address.removeprefix("unix:"))
@@ -32,6 +33,8 @@ class Peer:
         self._decoder = Decoder()
         self._frames: Iterator[Frame] = iter(())
         self.results: dict[int, Frame] = {}
+        if protocol > FIRST_PROTOCOL:
+            self.send(LinkFrame(hello=Hello(protocol=protocol)))
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +67,7 @@ class Peer:
         return self.results.pop(attempt)
 
     def send(self, header: LinkFrame, body: bytes = b"") -> None:
-        self.sock.sendall(encode(header, len(body)) + body)
+        self.sock.sendall(encode(header, body, self._protocol) + body)
 
     def hung_up(self) -> bool:
         """Read to the end; tell whether the worker hung up in time."""

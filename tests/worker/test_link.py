@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from moe_core.frames import PREFIX, BadFrame, Decoder, encode
+from moe_core.frames import BadFrame, Decoder, Prefix, Sums, encode
 from moe_worker.link import Link
 from moe_worker.receive import Receiver
 from moeops.v1.link_pb2 import LinkFrame
@@ -110,7 +111,7 @@ def test_frames_are_read_however_they_are_cut(ends: Ends) -> None:
     body = bytes(range(256)) * 700
     frames = [(compute(n, [("ab" * 32, n)], hidden_size=8), body[: n * 1000]) for n in range(1, 90)]
     frames.append((compute(99, [("ab" * 32, 1)] * 3000, hidden_size=8), body))  # a large header
-    stream = b"".join(encode(header, len(part)) + part for header, part in frames)
+    stream = b"".join(encode(header, part) + part for header, part in frames)
     receiver = Receiver(ends.near)
 
     def send() -> None:
@@ -131,16 +132,22 @@ def test_frames_are_read_however_they_are_cut(ends: Ends) -> None:
     sender.join()
 
 
+def prefix(header_bytes: int, body_bytes: int) -> bytes:
+    """Return the prefix of a header of b"\\xff\\xff\\xff"."""
+    return Prefix(header_bytes, body_bytes, Sums(zlib.crc32(b"\xff\xff\xff"), 0)).pack()
+
+
 @pytest.mark.parametrize(
     ("sent", "error", "sentence"),
     [
         pytest.param(b"", EOFError, "between frames", id="hung up"),
         pytest.param(b"\x01", EOFError, "in mid-frame", id="hung up in the prefix"),
-        pytest.param(PREFIX.pack(5, 0) + b"ab", EOFError, "in mid-frame", id="in the header"),
-        pytest.param(PREFIX.pack(2**31, 0), BadFrame, "frame header of", id="endless header"),
-        pytest.param(PREFIX.pack(1, 2**60), BadFrame, "frame body of", id="endless body"),
+        pytest.param(prefix(5, 0) + b"ab", EOFError, "in mid-frame", id="in the header"),
+        pytest.param(prefix(2**31, 0), BadFrame, "frame header of", id="endless header"),
+        pytest.param(prefix(1, 2**31), BadFrame, "frame body of", id="endless body"),
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", BadFrame, "frame header of", id="a browser"),
-        pytest.param(PREFIX.pack(3, 0) + b"\xff\xff\xff", BadFrame, "is not a", id="no LinkFrame"),
+        pytest.param(prefix(3, 0) + b"\xff\xff\xff", BadFrame, "is not a", id="no LinkFrame"),
+        pytest.param(prefix(3, 0) + b"\xff\xff\xfe", BadFrame, "damaged", id="another header"),
     ],
 )
 def test_what_is_no_frame_ends_the_link(
@@ -150,6 +157,17 @@ def test_what_is_no_frame_ends_the_link(
     ends.far.close()
     with pytest.raises(error, match=sentence):
         Receiver(ends.near).frame()
+
+
+def test_rows_that_were_damaged_on_the_way_are_not_computed(ends: Ends) -> None:
+    body = bytes(range(200))
+    header = encode(compute(1, [("ab" * 32, 1)], hidden_size=8), body)
+    ends.far.sendall(header + body[:77] + b"\xff" + body[78:])
+    receiver = Receiver(ends.near)
+
+    _, count = receiver.frame()
+    with pytest.raises(BadFrame, match="frame body of 200 bytes is damaged"):
+        receiver.body(memoryview(bytearray(count)))
 
 
 def test_an_idle_link_is_not_a_stalled_one(ends: Ends) -> None:

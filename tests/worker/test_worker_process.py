@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import grpc
 import numpy as np
@@ -17,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from moe_core.dtypes import BFLOAT16, FLOAT32, ElementType
 from moe_core.exactness import prove
-from moe_core.frames import PREFIX, Frame, encode
+from moe_core.frames import PROTOCOL, Frame, Prefix, Sums, encode, sum_of
 from moe_core.kernel import ExpertKernel, torch_dtype
 from moe_worker.__main__ import main
 from moeops.v1.link_pb2 import LinkFrame
@@ -80,7 +81,7 @@ def peer(worker: WorkerProcess) -> Iterator[Peer]:
 
 def test_the_inventory_comes_first(peer: Peer, experts: list[WrittenExpert]) -> None:
     inventory = peer.next().header.inventory
-    assert inventory.protocol == 1
+    assert inventory.protocol == PROTOCOL
     assert (inventory.worker, inventory.node) == ("pod-1", "node-1")
     assert inventory.incarnation
     assert not inventory.draining
@@ -88,7 +89,31 @@ def test_the_inventory_comes_first(peer: Peer, experts: list[WrittenExpert]) -> 
     assert [(s.expert_id, s.sha256, list(s.layers)) for s in inventory.servable] == [
         (f"e{n}", expert.sha256, [0, 1]) for n, expert in enumerate(experts)
     ]
-    assert peer.next().header.WhichOneof("kind") == "heartbeat"
+    assert peer.next_of("heartbeat").protocol == PROTOCOL
+
+
+def test_a_router_that_says_hello_is_told_again_with_sums(worker: WorkerProcess) -> None:
+    with Peer(worker.link) as peer:
+        first, again = peer.next_of("inventory"), peer.next_of("inventory")
+
+    assert (first.protocol, again.protocol) == (1, PROTOCOL)
+    assert first.header == again.header
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3])
+def test_routers_of_the_version_before_and_after_are_served(
+    worker: WorkerProcess, experts: list[WrittenExpert], protocol: int
+) -> None:
+    """One of before says no Hello, and understands no frame but those of protocol 1."""
+    rows = random_rows(5, HIDDEN, BFLOAT16, seed=1)
+    with Peer(worker.link, protocol) as router:
+        header = compute(1, [(experts[0].sha256, 5)], hidden_size=HIDDEN)
+        router.send(header, rows.tobytes())
+        answered = router.result(1)
+        beat = router.next_of("heartbeat")
+
+    assert answered.protocol == beat.protocol == min(protocol, PROTOCOL)
+    assert bytes(answered.body) == answer(experts[0], 0, rows, BFLOAT16).tobytes()
 
 
 def test_several_experts_answer_in_one_message_bit_for_bit(
@@ -239,9 +264,12 @@ def inventory_frame() -> bytes:
 
 BREAKS = [
     pytest.param(b"GET / HTTP/1.1\r\nHost: worker\r\n\r\n", id="a browser"),
-    pytest.param(PREFIX.pack(2**32 - 1, 0), id="endless header"),
-    pytest.param(PREFIX.pack(4, 2**63), id="endless body"),
-    pytest.param(PREFIX.pack(4, 0) + b"\xff" * 4, id="no protobuf"),
+    pytest.param(Prefix(2**32 - 1, 0, Sums(0, 0)).pack(), id="endless header"),
+    pytest.param(Prefix(4, 2**31, Sums(0, 0)).pack(), id="endless body"),
+    pytest.param(Prefix(2**32 - 1, 0).pack(), id="endless header, without sums"),
+    pytest.param(Prefix(4, 2**63).pack(), id="endless body, without sums"),
+    pytest.param(Prefix(4, 0, Sums(crc32(b"\xff" * 4), 0)).pack() + b"\xff" * 4, id="no protobuf"),
+    pytest.param(Prefix(4, 0).pack() + b"\xff" * 4, id="no protobuf, without sums"),
     pytest.param(inventory_frame(), id="an inventory from a router"),
     pytest.param(bytes.fromhex("16030100") * 8, id="a TLS client"),
 ]
@@ -263,7 +291,7 @@ def test_an_attempt_used_twice_closes_the_link(
 ) -> None:
     body = random_rows(15_000, HIDDEN, BFLOAT16, seed=3).tobytes()
     with Peer(worker.link) as hostile:
-        frame = encode(compute(5, [(experts[0].sha256, 15_000)], hidden_size=HIDDEN), len(body))
+        frame = encode(compute(5, [(experts[0].sha256, 15_000)], hidden_size=HIDDEN), body)
         # The second header is enough for the worker: it may hang up before its body is sent.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             hostile.sock.sendall((frame + body) * 2)
@@ -275,7 +303,7 @@ def test_a_peer_that_dies_in_mid_body_leaves_nothing_behind(
 ) -> None:
     header = compute(1, [(experts[0].sha256, 30_000)], hidden_size=HIDDEN)
     with Peer(worker.link) as dying:
-        dying.sock.sendall(encode(header, 30_000 * HIDDEN * 2) + b"half")
+        dying.sock.sendall(encode(header, bytes(30_000 * HIDDEN * 2)) + b"half")
     while peer.next_of("heartbeat").header.heartbeat.queued_rows:
         pass
     peer.send(header, bytes(30_000 * HIDDEN * 2))
@@ -284,7 +312,8 @@ def test_a_peer_that_dies_in_mid_body_leaves_nothing_behind(
 
 def test_a_frame_of_a_kind_to_come_is_read_past(peer: Peer, experts: list[WrittenExpert]) -> None:
     unknown = b"\x7a\x03abc"  # field 15 of LinkFrame
-    peer.sock.sendall(PREFIX.pack(len(unknown), 5) + unknown + b"12345")
+    prefix = Prefix(len(unknown), 5, Sums(crc32(unknown), sum_of(b"12345")))
+    peer.sock.sendall(prefix.pack() + unknown + b"12345")
     peer.send(compute(2, [(experts[0].sha256, 1)], hidden_size=HIDDEN), bytes(2 * HIDDEN))
     assert failures(peer.result(2).header.result) == [(0, "")]
 
