@@ -47,7 +47,8 @@ def build_parser(commands: Commands, more: More | None = None) -> argparse.Argum
         "inspect", help="say what an artifact is", description="Say what an artifact is."
     )
     inspect.add_argument("artifact", type=Path, metavar="ARTIFACT", help="a safetensors file")
-    inspect.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    said = "for people, or for programs (default: %(default)s)"
+    inspect.add_argument("-o", "--output", choices=["text", "json"], default="text", help=said)
     inspect.set_defaults(run=commands.inspect)
     verify = subparsers.add_parser(
         "verify",
@@ -55,7 +56,8 @@ def build_parser(commands: Commands, more: More | None = None) -> argparse.Argum
         description="Check files in full, and a directory's files against its index.json. "
         "Whether numbers are finite is not looked at: a worker finds that in its answers.",
     )
-    verify.add_argument("paths", type=Path, nargs="+", metavar="DIR|FILE")
+    said = "what moe split wrote, or artifacts"
+    verify.add_argument("paths", type=Path, nargs="+", metavar="DIR|FILE", help=said)
     verify.add_argument("--sha256", type=_sha256, help="the digest that every FILE must have")
     verify.set_defaults(run=commands.verify)
     if more is not None:

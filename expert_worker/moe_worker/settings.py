@@ -121,15 +121,15 @@ _FLAGS: Final = (
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Return the settings. Ends the program with 2 and a sentence on stderr if they are wrong."""
-    parser = _parser()
-    given = vars(parser.parse_args(arguments))
+    read = parser()
+    given = vars(read.parse_args(arguments))
     values: dict[str, Any] = {}
     for flag in _FLAGS:
         name = flag.flag.replace("-", "_")
         try:
             values[name] = _read(flag, given[name], environment)
         except ValueError as error:
-            parser.error(str(error))
+            read.error(str(error))
     return Settings(
         assignment=values["assignment"],
         hidden_size=values["hidden_size"],
@@ -163,14 +163,16 @@ def _read(flag: _Flag, given: str | None, environment: Mapping[str, str]) -> Any
         raise ValueError(f"{where} is {text!r:.80}: {error}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the flags; the help of each ends with [VARIABLE; default X]."""
+    made = argparse.ArgumentParser(
         prog="python -m moe_worker",
         description="Serves experts of a mixture to routers. Every flag has a variable.",
         allow_abbrev=False,
     )
     for flag in _FLAGS:
-        default = f"; default {flag.default}" if flag.default else ""
+        default = "; required" if flag.default is None else ""
+        default = f"; default {flag.default}" if flag.default else default
         text = f"{flag.text} [{flag.variable}{default}]".replace("%", "%%")
-        parser.add_argument(f"--{flag.flag}", metavar=flag.metavar, help=text)
-    return parser
+        made.add_argument(f"--{flag.flag}", metavar=flag.metavar, help=text)
+    return made

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from moe_operator.template import Settings
+
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING")
+_OUTSIDE: Final = "how to reach the API server from outside its cluster"
+_IMAGES: Final[Mapping[str, str]] = {
+    "worker": "of worker pods, for Mixtures that name none of their own [{}; required]",
+    "router": "of router pods, for Mixtures that name none of their own [{}; required]",
+    "evaluator": "what tries candidates on golden sets, for Mixtures that name none of their own "
+    "[{}]",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +38,13 @@ class Options:
     @classmethod
     def read(cls, arguments: Sequence[str], environ: Mapping[str, str]) -> Self:
         """Read the command line. Ends the process with 2 and a sentence where it is wrong."""
-        parser = _parser(environ)
-        args = parser.parse_args(arguments)
+        read = parser(environ)
+        args = read.parse_args(arguments)
         namespaces = args.namespace or _split(environ.get("MOE_NAMESPACES", ""))
         for flag, value in (("worker", args.worker_image), ("router", args.router_image)):
             if not value:
                 variable = f"MOE_{flag.upper()}_IMAGE"
-                parser.error(f"--{flag}-image is missing, and {variable} is not set")
+                read.error(f"--{flag}-image is missing, and {variable} is not set")
         return cls(
             namespaces=tuple(sorted(set(namespaces))),
             settings=Settings(args.worker_image, args.router_image, args.evaluator_image),
@@ -50,40 +59,55 @@ class Options:
         )
 
 
-def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m moe_operator", description="Runs mixtures of experts on Kubernetes."
+def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Return what reads the flags; the help of each ends with [VARIABLE; default X]."""
+    made = argparse.ArgumentParser(
+        prog="python -m moe_operator",
+        description="Runs mixtures of experts on Kubernetes. POD_NAME is its name in the Lease.",
     )
-    add = parser.add_argument
-    add("--namespace", action="append", metavar="NAME", help="serve only this one; repeatable")
-    add("--worker-image", default=environ.get("MOE_WORKER_IMAGE", ""), metavar="IMAGE")
-    add("--router-image", default=environ.get("MOE_ROUTER_IMAGE", ""), metavar="IMAGE")
-    add(
-        "--evaluator-image",
-        default=environ.get("MOE_EVALUATOR_IMAGE", ""),
-        metavar="IMAGE",
-        help="what tries candidates on golden sets, for Mixtures that name none of their own",
-    )
-    add("--kubeconfig", default=environ.get("KUBECONFIG", ""), metavar="FILE")
+    _add_flags(made.add_argument, environ)
+    return made
+
+
+def _add_flags(add: Callable[..., argparse.Action], environ: Mapping[str, str]) -> None:
+    namespace = "serve only this one; repeatable, with commas in the variable [MOE_NAMESPACES]"
+    add("--namespace", action="append", metavar="NAME", help=namespace)
+    for program, use in _IMAGES.items():
+        variable = f"MOE_{program.upper()}_IMAGE"
+        given = environ.get(variable, "")
+        add(f"--{program}-image", default=given, metavar="IMAGE", help=use.format(variable))
+    given = environ.get("KUBECONFIG", "")
+    add("--kubeconfig", default=given, metavar="FILE", help=f"{_OUTSIDE} [KUBECONFIG]")
     add(
         "--lease",
         default=environ.get("MOE_LEASE", "moeops-operator"),
         metavar="NAME",
-        help="the Lease whose holder leads; an empty name for a single operator without one",
+        help="the Lease whose holder leads; an empty name for a single operator without one "
+        "[MOE_LEASE; default moeops-operator]",
     )
     add(
         "--lease-namespace",
         default=environ.get("MOE_LEASE_NAMESPACE") or environ.get("POD_NAMESPACE", "default"),
         metavar="NAME",
+        help="where the Lease is; POD_NAMESPACE, where that is set "
+        "[MOE_LEASE_NAMESPACE; default default]",
     )
-    port = environ.get("MOE_HEALTH_PORT", "8080")
-    add("--health-port", type=_port, default=port, metavar="PORT", help="0 for none")
-    port = environ.get("MOE_METRICS_PORT", "8081")
-    add("--metrics-port", type=_port, default=port, metavar="PORT", help="GET /metrics; 0 for none")
+    _add_ports(add, environ)
     add("--sweep-seconds", type=float, default=180.0, metavar="S", help=argparse.SUPPRESS)
-    levels = ("DEBUG", "INFO", "WARNING")
-    add("--log-level", choices=levels, default=environ.get("MOE_LOG_LEVEL", "INFO"))
-    return parser
+    level = environ.get("MOE_LOG_LEVEL", "INFO")
+    said = f"one of {', '.join(_LEVELS)} [MOE_LOG_LEVEL; default INFO]"
+    add("--log-level", choices=_LEVELS, default=level, help=said)
+
+
+def _add_ports(add: Callable[..., argparse.Action], environ: Mapping[str, str]) -> None:
+    for name, usual, use in (
+        ("health", "8080", "where GET /healthz and /readyz are answered"),
+        ("metrics", "8081", "where GET /metrics is answered"),
+    ):
+        variable = f"MOE_{name.upper()}_PORT"
+        said = f"{use}; 0 for none [{variable}; default {usual}]"
+        port = environ.get(variable, usual)
+        add(f"--{name}-port", type=_port, default=port, metavar="PORT", help=said)
 
 
 def _port(text: str) -> int:

@@ -65,13 +65,19 @@ _FLAGS = (
 )  # fmt: skip
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the flags; the help of each ends with [VARIABLE; default X]."""
+    made = argparse.ArgumentParser("python -m moe_router", description=_ABOUT, epilog=_EPILOG)
+    for flag, variable, default, text in _FLAGS:
+        shown = "; required" if default is None else ""
+        shown = f"; default {default}" if default else shown
+        made.add_argument(f"--{flag}", metavar="VALUE", help=f"{text} [{variable}{shown}]")
+    return made
+
+
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Read the settings. Raises BadSetting; `--help` ends the program as argparse does."""
-    parser = argparse.ArgumentParser("moe_router", description=_ABOUT, epilog=_EPILOG)
-    for flag, variable, default, text in _FLAGS:
-        shown = f" (default: {default})" if default else ""
-        parser.add_argument(f"--{flag}", metavar="VALUE", help=f"{text}{shown} [{variable}]")
-    given = vars(parser.parse_args(arguments))
+    given = vars(parser().parse_args(arguments))
 
     def value(flag: str) -> str:
         _, variable, default, _ = next(row for row in _FLAGS if row[0] == flag)

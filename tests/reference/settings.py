@@ -1,0 +1,57 @@
+"""The reference of the programs' settings, `docs/reference/settings.md`, made of their parsers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from moe_operator import options as operator
+from moe_router import settings as router
+from moe_worker import settings as worker
+from tests.reference.commands import arguments, wording
+from tests.reference.markdown import MADE, code, page, prose, table
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+_HEAD: Final = f"""\
+# Settings of the programs
+
+{MADE}
+
+Each flag has an environment variable; the flag wins. What is malformed ends a program at its \
+start, with a sentence. The operator sets those of routers and workers; of them a Mixture's `env` \
+may set `MOE_METRICS_DETAIL` alone. The chart's [values](../../charts/moeops/README.md) set the \
+operator's."""
+
+# How a help ends: [VARIABLE], [VARIABLE; default X], [VARIABLE; required]
+_HELP: Final = re.compile(
+    r"(?P<what>.+?) \[(?P<variable>[A-Z_]+)"
+    r"(; (default (?P<default>.+)|(?P<required>required)))?\]"
+)
+
+
+def programs() -> tuple[argparse.ArgumentParser, ...]:
+    """Return the parsers as they are where no variable is set."""
+    return router.parser(), worker.parser(), operator.parser({})
+
+
+def text() -> str:
+    """Return the page as it is to be."""
+    return page([_HEAD, *(line for program in programs() for line in _program(program))])
+
+
+def _program(parser: argparse.ArgumentParser) -> Iterator[str]:
+    yield from ("", f"## {parser.prog}", prose(parser.description or ""))
+    rows = (_row(action) for action in arguments(parser))
+    yield from table(("flag", "variable", "default", "what"), rows)
+
+
+def _row(action: argparse.Action) -> tuple[str, ...]:
+    flag, said = action.option_strings[-1], wording(action)
+    found = _HELP.fullmatch(said)
+    if found is None:
+        raise ValueError(f"the help of {flag} is {said!r}; it must end with [VARIABLE; default X]")
+    default = found["required"] or code(found["default"] or "")
+    return code(flag), code(found["variable"]), default, prose(found["what"])
