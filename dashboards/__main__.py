@@ -12,8 +12,7 @@ from pathlib import Path
 
 from dashboards.boards import BOARDS
 from dashboards.drawing import draw
-
-FOLDER = Path(__file__).resolve().parents[1] / "charts" / "moeops" / "files" / "dashboards"
+from dashboards.places import FOLDER
 
 
 def drawn() -> Mapping[str, str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dashboards.__main__ import FOLDER, drawn, stale, write
+from dashboards.__main__ import drawn, stale, write
+from dashboards.places import FOLDER
 from tests.dashboards.files import Asked, Body, asked, boards, panels
 
 BOARDS = boards()
