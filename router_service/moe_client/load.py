@@ -1,5 +1,6 @@
 """`python -m moe_client.load`: steady load on the routers of a mixture, and what it met.
 
+Until its time is over, or it is interrupted (SIGINT) or told to end (SIGTERM); then it reports.
 Ends with 0 if every request was answered, with 1 if some were not, or if there were none because
 all sessions are on a gate that the recording has no choices of; with 2 for a wrong flag.
 """
@@ -8,10 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from moe_client.errors import MoeError
 from moe_client.figures import Report
@@ -38,13 +42,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         with load:
-            time.sleep(given.seconds)
+            _let_pass(given.seconds)
             result = load.report()
     except MoeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _show(result, given.output)
     return 1 if result.failed or (result.passed_over and not result.requests) else 0
+
+
+class _Ended(Exception):
+    """Somebody interrupted this process or told it to end."""
+
+
+def _let_pass(seconds: float) -> None:
+    """Wait so long, or until the process is interrupted or told to end."""
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        raise _Ended
+
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with suppress(_Ended):
+            time.sleep(seconds)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show(result: Report, output: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -256,6 +257,28 @@ def test_flags_that_make_no_sense(
 def test_nobody_to_load(capsys: pytest.CaptureFixture[str]) -> None:
     assert load.main(["--address", "127.0.0.1:9", "--timeout-s", "0.2"]) == 1
     assert "127.0.0.1:9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_who_ends_the_load_gets_the_report(router: FakeRouter, number: signal.Signals) -> None:
+    flags = ["--address", router.address, "--seconds", "600"]
+    command = [sys.executable, "-m", "moe_client.load", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        until = time.monotonic() + 60
+        while not (router.requests and listens(running.pid)):
+            assert time.monotonic() < until, "it does not begin"
+            time.sleep(0.05)
+        running.send_signal(number)
+        said, _ = running.communicate()
+    assert running.returncode == 0
+    assert "failed          0" in said
+
+
+def listens(pid: int) -> bool:
+    """Say whether a process has a handler for SIGTERM."""
+    status = Path("/proc", str(pid), "status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_load_needs_no_torch() -> None:
