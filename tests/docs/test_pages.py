@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -120,13 +121,15 @@ def test_a_file_of_this_repository_is_there(words: list[str]) -> None:
 
 @pytest.mark.parametrize("body", manifests())
 def test_a_manifest_is_accepted_by_an_api_server(
-    body: dict[str, object], kube: client.ApiClient, namespace: str
+    body: dict[str, Any], kube: client.ApiClient, namespace: str
 ) -> None:
+    group, version = API.split("/")
     plural = f"{str(body['kind']).lower()}s"
     objects = client.CustomObjectsApi(kube)
     try:
         objects.create_namespaced_custom_object(
-            *API.split("/"),
+            group,
+            version,
             namespace,
             plural,
             body,
