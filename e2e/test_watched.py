@@ -78,7 +78,8 @@ def test_a_version_of_an_expert_and_a_gate_in_the_shadow_are_shown(
     """The gate is promoted then, by hand, and everything goes to two experts."""
     with tiny.load(scripture):
         tiny.kube.apply(copies())
-        wait_for("copies", lambda: ("expert", "Shadow rows") not in empty(watch), 60, interval_s=1)
+        shown = ("expert", "Shadow errors")
+        wait_for("copies", lambda: shown not in empty(watch), 60, interval_s=1)
         tiny.kube.moe("abort", "tiny-e3")
     with reading(tiny, models) as readers:
         tiny.kube.apply(flat())
