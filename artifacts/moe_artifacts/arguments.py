@@ -82,8 +82,8 @@ def _add_split(subparsers: Any, run: Command) -> None:
         "split",
         help="cut a checkpoint into artifacts and manifests",
         description="Cut a Hugging Face checkpoint (safetensors; Mixtral, OLMoE, Qwen2-MoE, "
-        "Qwen3-MoE) into one artifact for each expert and gate, and manifests that serve them. "
-        "Run again, it keeps what is there and right.",
+        "Qwen3-MoE, DeepSeek-V2 and V3, GLM-4-MoE) into one artifact for each expert and "
+        "gate, and manifests that serve them. Run again, it keeps what is there and right.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

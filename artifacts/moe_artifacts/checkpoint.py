@@ -1,6 +1,7 @@
 """Opens a Hugging Face checkpoint and finds experts and gates in it.
 
-Of families whose experts are Mixtral's, in every layer: Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE.
+Of the families that `moe_artifacts.architecture` knows. Layers are those that have experts, counted
+from 0; in a file's names they have the decoder's numbers, and this module stands between the two.
 
 Files are mapped, never loaded: what is given out are views. Pickle is never read. Nothing is
 written here.
@@ -13,15 +14,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from moe_artifacts.architecture import Architecture
 from moe_artifacts.container import Container, open_container
 from moe_artifacts.encoding import Array
 from moe_artifacts.errors import BadCheckpoint
-from moe_artifacts.families import policy_of
 from moe_artifacts.names import (
+    GATE_TENSORS,
     PROJECTIONS,
     Slice,
+    decoder_layer_of,
     fused,
     gates,
     is_trunk,
@@ -31,59 +34,9 @@ from moe_artifacts.names import (
 )
 from moe_artifacts.trunk import Tensor
 from moe_core.document import InvalidDocument, Reader
-from moe_core.policy import Policy
 
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
-_SIZES = {
-    "mixtral": ("num_local_experts", "intermediate_size"),
-    "olmoe": ("num_experts", "intermediate_size"),
-    "qwen2_moe": ("num_experts", "moe_intermediate_size"),
-    "qwen3_moe": ("num_experts", "moe_intermediate_size"),
-}
-"""By family, what config.json calls the number of experts, and how wide one is."""
-_DENSE_LAYERS = "mlp_only_layers"
 _MAX_JSON_BYTES = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """What config.json says that matters for experts and gates."""
-
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    experts: int
-    policy: Policy
-
-    @classmethod
-    def read(cls, reader: Reader) -> Self:
-        """Raises BadCheckpoint for another family, InvalidDocument for a bad field."""
-        family, activation = reader.text("model_type"), reader.text("hidden_act", default="silu")
-        policy = policy_of(reader) if family in _SIZES else None
-        if policy is None:
-            right = f"one of {', '.join(_SIZES)}"
-            raise BadCheckpoint(f"{reader.path}.model_type is {family!r}; it must be {right}")
-        if activation != "silu":
-            raise BadCheckpoint(f"{reader.path}.hidden_act is {activation!r}; it must be 'silu'")
-        count, wide = _SIZES[family]
-        if count not in reader.value and "num_local_experts" in reader.value:
-            count = "num_local_experts"  # what transformers writes for Qwen3-MoE
-        experts = reader.integer(count, low=1, high=1024)
-        reader.integer("num_experts_per_tok", low=1, high=experts)
-        if reader.integer("decoder_sparse_step", default=1) != 1 or reader.integers(_DENSE_LAYERS):
-            what = f"{reader.path}.decoder_sparse_step and {_DENSE_LAYERS} make some layers dense"
-            raise BadCheckpoint(f"{what}; every layer must have experts")
-        return cls(
-            hidden_size=reader.integer("hidden_size", low=1, high=1 << 16),
-            intermediate_size=reader.integer(wide, low=1, high=1 << 20),
-            layers=reader.integer("num_hidden_layers", low=1, high=1024),
-            experts=experts,
-            policy=policy,
-        )
-
-    @property
-    def top_k(self) -> int:
-        return self.policy.top_k
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +49,44 @@ class Checkpoint:
 
     def expert(self, expert: int) -> Mapping[Slice, Array]:
         """Return an expert's slices, views in their stored dtype. Raises BadCheckpoint."""
-        layers = range(self.architecture.layers)
+        layers = self.architecture.moe_layers
         parts = (Slice(expert, layer, name) for layer in layers for name in PROJECTIONS)
-        return {part: self._slice(part) for part in parts}
+        return self.counted({part: self._slice(part) for part in parts}, f"e{expert}")
+
+    def counted(self, slices: Mapping[Slice, Array], name: str) -> Mapping[Slice, Array]:
+        """Return an expert's slices that have the decoder's numbers of layers with those from 0.
+
+        Raises BadCheckpoint where one is of a layer without experts.
+        """
+        known = self.architecture.moe_layers
+        seen = sorted({*known, *(part.layer for part in slices)})
+        if len(seen) > len(known):
+            raise BadCheckpoint(f"expert {name} has layers {seen}; the model has {list(known)}")
+        return {part._replace(layer=known.index(part.layer)): a for part, a in slices.items()}
 
     def gate(self, layer: int) -> Array:
-        """Return a layer's gate (E, H). Raises BadCheckpoint."""
-        name = self._first(*gates(layer))
-        return self._shaped(name, (self.architecture.experts, self.architecture.hidden_size))
+        """Return the weight of a layer's gate (E, H). Raises BadCheckpoint."""
+        return self.learned(layer)["weight"]
+
+    def learned(self, layer: int) -> Mapping[str, Array]:
+        """Return what a layer's gate has learned, by the names that an artifact has for it.
+
+        Its weight is always there. Raises BadCheckpoint.
+        """
+        experts = self.architecture.experts
+        found = {}
+        for part in GATE_TENSORS:
+            names = gates(self.architecture.moe_layers[layer], part)
+            if part == "weight" or any(name in self.files for name in names):
+                shape = (experts, self.architecture.hidden_size) if part == "weight" else (experts,)
+                found[part] = self._shaped(self._first(*names), shape)
+        return found
 
     def trunk(self) -> Iterator[Tensor]:
         """Give all that is neither expert nor gate, for trunk_sha256."""
         for name, file in self.files.items():
-            if is_trunk(name):
+            layer = decoder_layer_of(name)
+            if is_trunk(name) and (layer is None or not self.architecture.unused(layer)):
                 entry = file.header.entries[name]
                 yield name, file.raw(name), entry.shape, entry.code
 
@@ -202,10 +180,14 @@ def _check_names(checkpoint: Checkpoint) -> None:
     architecture = checkpoint.architecture
     for name in checkpoint.files:
         layer, part = layer_of(name), parse_published(name)
-        if layer is not None and layer >= architecture.layers:
+        if layer is not None and architecture.unused(layer):
+            continue
+        if layer is not None and layer >= architecture.decoder_layers:
             raise BadCheckpoint(
-                f"{name}: num_hidden_layers in config.json is {architecture.layers}"
+                f"{name}: num_hidden_layers in config.json is {architecture.decoder_layers}"
             )
+        if layer is not None and layer not in architecture.moe_layers:
+            raise BadCheckpoint(f"{name}: by config.json layer {layer} has no experts")
         if part is not None and part.expert >= architecture.experts:
             count = architecture.experts
             raise BadCheckpoint(f"{name}: the number of experts in config.json is {count}")

@@ -16,7 +16,7 @@ from moe_artifacts.checkpoint import Checkpoint
 from moe_artifacts.container import open_container
 from moe_artifacts.encoding import NUMPY_DTYPES, Array, convert
 from moe_artifacts.errors import BadCheckpoint
-from moe_artifacts.metadata import ExpertMetadata, GateMetadata, Metadata
+from moe_artifacts.metadata import WEIGHT, ExpertMetadata, GateMetadata, Metadata
 from moe_artifacts.names import PROJECTIONS, Slice, parse_published
 from moe_core.policy import Policy
 from moe_core.rows import Role
@@ -73,14 +73,16 @@ def make_gate(
     """
     architecture = checkpoint.architecture
     layers = tuple(range(architecture.layers))
-    arrays = {f"layers.{layer}.weight": checkpoint.gate(layer) for layer in layers}
-    dtype = dtype or _common_dtype(GATE, arrays)
+    learned = {layer: checkpoint.learned(layer) for layer in layers}
+    arrays = {f"layers.{n}.{part}": a for n, parts in learned.items() for part, a in parts.items()}
+    weights = {name: array for name, array in arrays.items() if name.endswith(f".{WEIGHT}")}
+    dtype = dtype or _common_dtype(GATE, weights)
     policy = policy or architecture.policy
     metadata = GateMetadata(layers, architecture.hidden_size, experts, policy, dtype)
     lacking = [name for name in metadata.shapes if name not in arrays]
     if lacking:
         raise BadCheckpoint(f"the policy needs {lacking[0]}, which the checkpoint does not have")
-    return Part(GATE, None, metadata, lambda n: convert(arrays[n], metadata.dtype))
+    return Part(GATE, None, metadata, lambda n: convert(arrays[n], metadata.dtype_of(n)))
 
 
 def read_slices(path: Path) -> Mapping[int, Mapping[Slice, Array]]:

@@ -147,11 +147,11 @@ def _parts(request: Request, checkpoint: Checkpoint) -> Iterator[Part]:
     experts = []
     for number, name in enumerate(names):
         slices = dict(checkpoint.expert(number))
-        for part, array in replaced.get(name, {}).items():
+        for part, array in checkpoint.counted(replaced.get(name, {}), name).items():
             slices[part._replace(expert=number)] = array
         experts.append(make_expert(name, Role.ROUTED, slices, request.dtype))
     if request.dense is not None:
-        experts.append(_dense(request.dense, request.dtype, names))
+        experts.append(_dense(request.dense, request.dtype, names, checkpoint))
     for expert in experts:
         _check_fits(expert, checkpoint, experts[0].metadata.dtype)
     yield from experts
@@ -174,14 +174,16 @@ def _policy(request: Request, checkpoint: Checkpoint, names: tuple[str, ...]) ->
     return policy
 
 
-def _dense(replacement: Replacement, dtype: str | None, taken: tuple[str, ...]) -> Part:
+def _dense(
+    replacement: Replacement, dtype: str | None, taken: tuple[str, ...], checkpoint: Checkpoint
+) -> Part:
     ((name, slices),) = _named_slices(replacement, "dense").items()
     if name in (*taken, GATE, "mixture") or not ID.fullmatch(name):
         right = "lower-case letters, digits and hyphens, not another part's"
         raise BadCheckpoint(
             f"--dense {replacement.path}: the id is {name!r:.60}; it must be {right}"
         )
-    return make_expert(name, Role.DENSE, slices, dtype)
+    return make_expert(name, Role.DENSE, checkpoint.counted(slices, name), dtype)
 
 
 def _replaced(request: Request, names: tuple[str, ...]) -> Mapping[str, Mapping[Slice, Array]]:

@@ -66,7 +66,7 @@ def _encode(checkpoint: Checkpoint) -> Iterator[bytes | memoryview]:
 
 def _tensors(checkpoint: Checkpoint) -> Iterator[Tensor]:
     yield from checkpoint.trunk()
-    for layer in range(checkpoint.architecture.layers):
-        gate = checkpoint.gate(layer)
-        raw = gate.reshape(-1).view(np.uint8).data
-        yield gates(layer)[1], raw, gate.shape, CODES[NUMPY_NAMES[gate.dtype.name]]
+    for layer, number in enumerate(checkpoint.architecture.moe_layers):
+        for part, array in checkpoint.learned(layer).items():
+            raw = array.reshape(-1).view(np.uint8).data
+            yield gates(number, part)[1], raw, array.shape, CODES[NUMPY_NAMES[array.dtype.name]]

@@ -17,11 +17,12 @@ import torch
 from moe_artifacts.artifact import GateArtifact, GateLayer, read_gate
 from moe_artifacts.errors import ArtifactError
 from moe_artifacts.metadata import WEIGHT
+from moe_artifacts.names import GATE_TENSORS
 from moe_client.errors import InvalidRequest, MalformedAnswer, Mismatch, NotFound
 from moe_client.mixture import Gate, GateVersion, Mixture
 from moe_client.own_policy import OwnPolicy
 from moe_client.router_module import Forward, copy_router, own_forward
-from moe_client.site import GATE_TENSORS, Site
+from moe_client.site import Site
 from moe_client.tensors import from_bytes
 from moe_core.dtypes import by_numpy
 from moe_core.kernel import torch_dtype

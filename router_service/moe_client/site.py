@@ -6,23 +6,21 @@ Reads names, shapes and configuration only, so that experts may be on the meta d
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from moe_artifacts.metadata import BIAS, SELECTION_BIAS, WEIGHT
+from moe_artifacts.names import GATE_TENSORS
 from moe_client.errors import InvalidRequest
 
-GATE_TENSORS = {WEIGHT: "weight", BIAS: "bias", SELECTION_BIAS: "e_score_correction_bias"}
-"""What transformers' router modules call the tensors of a gate's artifact."""
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One MoE layer: the number of its decoder layer, its experts module, its router module."""
+    """One MoE layer: its number among them, its experts module, its router module."""
 
     layer: int
     path: str
@@ -48,7 +46,7 @@ class Site:
 
 
 def find_sites(model: nn.Module) -> tuple[Site, ...]:
-    """Return the MoE layers of a model, by layer.
+    """Return the MoE layers of a model, counted from 0: layers without experts do not count.
 
     Raises InvalidRequest where there is none that takes another implementation of its experts,
     or where the number of a layer cannot be told from the module's path.
@@ -64,7 +62,8 @@ def find_sites(model: nn.Module) -> tuple[Site, ...]:
     layers = [site.layer for site in sites]
     if len(set(layers)) != len(layers):
         raise InvalidRequest(f"{type(model).__name__} has several experts modules in one layer")
-    return tuple(sorted(sites, key=lambda site: site.layer))
+    ordered = sorted(sites, key=lambda site: site.layer)
+    return tuple(replace(site, layer=number) for number, site in enumerate(ordered))
 
 
 def _site(model: nn.Module, path: str, module: nn.Module) -> Site:

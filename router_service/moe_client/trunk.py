@@ -16,13 +16,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from moe_artifacts.checkpoint import Checkpoint, open_checkpoint
 from moe_artifacts.encoding import NAMES
 from moe_artifacts.errors import BadCheckpoint
-from moe_artifacts.names import gates
+from moe_artifacts.names import GATE_TENSORS, gates
 from moe_client.alignment import align
 from moe_client.site import find_sites
 from moe_client.tensors import from_bytes
 from moe_core.dtypes import by_name, by_numpy
 from moe_core.kernel import torch_dtype
 
+_EXACT = GATE_TENSORS["selection_bias"]
+"""What transformers keeps in float32 whatever the model's dtype."""
 _GENERATION = "generation_config.json"
 
 
@@ -40,7 +42,10 @@ def load_trunk(checkpoint: str | Path, *, dtype: torch.dtype | None = None) -> A
     auto: Any = AutoModelForCausalLM
     with torch.device("meta"):
         model = auto.from_config(config, dtype=dtype)
-    tensors = {name: tensor.to(dtype) for name, tensor in _read(opened)}
+    tensors = {
+        name: tensor.to(torch.float32 if name.endswith(_EXACT) else dtype)
+        for name, tensor in _read(opened)
+    }
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     align(model)
@@ -55,10 +60,10 @@ def _read(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
     """Give the trunk's tensors and the gates', by the names that transformers has for them."""
     for name, data, shape, code in checkpoint.trunk():
         yield name, from_bytes(data, torch_dtype(by_name(NAMES[code])), shape)
-    for layer in range(checkpoint.architecture.layers):
-        gate = checkpoint.gate(layer)
-        name = gates(layer)[1]
-        yield name, from_bytes(gate.tobytes(), torch_dtype(by_numpy(gate.dtype)), gate.shape)
+    for layer, number in enumerate(checkpoint.architecture.moe_layers):
+        for part, array in checkpoint.learned(layer).items():
+            stored = torch_dtype(by_numpy(array.dtype))
+            yield gates(number, part)[1], from_bytes(array.tobytes(), stored, array.shape)
 
 
 def _check_complete(model: Any, directory: Path) -> None:

@@ -32,9 +32,10 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 
 from moe_artifacts.artifact import GateLayer
 from moe_artifacts.families import policy_of
+from moe_artifacts.names import GATE_TENSORS
 from moe_client.own_policy import OwnPolicy
 from moe_client.router_module import copy_router
-from moe_client.site import GATE_TENSORS, find_sites
+from moe_client.site import find_sites
 from moe_client.tensors import to_numpy
 from moe_core.contexts import Context, Contexts
 from moe_core.document import Reader
