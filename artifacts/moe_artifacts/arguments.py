@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from moe_artifacts.encoding import NUMPY_DTYPES
-from moe_artifacts.errors import Refused
-from moe_artifacts.location import parse_uri
-from moe_artifacts.metadata import ID
+from moe_artifacts.flags import (
+    add_naming,
+    add_text_rules,
+    count,
+    directory,
+    ids,
+    part_id,
+    replicas,
+)
 from moe_artifacts.plan import Replacement
 
-_VERSION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Command = Callable[[argparse.Namespace], int]
@@ -102,12 +107,7 @@ def _add_split(subparsers: Any, run: Command) -> None:
         metavar="OLD",
         help="an earlier OUT (also OUT itself): write only what changed, under new version names",
     )
-    add(
-        "--version",
-        type=version,
-        metavar="V",
-        help="name of new versions (default: v1; with --base the next number)",
-    )
+    add_naming(add, default="v1; with --base the next number")
     add(
         "--replace",
         type=_replacement,
@@ -136,20 +136,13 @@ def _add_split(subparsers: Any, run: Command) -> None:
         help="dtype of the artifacts, converted where it differs (default: as stored)",
     )
     add(
-        "--uri-prefix",
-        type=uri_prefix,
-        default="file:///moe/artifacts",
-        metavar="URI",
-        help="where the files will be found by workers and routers (default: %(default)s)",
-    )
-    add(
         "--policy",
         type=Path,
         metavar="FILE",
         help="JSON of fields of the gate's policy (contexts, capacityFactor, ...) that go over "
         "what the checkpoint says; null takes one away",
     )
-    add("--replicas", type=_replicas, metavar="N", help="pods of each expert")
+    add("--replicas", type=replicas, metavar="N", help="pods of each expert")
     add(
         "--manifests",
         type=Path,
@@ -192,20 +185,7 @@ def _add_golden(subparsers: Any, run: Command) -> None:
     add = golden.add_argument
     add("out", type=Path, metavar="OUT", help="directory to write, made if missing")
     add("inputs", type=Path, nargs="+", metavar="INPUT", help="text files, or .jsonl of tokens")
-    add("--bytes", action="store_true", help="each byte of a text is a token, its value")
-    add(
-        "--length",
-        type=count,
-        default=256,
-        metavar="N",
-        help="tokens in a sequence of text (default: %(default)s)",
-    )
-    add(
-        "--limit",
-        type=count,
-        metavar="N",
-        help="at most so many sequences of each INPUT, spread over it evenly (default: all)",
-    )
+    add_text_rules(add)
     add(
         "--vocab",
         type=count,
@@ -215,57 +195,12 @@ def _add_golden(subparsers: Any, run: Command) -> None:
     golden.set_defaults(run=run)
 
 
-def count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
-        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be a number from 1 to {1 << 24}")
-    return int(text)
-
-
-def directory(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is no directory")
-    return Path(text)
-
-
-def part_id(text: str) -> str:
-    if not ID.fullmatch(text):
-        right = "at most 50 lower-case letters, digits and hyphens, no hyphen at either end"
-        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be {right}")
-    return text
-
-
-def ids(text: str) -> tuple[str, ...]:
-    return tuple(part_id(name) for name in text.split(","))
-
-
-def version(text: str) -> str:
-    if not _VERSION.fullmatch(text):
-        right = "at most 63 letters, digits, dots, underscores and hyphens, a letter or digit first"
-        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be {right}")
-    return text
-
-
 def _sha256(text: str) -> str:
     if not _SHA256.fullmatch(text):
         raise argparse.ArgumentTypeError(f"it is {text!r}; it must be 64 lower-case hex digits")
     return text
 
 
-def _replicas(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) > 1024:
-        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be a number from 0 to 1024")
-    return int(text)
-
-
 def _replacement(text: str) -> Replacement:
     name, equals, path = text.partition("=")
     return Replacement(Path(path), part_id(name)) if equals else Replacement(Path(text))
-
-
-def uri_prefix(text: str) -> str:
-    prefix = text.rstrip("/")
-    try:
-        parse_uri(f"{prefix}/x")
-    except Refused as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return prefix

@@ -19,6 +19,7 @@ from moe_artifacts.progress import Meter, human_bytes
 from moe_artifacts.whole_files import write_whole
 from tests.artifacts.models import index_of, make_model, save_expert, slices_of
 from tests.artifacts.samples import EXPERT, GATE, write_artifact
+from tests.support.command import run_command
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,7 @@ def split_out(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Exit code, what was printed, and what was complained of."""
-    capsys.readouterr()
-    try:
-        code = main([str(argument) for argument in arguments])
-    except SystemExit as exit_:
-        code = int(exit_.code or 0)
-    return code, *capsys.readouterr()
+    return run_command(main, capsys, *arguments)
 
 
 def test_split_says_what_it_made_and_what_to_do_next(

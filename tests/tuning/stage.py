@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from moe_artifacts.index import Index, load
 from moe_artifacts.manifests import Manifest
 from moe_tuning.__main__ import main
 from tests.artifacts.models import make_model
+from tests.support.command import run_command
 
 VOCAB = 32
 _BITS = re.compile(r"  (\S+) +([\d.]+) -> ([\d.]+) \(")
@@ -22,24 +22,13 @@ _BITS = re.compile(r"  (\S+) +([\d.]+) -> ([\d.]+) \(")
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Exit code, what was printed, and what was complained of."""
-    capsys.readouterr()
-    try:
-        code = main([str(argument) for argument in arguments])
-    except SystemExit as exit_:
-        code = int(exit_.code or 0)
-    return code, *capsys.readouterr()
+    return run_command(main, capsys, *arguments)
 
 
 def bits(out: str) -> Mapping[str, tuple[float, float]]:
     """Return the bits before and after that a tool printed, by slice, without their mean."""
     found = {name: (float(a), float(b)) for name, a, b in _BITS.findall(out)}
     return {name: pair for name, pair in found.items() if name != "mean"}
-
-
-def index_of(folder: Path) -> Index:
-    index = load(folder)
-    assert index is not None
-    return index
 
 
 def write_base(folder: Path) -> Path:

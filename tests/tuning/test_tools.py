@@ -12,8 +12,11 @@ import pytest
 import yaml
 
 from moe_artifacts.artifact import read_expert, read_gate
+from moe_core.policy import Bias, Policy
 from moe_tuning.folder import open_folder
-from tests.tuning.stage import bits, index_of, run, write_base, write_tokens
+from tests.artifacts.models import index_of
+from tests.support.gates import write_gate
+from tests.tuning.stage import bits, run, write_base, write_tokens
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +281,7 @@ def test_a_wrong_command_line_is_explained(
     assert message in complaints
 
 
-@pytest.mark.parametrize("verb", ["prune", "merge", "grow", "finetune", "diff"])
+@pytest.mark.parametrize("verb", ["prune", "merge", "grow", "finetune", "dense", "diff"])
 def test_help_is_there(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     code, out, _ = run(capsys, verb, "--help")
     assert code == 0
@@ -341,6 +344,19 @@ def test_folders_are_compared_part_by_part(
     assert "  experts: - e1, e2" in lines
     assert "  experts: + e1-e2" in lines
     assert not any("rows of" in line for line in lines)  # those that are in both are the same
+
+
+def test_what_gates_have_learned_beside_their_rows_is_compared_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    policy = Policy(1, bias=Bias.LOGITS)
+    ones = {0: np.ones((2, 4), np.float32)}
+    paths = []
+    for name, bias in (("a", [1, 2]), ("b", [1, 3])):
+        others = {"layers.0.bias": np.array(bias, np.float32)}
+        made = write_gate(tmp_path, ones, ("e0", "e1"), policy=policy, others=others, name=name)
+        paths.append(made.path)
+    assert run(capsys, "diff", *paths) == (5, "layer 0: bias of e1 50.00%\n", "")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from moe_tuning.diff import diff
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    verbs = Verbs(_prune, _merge, _grow, _finetune, _diff)
+    verbs = Verbs(_prune, _merge, _grow, _finetune, _dense, _diff)
     return run_artifacts(argv, more=partial(add_verbs, verbs=verbs))
 
 
@@ -44,6 +44,12 @@ def _finetune(given: argparse.Namespace) -> int:
     from moe_tuning import commands
 
     return commands.finetune(given)
+
+
+def _dense(given: argparse.Namespace) -> int:
+    from moe_tuning import commands
+
+    return commands.dense(given)
 
 
 def _diff(given: argparse.Namespace) -> int:

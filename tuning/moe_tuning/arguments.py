@@ -6,11 +6,21 @@ Free of torch, so that `moe --help` is quick.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from moe_artifacts.arguments import Command, count, directory, ids, part_id, uri_prefix, version
+from moe_artifacts.arguments import Command
+from moe_artifacts.flags import (
+    Add,
+    add_naming,
+    add_text_rules,
+    count,
+    directory,
+    ids,
+    natural,
+    part_id,
+    positive,
+)
 
 _TEXT = """
 Text is read as by moe golden: files whose bytes are tokens (--bytes), .jsonl of tokens, or one
@@ -27,6 +37,7 @@ class Verbs(NamedTuple):
     merge: Command
     grow: Command
     finetune: Command
+    dense: Command
     diff: Command
 
 
@@ -36,6 +47,7 @@ def add_verbs(subparsers: Any, verbs: Verbs) -> None:
     _add_merge(subparsers, verbs.merge)
     _add_grow(subparsers, verbs.grow)
     _add_finetune(subparsers, verbs.finetune)
+    _add_dense(subparsers, verbs.dense)
     _add_diff(subparsers, verbs.diff)
 
 
@@ -46,7 +58,8 @@ def _add_prune(subparsers: Any, run: Command) -> None:
         "prune",
         "leave experts out of a gate: those least used on a text",
         "Make a gate without some experts: those named, or those that are least used on the text "
-        "by the sum of the gate's weight times the norm of their output.",
+        "by the sum of the gate's weight times the norm of their output; as many of "
+        "each group, where the gate has groups.",
         "  moe prune out/ pruned/ --count 1 --bytes --text all.txt --heldout code.txt legal.txt\n",
     )
     add("--experts", type=ids, metavar="ID,...", help="the experts to leave out")
@@ -83,7 +96,7 @@ def _add_grow(subparsers: Any, run: Command) -> None:
     add("--id", type=part_id, metavar="ID", help="of the new expert (default: the next eN)")
     add(
         "--keep",
-        type=_positive,
+        type=positive,
         default=10.0,
         metavar="X",
         help="weight of familiar text, "
@@ -108,9 +121,33 @@ def _add_finetune(subparsers: Any, run: Command) -> None:
     _add_training(add, steps=100)
 
 
+def _add_dense(subparsers: Any, run: Command) -> None:
+    add = _tool(
+        subparsers,
+        run,
+        "dense",
+        "make a dense expert, which stands in for any that is out",
+        "Make a dense expert (role Dense), which answers where an expert is out and has no backup "
+        "(failover.ladder): in each layer a network, fitted to what the chosen experts answer and "
+        "trained so that the model with any one expert out says what the healthy one does. Bits "
+        "per token are printed for the healthy model, and with each expert out once: this one in "
+        "its place, the token's other experts, nobody. The gate and all experts stay as they are; "
+        "a dense expert that BASE has gets a new version.",
+        "  moe dense out/ dense/ --intermediate 4096 --bytes --text all.txt --heldout held.txt\n",
+    )
+    add("--id", type=part_id, metavar="ID", help="default: that of BASE's, or dense")
+    add(
+        "--intermediate",
+        type=count,
+        metavar="N",
+        help="neurons in a layer: memory and time of its pods (default: as many as an expert has)",
+    )
+    _add_training(add, steps=100, rate=2e-3)
+
+
 def _tool(
     subparsers: Any, run: Command, name: str, help_: str, description: str, example: str
-) -> Callable[..., Any]:
+) -> Add:
     """Add a tool with what all of them take; return what adds an argument to it."""
     parser = subparsers.add_parser(
         name,
@@ -120,7 +157,7 @@ def _tool(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    add: Callable[..., Any] = parser.add_argument
+    add: Add = parser.add_argument
     add("base", type=directory, metavar="BASE", help="what moe split or such a tool wrote")
     add("out", type=Path, metavar="OUT", help="directory to write, made if missing")
     _add_texts(add)
@@ -128,38 +165,16 @@ def _tool(
     return add
 
 
-def _add_texts(add: Callable[..., Any]) -> None:
+def _add_texts(add: Add) -> None:
     files = {"type": Path, "nargs": "+", "metavar": "FILE", "required": True}
     add("--text", help="what the change is made with", **files)
     add("--heldout", help="what it is measured on; a slice for each file", **files)
-    add("--bytes", action="store_true", help="each byte of a text is a token, its value")
-    add(
-        "--length",
-        type=count,
-        default=256,
-        metavar="N",
-        help="tokens in a sequence of text (default: %(default)s)",
-    )
-    add("--limit", type=count, metavar="N", help="at most so many sequences of each file")
+    add_text_rules(add)
 
 
-def _add_writing(add: Callable[..., Any]) -> None:
-    add("--version", type=version, metavar="V", help="name of new versions (default: the next)")
-    add(
-        "--uri-prefix",
-        type=uri_prefix,
-        default="file:///moe/artifacts",
-        metavar="URI",
-        help="where the files will be found (default: %(default)s)",
-    )
-    add(
-        "--artifacts",
-        type=directory,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="where artifacts lie that BASE took over; repeatable",
-    )
+def _add_writing(add: Add) -> None:
+    add_naming(add, default="the next")
+    _add_artifacts(add, "BASE")
     add(
         "--threads",
         type=count,
@@ -169,7 +184,7 @@ def _add_writing(add: Callable[..., Any]) -> None:
     )
 
 
-def _add_familiar(add: Callable[..., Any], *, required: bool) -> None:
+def _add_familiar(add: Add, *, required: bool) -> None:
     add(
         "--familiar",
         type=Path,
@@ -181,18 +196,18 @@ def _add_familiar(add: Callable[..., Any], *, required: bool) -> None:
     )
 
 
-def _add_training(add: Callable[..., Any], *, steps: int) -> None:
+def _add_training(add: Add, *, steps: int, rate: float = 3e-3) -> None:
     add(
         "--steps",
-        type=_natural,
+        type=natural,
         default=steps,
         metavar="N",
         help="steps of training (default: %(default)s)",
     )
     add(
         "--rate",
-        type=_positive,
-        default=3e-3,
+        type=positive,
+        default=rate,
         metavar="X",
         help="peak learning rate (default: %(default)s)",
     )
@@ -203,7 +218,7 @@ def _add_training(add: Callable[..., Any], *, steps: int) -> None:
         metavar="N",
         help="sequences of each text in a step (default: %(default)s)",
     )
-    add("--seed", type=_natural, default=0, metavar="N", help="of the order of the text")
+    add("--seed", type=natural, default=0, metavar="N", help="of the order of the text")
 
 
 def _add_diff(subparsers: Any, run: Command) -> None:
@@ -217,27 +232,15 @@ def _add_diff(subparsers: Any, run: Command) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("a", type=Path, metavar="A", help="an artifact, or a folder")
     parser.add_argument("b", type=Path, metavar="B", help="the same kind of thing")
-    parser.add_argument(
+    _add_artifacts(parser.add_argument, "A or B")
+
+
+def _add_artifacts(add: Add, what: str) -> None:
+    add(
         "--artifacts",
         type=directory,
         action="append",
         default=[],
         metavar="DIR",
-        help="where artifacts lie that A or B took over; repeatable",
+        help=f"where artifacts lie that {what} took over; repeatable",
     )
-
-
-def _natural(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) > 1 << 24:
-        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be a number from 0 to {1 << 24}")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be a number above 0")
-    return value

@@ -38,6 +38,7 @@ class NewExpert:
     metadata: ExpertMetadata
     tensors: Tensors
     like: str
+    role: Role = Role.ROUTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ def write_change(folder: Folder, change: Change, target: Target) -> Written:
     """Write artifacts, manifests and index. Raises Refused, BadCheckpoint."""
     if target.out.resolve() == folder.path.resolve():
         raise BadCheckpoint(f"OUT is {target.out}, the folder that is changed; give another one")
-    new = {name: _place(name, part, folder, target) for name, part in _new_parts(change)}
+    new = {
+        name: _place(name, role, part, folder, target) for name, role, part in _new_parts(change)
+    }
     index = _index(folder, change, new)
     settings = folder.settings()
     for name, entry in new.items():
@@ -88,14 +91,16 @@ def write_change(folder: Folder, change: Change, target: Target) -> Written:
     return Written(index, tuple(new.values()), words)
 
 
-def _new_parts(change: Change) -> Iterator[tuple[str, tuple[Metadata, Tensors]]]:
+def _new_parts(change: Change) -> Iterator[tuple[str, Role | None, tuple[Metadata, Tensors]]]:
     for name, expert in change.experts.items():
-        yield name, (expert.metadata, expert.tensors)
+        yield name, expert.role, (expert.metadata, expert.tensors)
     if change.gate is not None:
-        yield GATE, change.gate
+        yield GATE, None, change.gate
 
 
-def _place(name: str, part: tuple[Metadata, Tensors], folder: Folder, target: Target) -> Entry:
+def _place(
+    name: str, role: Role | None, part: tuple[Metadata, Tensors], folder: Folder, target: Target
+) -> Entry:
     metadata, tensors = part
     lookup = tensors.__getitem__
     sha256 = sha256_of(metadata, lookup)
@@ -106,7 +111,7 @@ def _place(name: str, part: tuple[Metadata, Tensors], folder: Folder, target: Ta
     write_whole(path, encode(metadata, lookup))
     return Entry(
         name=name,
-        role=None if isinstance(metadata, GateMetadata) else Role.ROUTED,
+        role=role,
         version=version,
         sha256=sha256,
         size=path.stat().st_size,

@@ -6,7 +6,7 @@ with, and holds anything afterwards. Nothing is read or written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,21 +15,33 @@ from torch import Tensor
 
 from moe_artifacts.errors import Refused
 from moe_artifacts.golden import Golden
-from moe_artifacts.metadata import ID
+from moe_artifacts.metadata import BIAS, ID, SELECTION_BIAS, WEIGHT
 from moe_artifacts.parts import GATE
+from moe_core.policy import Kind, Policy
 from moe_tuning.alignment import align
 from moe_tuning.guide import Guide
 from moe_tuning.measure import Usage, gate_tokens
 from moe_tuning.model import Model
 from moe_tuning.parts import Parts, Weights
-from moe_tuning.rows import Array, fit_row, fit_union
+from moe_tuning.router import rivals
+from moe_tuning.rows import Array, Tokens, fit_row, fit_union
+from moe_tuning.succession import groups_of, succeed
 from moe_tuning.training import Recipe, Say, train
 
 
 def least_used(parts: Parts, seen: Usage, count: int) -> tuple[str, ...]:
-    """Return the experts with the smallest share of activation, least first."""
-    shares = seen.shares.tolist()
-    return tuple(sorted(parts.ids, key=lambda name: shares[parts.row(name)])[:count])
+    """Return the experts with the smallest share of activation, least first, of each group as many.
+
+    Raises Refused where that cannot be.
+    """
+    shares, groups = seen.shares.tolist(), groups_of(parts.policy, parts.ids)
+    if count % len(groups):
+        right = f"a multiple of {len(groups)}, so many groups has the gate, of equal size"
+        raise Refused(f"--count is {count}; it must be {right}")
+    each = count // len(groups)
+    ordered = (sorted(group, key=lambda name: shares[parts.row(name)]) for group in groups)
+    least = [name for group in ordered for name in group[:each]]
+    return tuple(sorted(least, key=lambda name: shares[parts.row(name)]))
 
 
 def most_used(parts: Parts, seen: Usage) -> str:
@@ -38,16 +50,17 @@ def most_used(parts: Parts, seen: Usage) -> str:
 
 
 def prune(parts: Parts, gone: Sequence[str]) -> Parts:
-    """Return a gate without these experts; softmax over those left gives them the weight.
+    """Return a gate without these experts; those left get the weight, as its policy has it.
 
-    Raises Refused for an expert that is not listed, and where fewer than top-k would be left.
+    Raises Refused for an expert that is not listed, and where what is left does not fit the policy.
     """
     for name in gone:
         parts.row(name)
     left = {name: weights for name, weights in parts.experts.items() if name not in gone}
     _check_enough(len(left), parts, f"without {', '.join(gone)}")
+    policy = succeed(parts.policy, parts.ids, {name: (name,) for name in left})
     rows = [parts.row(name) for name in left]
-    return parts.with_rows({name: w[rows].clone() for name, w in parts.gate.items()}, left)
+    return parts.with_rows({name: w[rows].clone() for name, w in parts.gate.items()}, left, policy)
 
 
 def merge(
@@ -57,12 +70,16 @@ def merge(
 
     In each layer it is their average, weighted by their activation there, after their neurons
     were aligned to those of the first (M-SMoE: Li et al. 2024, arXiv:2310.01334). Its row gives
-    it, as nearly as a row can, the logit of all of them together (`fit_union`). Raises Refused
-    where it cannot be.
+    it, as nearly as a row can, the logit of all of them together (`fit_union`); what else the gate
+    has learned of them is averaged as they are. Raises Refused where it cannot be.
     """
     rows = tuple(parts.row(expert) for expert in merged)
     _check_new(name, parts)
     _check_enough(len(parts.ids) - len(rows) + 1, parts, f"with {', '.join(merged)} as one")
+    kept = [e for e in parts.ids if e == merged[0] or e not in merged]
+    heirs = {(name if e == merged[0] else e): (e,) for e in kept} | {name: tuple(merged)}
+    used = dict(zip(parts.ids, seen.shares.tolist(), strict=True))
+    policy = succeed(parts.policy, parts.ids, heirs, used)
     shares = seen.activation[:, list(rows)].clamp_min(1e-9)
     shares = (shares / shares.sum(1, keepdim=True)).float()  # (L, merged)
     first, layers = parts.experts[merged[0]], parts.gate_metadata.layers
@@ -71,24 +88,27 @@ def merge(
         tensor: _average([weights[tensor] for weights in alike], shares[_layer(tensor)])
         for tensor in first
     }
-    experts = {
-        (name if e == merged[0] else e): (average if e == merged[0] else weights)
-        for e, weights in parts.experts.items()
-        if e == merged[0] or e not in merged
-    }
-    order = [rows[0] if e == name else parts.row(e) for e in experts]
-    return parts.with_rows(_union_rows(model, parts, rows, order, text), experts)
+    experts = {e: average if e == name else parts.experts[e] for e in heirs}
+    order = [parts.row(e) for e in kept]
+    return parts.with_rows(_union(model, parts, rows, order, shares, text), experts, policy)
 
 
-def _union_rows(
-    model: Model, parts: Parts, merged: tuple[int, ...], order: list[int], text: Golden
+def _union(
+    model: Model,
+    parts: Parts,
+    merged: tuple[int, ...],
+    order: list[int],
+    shares: Tensor,
+    text: Golden,
 ) -> Weights:
-    """Return the rows in this order, the first merged one being that of all of them."""
-    gate = {}
+    """Return the gate's rows in this order, the first merged one being that of all of them."""
+    gate, place = {}, order.index(merged[0])
     for layer, tokens in enumerate(gate_tokens(model, text)):
-        weight = parts.gate[f"layers.{layer}.weight"][order].clone()
-        weight[order.index(merged[0])] = _row(fit_union(tokens, merged))
-        gate[f"layers.{layer}.weight"] = weight
+        for name, tensor in parts.learned(layer).items():
+            rows = tensor[order].clone()
+            rows[place] = _average(list(tensor[list(merged)]), shares[layer])
+            gate[f"layers.{layer}.{name}"] = rows
+        _put_row(gate, layer, place, parts, lambda seen: fit_union(seen, merged), tokens)
     return gate
 
 
@@ -117,6 +137,9 @@ def grow(
     it is to serve, too. All other weights stay as they are, and what does not choose it is
     computed as before: no forgetting. Raises Refused where it cannot be.
     """
+    if parts.policy.kind is Kind.EXPERT_CHOICE:
+        why = "each expert takes as many rows of any text, so none is kept out of familiar text"
+        raise Refused(f"the gate's policy is {parts.policy.kind}: {why}")
     parts.row(growth.source)
     _check_new(growth.name, parts)
     copy = parts.experts[growth.source]
@@ -152,16 +175,55 @@ def finetune(
 def _with_expert(
     model: Model, parts: Parts, growth: Growth, weights: Weights, texts: tuple[Golden, Golden]
 ) -> Parts:
-    """Return parts with one expert more, its rows fitted to what the model computes now."""
+    """Return parts with one expert more, its rows fitted to what the model computes now.
+
+    It is selected by the mean of the others' selection bias; noise it gets as its source does.
+    """
+    heirs = {name: (name,) for name in parts.ids} | {growth.name: ()}
+    policy = succeed(parts.policy, parts.ids, heirs)
     finds, passes = (gate_tokens(model, text) for text in texts)
-    gate = {}
+    gate: dict[str, Tensor] = {}
     for layer, seen in enumerate(zip(finds, passes, strict=True)):
-        old = parts.gate[f"layers.{layer}.weight"]
-        first, second = (replace(t, logits=t.logits[:, : len(old)]) for t in seen)
-        top_k = parts.gate_metadata.top_k
-        row = fit_row(first, second, top_k, keep=growth.keep, margin=growth.margin)
-        gate[f"layers.{layer}.weight"] = torch.cat([old, _row(row)[None]])
-    return parts.with_rows(gate, {**parts.experts, growth.name: weights})
+        learned = parts.learned(layer)
+        for name, tensor in learned.items():
+            new = tensor[parts.row(growth.source)]
+            new = tensor.mean(0) if name == SELECTION_BIAS else new
+            gate[f"layers.{layer}.{name}"] = torch.cat([tensor, new[None]])
+        first, second = (_rivals(policy, learned.get(SELECTION_BIAS), tokens) for tokens in seen)
+        _put_row(
+            gate,
+            layer,
+            len(parts.ids),
+            parts,
+            lambda a, b: fit_row(a, b, policy.top_k, keep=growth.keep, margin=growth.margin),
+            first,
+            second,
+        )
+    return parts.with_rows(gate, {**parts.experts, growth.name: weights}, policy)
+
+
+def _rivals(policy: Policy, bias: Tensor | None, tokens: Tokens) -> Tokens:
+    """Return what tokens look like to a new expert: the logits that it needs against each other."""
+    if bias is None:
+        return tokens
+    needed = rivals(policy, torch.from_numpy(tokens.logits), bias, float(bias.mean()))
+    return replace(tokens, logits=needed.numpy())
+
+
+def _put_row(
+    gate: dict[str, Tensor],
+    layer: int,
+    place: int,
+    parts: Parts,
+    fit: Callable[..., Array],
+    *tokens: Tokens,
+) -> None:
+    """Fit a row of the weight to tokens, and with it its bias where the gate has learned some."""
+    biased = BIAS in parts.learned(layer)
+    fitted = _row(fit(*(t.with_one() if biased else t for t in tokens)))
+    if biased:
+        fitted, gate[f"layers.{layer}.{BIAS}"][place] = fitted[:-1], fitted[-1]
+    gate[f"layers.{layer}.{WEIGHT}"][place] = fitted
 
 
 def _average(tensors: Sequence[Tensor], shares: Tensor) -> Tensor:

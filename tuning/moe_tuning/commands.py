@@ -6,8 +6,9 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from moe_artifacts.errors import Refused
@@ -16,13 +17,16 @@ from moe_artifacts.golden_text import Rules
 from moe_artifacts.metadata import GateMetadata
 from moe_artifacts.parts import GATE
 from moe_artifacts.plan import MANIFESTS
+from moe_core.rows import Role
 from moe_tuning import changes
 from moe_tuning.change import Change, NewExpert, Target, Tensors, Written, write_change
+from moe_tuning.distill import distill
 from moe_tuning.folder import Folder, open_folder
 from moe_tuning.measure import bits_per_token, usage
 from moe_tuning.model import Model, check_vocabulary, load_model
+from moe_tuning.outage import outages
 from moe_tuning.parts import Parts, read_parts, to_arrays
-from moe_tuning.report import print_bits, print_usage
+from moe_tuning.report import print_bits, print_outages, print_usage
 from moe_tuning.texts import read_texts
 from moe_tuning.training import Recipe
 
@@ -130,6 +134,38 @@ def finetune(given: argparse.Namespace) -> int:
     return _finish(given, bench, made, change)
 
 
+def dense(given: argparse.Namespace) -> int:
+    """Distil a dense expert, and measure what it is worth when another is out."""
+    bench, say = Bench.of(given), _say("dense")
+    name, width = _dense_id(given, bench.folder), given.intermediate
+    metadata = replace(
+        bench.parts.expert_metadata,
+        intermediate_size=width or bench.parts.expert_metadata.intermediate_size,
+    )
+    fitted = distill(bench.model, bench.text, metadata.intermediate_size, _recipe(given), say)
+    tensors = to_arrays(fitted, metadata)
+    served = {n: torch.from_numpy(array.astype(np.float32)) for n, array in tensors.items()}
+    costs = outages(bench.model, bench.parts.ids, served, bench.heldout, say)
+    expert = NewExpert(metadata, tensors, like=name, role=Role.DENSE)
+    target = Target(given.out, given.uri_prefix, given.version)
+    written = write_change(bench.folder, Change(None, {name: expert}), target)
+    print_outages(bench.before, costs, "byte" if given.bytes else "token")
+    _print_written(given, written)
+    return 0
+
+
+def _dense_id(given: argparse.Namespace, folder: Folder) -> str:
+    """Return the id of the folder's dense expert, of which there is one at most, or a new one."""
+    there = [e.name for e in folder.index.entries if e.role is Role.DENSE]
+    name = str(given.id or (there[0] if there else "dense"))
+    entry = folder.index.entry(name)
+    if there and name not in there:
+        raise Refused(f"--id is {name!r}; a layer has one dense expert, and {there[0]} is there")
+    if name == "mixture" or (entry is not None and entry.role is not Role.DENSE):
+        raise Refused(f"--id is {name!r}; {folder.path} has a part of that name already")
+    return name
+
+
 def _finish(given: argparse.Namespace, bench: Bench, made: Parts, change: Change) -> int:
     """Write the change, measure what it serves, and say both."""
     bench.model.install(made)
@@ -152,12 +188,12 @@ def _print_written(given: argparse.Namespace, written: Written) -> None:
 
 
 def _gate(made: Parts) -> tuple[GateMetadata, Tensors]:
-    return made.gate_metadata, to_arrays(made.gate, made.gate_metadata.dtype)
+    return made.gate_metadata, to_arrays(made.gate, made.gate_metadata)
 
 
 def _expert(made: Parts, name: str, like: str) -> NewExpert:
     metadata = made.expert_metadata
-    return NewExpert(metadata, to_arrays(made.experts[name], metadata.dtype), like)
+    return NewExpert(metadata, to_arrays(made.experts[name], metadata), like)
 
 
 def _backup(folder: Folder, merged: tuple[str, ...]) -> str:

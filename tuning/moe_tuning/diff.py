@@ -17,7 +17,7 @@ from moe_artifacts.encoding import Array
 from moe_artifacts.errors import Refused
 from moe_artifacts.golden import is_golden
 from moe_artifacts.index import Entry
-from moe_artifacts.metadata import GateMetadata, Metadata
+from moe_artifacts.metadata import WEIGHT, GateMetadata, Metadata
 from moe_tuning.folder import Folder, open_folder
 
 SAME, DIFFERENT = 0, 5
@@ -96,12 +96,13 @@ def _experts(a: GateMetadata, b: GateMetadata) -> Iterator[str]:
 
 
 def _rows(a: GateMetadata, first: Container, b: GateMetadata, second: Container) -> Iterator[str]:
-    """Compare gates row by row, by expert, whatever the order."""
+    """Compare gates row by row, by expert, whatever the order, in all that both have learned."""
+    if a.hidden_size != b.hidden_size:
+        return
     shared = [expert for expert in a.experts if expert in b.experts]
-    for layer in (
-        layer for layer in a.layers if layer in b.layers and a.hidden_size == b.hidden_size
-    ):
-        one, other = (file.array(f"layers.{layer}.weight") for file in (first, second))
+    for tensor in (tensor for tensor in a.shapes if tensor in b.shapes):
+        _, layer, part = tensor.split(".")
+        one, other = first.array(tensor), second.array(tensor)
         changed = {
             expert: change
             for expert in shared
@@ -109,7 +110,7 @@ def _rows(a: GateMetadata, first: Container, b: GateMetadata, second: Container)
         }
         if changed:
             rows = ", ".join(f"{expert} {change:.2%}" for expert, change in changed.items())
-            yield f"layer {layer}: rows of {rows}"
+            yield f"layer {layer}: {'rows' if part == WEIGHT else part} of {rows}"
 
 
 def _tensors(a: Container, b: Container) -> Iterator[str]:

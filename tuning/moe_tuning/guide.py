@@ -46,11 +46,12 @@ class Guide:
 
 @contextmanager
 def watch_gates(model: Model) -> Iterator[list[Tensor]]:
-    """Give a list to which each forward appends every layer's logits (T, E)."""
+    """Give a list to which each forward appends every layer's logits (T, E): its last row's, and
+    those by which it would be preferred to each of the others."""
     seen: list[Tensor] = []
 
     def see(module: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
-        seen.append(output[0])
+        seen.append(module.contest(output[0]))
 
     with ExitStack() as hooks:
         for block in model.blocks():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from moe_artifacts.golden import Golden
-from moe_tuning.model import Model, batches
+from moe_tuning.model import Model, batches, neurons
 from moe_tuning.rows import Tokens
 
 BATCH = 16
@@ -71,14 +71,13 @@ def usage(model: Model, text: Golden) -> Usage:
     def see(layer: int, module: Any, inputs: tuple[Tensor, ...]) -> None:
         hidden, index, weights = inputs  # (T, H), (T, k), (T, k)
         for expert in range(experts):
-            rows, slots = torch.where(index == expert)
-            x = functional.linear(hidden[rows], module.gate_up_proj[expert])
-            gate, up = x.chunk(2, dim=-1)
-            out = functional.linear(module.act_fn(gate) * up, module.down_proj[expert])
+            rows, slots = torch.where((index == expert) & (weights > 0))
+            active = neurons(module, expert, hidden[rows])
+            out = functional.linear(active, module.down_proj[expert])
             tokens[layer, expert] += len(rows)
             activation[layer, expert] += (weights[rows, slots] * out.norm(dim=-1)).sum().double()
 
-    with _before(model, "experts", see):
+    with before(model, "experts", see):
         for batch in batches(text, BATCH):
             model.logits(batch)
     return Usage(tokens, activation)
@@ -92,18 +91,18 @@ def gate_tokens(model: Model, text: Golden) -> tuple[Tokens, ...]:
     def see(layer: int, module: Any, inputs: tuple[Tensor, ...]) -> None:
         seen[layer].append(inputs[0].reshape(-1, inputs[0].shape[-1]))
 
-    with _before(model, "gate", see):
+    with before(model, "gate", see):
         for batch in batches(text, BATCH):
             model.logits(batch)
     tokens = []
     for block, states in zip(model.blocks(), seen, strict=True):
         hidden = torch.cat(states)
-        tokens.append(Tokens(hidden.numpy(), functional.linear(hidden, block.gate.weight).numpy()))
+        tokens.append(Tokens(hidden.numpy(), block.gate.logits(hidden).numpy()))
     return tuple(tokens)
 
 
 @contextmanager
-def _before(
+def before(
     model: Model, what: str, see: Callable[[int, Any, tuple[Tensor, ...]], None]
 ) -> Iterator[None]:
     """Show `see` the inputs of each layer's gate or experts, with the layer's number."""

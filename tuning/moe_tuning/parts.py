@@ -16,7 +16,8 @@ from torch import Tensor
 from moe_artifacts.artifact import ExpertArtifact
 from moe_artifacts.encoding import Array, convert
 from moe_artifacts.errors import Refused
-from moe_artifacts.metadata import ExpertMetadata, GateMetadata
+from moe_artifacts.metadata import ExpertMetadata, GateMetadata, Metadata
+from moe_core.policy import Policy
 from moe_tuning.folder import Folder
 
 Weights = Mapping[str, Tensor]
@@ -36,9 +37,20 @@ class Parts:
     def ids(self) -> tuple[str, ...]:
         return self.gate_metadata.experts
 
-    def with_rows(self, rows: Mapping[str, Tensor], experts: Mapping[str, Weights]) -> Self:
-        """Return other `rows` of the gate by tensor, each (E, H), for these experts in order."""
-        metadata = replace(self.gate_metadata, experts=tuple(experts))
+    @property
+    def policy(self) -> Policy:
+        return self.gate_metadata.policy
+
+    def learned(self, layer: int) -> Weights:
+        """Return what the gate has learned in a layer, by `weight`, `bias` and so on."""
+        prefix = f"layers.{layer}."
+        return {n.removeprefix(prefix): t for n, t in self.gate.items() if n.startswith(prefix)}
+
+    def with_rows(
+        self, rows: Weights, experts: Mapping[str, Weights], policy: Policy | None = None
+    ) -> Self:
+        """Return other `rows` of the gate by tensor, each of E, for these experts in order."""
+        metadata = replace(self.gate_metadata, experts=tuple(experts), policy=policy or self.policy)
         return replace(self, gate_metadata=metadata, gate=rows, experts=experts)
 
     def row(self, expert: str) -> int:
@@ -49,18 +61,14 @@ class Parts:
 
     def rounded(self) -> Self:
         """Return the numbers as artifacts hold them."""
-        dtype = self.gate_metadata.dtype
-        experts = {name: _round(weights, dtype) for name, weights in self.experts.items()}
-        return replace(self, gate=_round(self.gate, dtype), experts=experts)
+        metadata = self.expert_metadata
+        experts = {name: _round(weights, metadata) for name, weights in self.experts.items()}
+        return replace(self, gate=_round(self.gate, self.gate_metadata), experts=experts)
 
 
 def read_parts(folder: Folder) -> Parts:
-    """Read the gate of a folder and its experts. Raises Refused for a policy not known here."""
+    """Read the gate of a folder and its experts. Raises Refused where experts are not alike."""
     gate = folder.gate()
-    policy = gate.metadata.policy
-    if not policy.plain:
-        text = "these tools know TopK without settings"
-        raise Refused(f"the gate's policy is {policy.to_dict()}; {text}")
     artifacts = {name: folder.expert(name) for name in gate.metadata.experts}
     metadata = next(iter(artifacts.values())).metadata
     for name, artifact in artifacts.items():
@@ -69,14 +77,18 @@ def read_parts(folder: Folder) -> Parts:
                 f"expert {name} has other layers, shapes or numbers than the gate or the first "
                 "expert; these tools need all of them alike"
             )
-    rows = {f"layers.{layer}.weight": _tensor(held.weight) for layer, held in gate.layers.items()}
+    rows = {
+        name: _tensor(getattr(gate.layers[int(layer)], part))
+        for name in gate.metadata.shapes
+        for _, layer, part in (name.split("."),)
+    }
     experts = {name: _weights(artifact) for name, artifact in artifacts.items()}
     return Parts(gate.metadata, metadata, rows, experts)
 
 
-def to_arrays(weights: Weights, dtype: str) -> Mapping[str, Array]:
-    """Return tensors as an artifact of this dtype holds them."""
-    return {name: convert(tensor.numpy(), dtype) for name, tensor in weights.items()}
+def to_arrays(weights: Weights, metadata: Metadata) -> Mapping[str, Array]:
+    """Return tensors as an artifact of these metadata holds them."""
+    return {name: convert(t.numpy(), metadata.dtype_of(name)) for name, t in weights.items()}
 
 
 def _weights(artifact: ExpertArtifact) -> Weights:
@@ -95,5 +107,5 @@ def _tensor(array: Array) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32))
 
 
-def _round(weights: Weights, dtype: str) -> Weights:
-    return {name: _tensor(array) for name, array in to_arrays(weights, dtype).items()}
+def _round(weights: Weights, metadata: Metadata) -> Weights:
+    return {name: _tensor(array) for name, array in to_arrays(weights, metadata).items()}

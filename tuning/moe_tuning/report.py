@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from moe_core.table import Rung
 from moe_tuning.measure import Usage
+from moe_tuning.outage import Cost
+
+_RUNGS = {
+    Rung.DENSE: "Dense: this one stands in",
+    Rung.RENORMALISE: "Renormalise: the token's other experts",
+    Rung.RESIDUAL: "Residual: nobody",
+}
 
 
 def print_bits(before: Mapping[str, float], after: Mapping[str, float], unit: str) -> None:
@@ -23,6 +31,16 @@ def print_usage(experts: Sequence[str], seen: Usage) -> None:
     found = zip(experts, seen.shares.tolist(), seen.chosen.tolist(), strict=True)
     for name, share, chosen in sorted(found, key=lambda item: -item[1]):
         print(f"{name:<8} {100 * share:13.1f} {100 * chosen:10.1f}")
+
+
+def print_outages(healthy: Mapping[str, float], costs: Mapping[Rung, Cost], unit: str) -> None:
+    """Print what each way to answer for one lost expert costs, and for which expert most."""
+    own = sum(healthy.values()) / len(healthy)
+    print(f"held-out bits per {unit} with one expert out{'mean':>14} {'worst':>8}")
+    print(f"  {'none: healthy':<38} {own:.3f}")
+    for rung, cost in costs.items():
+        worst = f"{cost.bits[cost.worst]:.3f} without {cost.worst}"
+        print(f"  {_RUNGS[rung]:<38} {cost.mean:.3f} ({cost.mean - own:+.3f})   {worst}")
 
 
 def _print_line(name: str, before: float, after: float) -> None:

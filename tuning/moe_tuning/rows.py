@@ -27,6 +27,11 @@ class Tokens:
     hidden: Array
     logits: Array
 
+    def with_one(self) -> Tokens:
+        """Return them with a one behind each state, so that what is fitted ends with a bias."""
+        ones = np.ones((len(self.hidden), 1), self.hidden.dtype)
+        return Tokens(np.concatenate([self.hidden, ones], axis=1), self.logits)
+
     def fewer(self) -> Tokens:
         """Return MOST_TOKENS of them at most, in float64."""
         step = -(-len(self.hidden) // MOST_TOKENS)

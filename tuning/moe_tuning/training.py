@@ -50,10 +50,10 @@ def train(
     """
     with _moving(model, experts, rows) as weights, watch_gates(model) as gates:
         optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.0)
-        sources = [_endless(text, recipe.batch, recipe.seed + i) for i, text in enumerate(texts)]
+        sources = [endless(text, recipe.batch, recipe.seed + i) for i, text in enumerate(texts)]
         for step in range(recipe.steps):
             for group in optimizer.param_groups:
-                group["lr"] = recipe.rate * _share_of_peak(step, recipe.steps)
+                group["lr"] = recipe.rate * share_of_peak(step, recipe.steps)
             losses = [
                 _losses(model, next(source), gates, guide, finds=number == 0)
                 for number, source in enumerate(sources)
@@ -82,7 +82,7 @@ def _moving(
     model: Model, experts: Sequence[int], rows: Sequence[int]
 ) -> Iterator[list[nn.Parameter]]:
     """Let these experts and rows of the gate learn meanwhile; give the weights that hold them."""
-    held = [(block.gate.weight, rows) for block in model.blocks()]
+    held = [(weight, rows) for block in model.blocks() for weight in block.gate.parameters()]
     for block in model.blocks():
         held += [(w, experts) for w in (block.experts.gate_up_proj, block.experts.down_proj)]
     moved = [(weight, some) for weight, some in held if some]
@@ -106,7 +106,7 @@ def _free(weight: nn.Parameter, rows: Sequence[int]) -> RemovableHandle:
     return handle
 
 
-def _endless(text: Golden, size: int, seed: int) -> Iterator[Tensor]:
+def endless(text: Golden, size: int, seed: int) -> Iterator[Tensor]:
     """Give all batches of a text in one random order after another."""
     generator = torch.Generator().manual_seed(seed)
     while True:
@@ -115,7 +115,7 @@ def _endless(text: Golden, size: int, seed: int) -> Iterator[Tensor]:
         yield from batches(shuffled, size)
 
 
-def _share_of_peak(step: int, steps: int) -> float:
+def share_of_peak(step: int, steps: int) -> float:
     """Return the learning rate as a share of its peak: a short rise, then a cosine to a 20th."""
     warm = max(1, min(50, steps // 10))
     if step < warm:
