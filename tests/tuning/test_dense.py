@@ -166,7 +166,7 @@ def test_it_writes_an_expert_beside_the_others_and_says_what_it_is_worth(
     options = ("--intermediate", "10", "--steps", "2")
     code, printed, complaints = run(capsys, "dense", base, out, *files, *options)
     assert code == 0, complaints
-    assert "moe dense: step 0 of 2" in complaints
+    assert "moe dense: step 2 of 2" in complaints
     names = [entry.name for entry in index_of(out).entries]
     assert names == ["e0", "e1", "e2", "e3", "dense", "gate"]
     entry = index_of(out).entry("dense")

@@ -142,7 +142,7 @@ def _add_dense(subparsers: Any, run: Command) -> None:
         metavar="N",
         help="neurons in a layer: memory and time of its pods (default: as many as an expert has)",
     )
-    _add_training(add, steps=100, rate=2e-3)
+    _add_training(add, steps=200, rate=2e-3)
 
 
 def _tool(

@@ -77,6 +77,7 @@ def _train(model: Model, dense: Weights, text: Golden, recipe: Recipe, say: Say)
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.0)
     source = endless(text, recipe.batch, recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
+    told: list[float] = []
     for step in range(recipe.steps):
         optimizer.param_groups[0]["lr"] = recipe.rate * share_of_peak(step, recipe.steps)
         tokens = next(source)
@@ -90,9 +91,10 @@ def _train(model: Model, dense: Weights, text: Golden, recipe: Recipe, say: Say)
         torch.autograd.backward(away / tokens.numel())
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        if step % max(1, recipe.steps // 4) == 0:
-            bits = away.item() / tokens.numel() / math.log(2)
-            say(f"step {step} of {recipe.steps}: {bits:.3f} bits per token away from healthy")
+        told.append(away.item() / tokens.numel() / math.log(2))
+        if len(told) >= recipe.steps / 4:
+            bits, told = sum(told) / len(told), []
+            say(f"step {step + 1} of {recipe.steps}: {bits:.3f} bits per token from healthy")
     for weight in weights:
         weight.requires_grad_(False)
 
