@@ -71,7 +71,7 @@ def serve(
     workers hold too; `Served.seconds` names those.
     """
     index = split_into(checkpoint, directory / "artifacts", dtype)
-    table = TableFile(directory / "table.yaml", table_of(index, top_k_of(checkpoint)))
+    table = TableFile(directory / "table.yaml", table_of(index, policy_of(checkpoint)))
     served = Served(index, table)
     for expert_id, factor in (tried or {}).items():
         served.seconds[expert_id] = scale(index, directory / "artifacts", expert_id, factor)
@@ -125,8 +125,8 @@ def scale(index: Index, artifacts: Path, expert_id: str, factor: float) -> Versi
     return Version("tried", hashlib.sha256(content).hexdigest(), path.resolve().as_uri())
 
 
-def top_k_of(checkpoint: Path) -> int:
-    return make_plan(Request(checkpoint, checkpoint, MIXTURE)).checkpoint.architecture.top_k
+def policy_of(checkpoint: Path) -> Policy:
+    return make_plan(Request(checkpoint, checkpoint, MIXTURE)).checkpoint.architecture.policy
 
 
 def assigned(expert_id: str, version: Version, layers: int) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def assignment(index: Index) -> list[dict[str, Any]]:
     ]
 
 
-def table_of(index: Index, top_k: int) -> Table:
+def table_of(index: Index, policy: Policy) -> Table:
     """Return a table in which every part is stable, as an operator would write it first."""
     experts = [entry for entry in index.entries if entry.role is not None]
     (gate,) = [entry for entry in index.entries if entry.role is None]
@@ -169,7 +169,7 @@ def table_of(index: Index, top_k: int) -> Table:
         if entry.role is not None
     )
     names = tuple(entry.name for entry in experts)
-    stable = GateVariant(gate.version, gate.sha256, gate.uri, names, Policy(top_k))
+    stable = GateVariant(gate.version, gate.sha256, gate.uri, names, policy)
     return Table(
         mixture=index.mixture,
         uid=UID,

@@ -15,6 +15,7 @@ from moe_client import RouterClient, Rows, Sequence, attach, load_trunk, use_loc
 from moe_core.dtypes import by_name
 from tests.client.served import Served, serve
 from tests.client.test_attachment import logits, some_tokens
+from tests.client.test_family_checkpoints import save
 from tests.client.tiny import load_tiny, save_tiny
 
 NAMES = {torch.float32: "Float32", torch.bfloat16: "BFloat16"}
@@ -44,6 +45,18 @@ def test_logits_and_tokens_have_the_bits_of_the_model_in_one_process(
         assert all(state.degraded_share == 0.0 for state in attachment.last)
     theirs = reference.generate(some_tokens(1), max_new_tokens=12, do_sample=False)
     assert torch.equal(ours, theirs)
+
+
+def test_a_model_whose_first_layer_has_no_experts_has_its_bits_too(tmp_path: Path) -> None:
+    """DeepSeek-V3: grouped experts, shared ones beside them, and a bias that only selects."""
+    reference = save("DeepSeek-V3", tmp_path / "checkpoint", torch.bfloat16)
+    use_local(reference)
+    with serve(tmp_path / "checkpoint", tmp_path, dtype="BFloat16") as running:
+        model = load_trunk(tmp_path / "artifacts" / "trunk")
+        with attach(model, running.addresses) as attachment:
+            tokens = some_tokens(5, 17)
+            assert torch.equal(logits(model, tokens), logits(reference, tokens))
+            assert all(state.degraded_share == 0.0 for state in attachment.last)
 
 
 def test_bits_are_the_same_among_other_peoples_requests(served: tuple[Path, Served]) -> None:

@@ -24,6 +24,7 @@ from moe_client.site import find_sites
 from moe_core.policy import Bias, Kind, Policy
 from moe_core.rows import GateVariant
 from moe_router.application import Batch, apply
+from moe_tuning.__main__ import main
 from moe_tuning.change import Change, Target, write_change
 from moe_tuning.folder import open_folder
 from moe_tuning.model import load_model
@@ -92,8 +93,6 @@ def save_family(family: str, folder: Path) -> Path:
 
 
 def run_quietly(*arguments: object) -> int:
-    from moe_tuning.__main__ import main
-
     return main([str(argument) for argument in arguments])
 
 
@@ -221,6 +220,20 @@ def test_finetune_moves_the_gate_but_not_what_only_selects(
             assert np.array_equal(held.selection_bias, old["selection_bias"])
 
 
+@pytest.mark.parametrize("family", GROUPED)
+def test_a_dense_expert_is_made_for_it(
+    family: str,
+    bases: Mapping[str, Path],
+    tool: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+) -> None:
+    code, out, complaints = tool(bases[family], "dense", "--steps", "1")
+    assert code == 0, complaints
+    dense = open_folder(tmp_path / "out").expert("dense")
+    assert dense.metadata.layers == (0, 1)
+    assert "Dense: this one stands in" in out
+
+
 @pytest.mark.parametrize(
     ("verb", "options", "message"),
     [
@@ -327,10 +340,12 @@ def test_every_tool_takes_it(
     for verb, *options in (
         ("finetune", "--parts", "gate,e0", "--steps", "1"),
         ("merge", "--experts", "e0,e2", "--steps", "1"),
+        ("dense", "--intermediate", "8", "--steps", "1"),
         ("prune", "--experts", "e1"),
     ):
         code, out, complaints = tool(base, verb, *options, *where)
         assert code == 0, complaints
+        assert ("one expert out" in out) == (verb == "dense")
         assert all(0 < value < 20 for pair in bits(out).values() for value in pair)
     after = open_folder(tmp_path / "out", (base, mixtral)).gate()
     assert_followed(before, after, [0, 2, 3])

@@ -112,7 +112,8 @@ def _add_finetune(subparsers: Any, run: Command) -> None:
         "finetune",
         "train the gate, or some experts, on a text",
         "Train the named parts on the text, and on familiar text as much, so that they stay of "
-        "use there; small: the whole model is in memory, on one processor.",
+        "use there; small: the whole model is in memory, on one processor. A bias that only "
+        "selects experts stays as it is.",
         "  moe finetune out/ tuned/ --parts gate --bytes --text logs.txt --familiar old.txt \\\n"
         "    --heldout new.txt\n",
     )
@@ -132,7 +133,8 @@ def _add_dense(subparsers: Any, run: Command) -> None:
         "trained so that the model with any one expert out says what the healthy one does. Bits "
         "per token are printed for the healthy model, and with each expert out once: this one in "
         "its place, the token's other experts, nobody. The gate and all experts stay as they are; "
-        "a dense expert that BASE has gets a new version.",
+        "a dense expert that BASE has gets a new version. The held-out text is read three times "
+        "for each expert (--limit).",
         "  moe dense out/ dense/ --intermediate 4096 --bytes --text all.txt --heldout held.txt\n",
     )
     add("--id", type=part_id, metavar="ID", help="default: that of BASE's, or dense")

@@ -36,7 +36,7 @@ def print_usage(experts: Sequence[str], seen: Usage) -> None:
 def print_outages(healthy: Mapping[str, float], costs: Mapping[Rung, Cost], unit: str) -> None:
     """Print what each way to answer for one lost expert costs, and for which expert most."""
     own = sum(healthy.values()) / len(healthy)
-    print(f"held-out bits per {unit} with one expert out{'mean':>14} {'worst':>8}")
+    print(f"{f'held-out bits per {unit}, one expert out':<40} mean             worst")
     print(f"  {'none: healthy':<38} {own:.3f}")
     for rung, cost in costs.items():
         worst = f"{cost.bits[cost.worst]:.3f} without {cost.worst}"
