@@ -33,7 +33,7 @@ def commands() -> Mapping[str, argparse.ArgumentParser]:
     def run(_: argparse.Namespace) -> int:
         raise NotImplementedError
 
-    verbs = partial(add_verbs, verbs=Verbs(run, run, run, run, run))
+    verbs = partial(add_verbs, verbs=Verbs(*[run] * len(Verbs._fields)))
     parser = build_parser(Commands(run, run, run, run), verbs)
     (found,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     choices: Mapping[str, argparse.ArgumentParser] = found.choices
