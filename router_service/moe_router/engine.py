@@ -28,6 +28,7 @@ from moe_router.reporting import Reported, take_in
 from moe_router.request import Request, Rows, check_mixture, parse_dispatch, parse_route
 from moe_router.room import Room
 from moe_router.scorings import Gates, Scorings
+from moe_router.sequences import check_count
 from moe_router.sessions import PinsKept, Start, Taken, Tokens, check_start
 from moe_router.settle import Outcome
 from moe_router.shadow import Shadows, Trail
@@ -152,6 +153,7 @@ class Engine:
 
     async def _table_for(self, message: DispatchRequest | RouteRequest) -> View:
         """Return the table to serve with: one that knows the epochs in which the sessions began."""
+        check_count(message.sequences)
         return await self._reach(
             self._tokens.read(token, sequence.session, f"sequences[{index}].start_token")
             for index, sequence in enumerate(message.sequences)

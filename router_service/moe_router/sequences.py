@@ -21,6 +21,7 @@ ReadToken = Callable[[bytes, str, str], Start]  # as `sessions.read_token`
 PinsOf = Callable[[View, str, Start | None], Pins]  # as `sessions.pins_of`
 
 MAX_FORCED = 64
+MAX_SEQUENCES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,12 @@ def read_sequences(
     if not sequences:
         raise _invalid("sequences is empty; it must name the session of every row")
     return tuple(sequences)
+
+
+def check_count(messages: Collection[SequenceRows]) -> None:
+    """Raise Refused where reading them all would take too long."""
+    if len(messages) > MAX_SEQUENCES:
+        raise _invalid(f"sequences are {len(messages)}; one message may have {MAX_SEQUENCES}")
 
 
 def check_session(session: str, name: str) -> None:

@@ -17,7 +17,7 @@ from moe_router.describe import WIRE_RUNGS, Describer, describe_mixture
 from moe_router.engine import Answer, Engine, Fate
 from moe_router.events import Throttle, tell
 from moe_router.gates import GateArtifacts
-from moe_router.refusal import Refused
+from moe_router.refusal import Code, Refused
 from moe_router.reporting import Reported
 from moe_router.request import check_mixture
 from moe_router.settle import Outcome
@@ -28,6 +28,8 @@ from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
 
 INTERNAL = 13
 REFUSALS_TOLD = 16
+MAX_STREAMS = 1_024
+STREAM_RETRY_MS = 1_000
 _PUSHBACK = "grpc-retry-pushback-ms"  # gRPC's own word for when to try again
 
 
@@ -46,14 +48,16 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
     async def Dispatch(  # noqa: N802
         self, request_iterator: AsyncIterator[DispatchRequest], context: Any
     ) -> AsyncIterator[RowsResponse]:
-        async for response in self._pipe(self._engine.dispatch, request_iterator):
-            yield response
+        async with _refusing(context, self._tell_refusal):
+            async for response in self._pipe(self._engine.dispatch, request_iterator):
+                yield response
 
     async def Route(  # noqa: N802
         self, request_iterator: AsyncIterator[RouteRequest], context: Any
     ) -> AsyncIterator[RowsResponse]:
-        async for response in self._pipe(self._engine.route, request_iterator):
-            yield response
+        async with _refusing(context, self._tell_refusal):
+            async for response in self._pipe(self._engine.route, request_iterator):
+                yield response
 
     async def DescribeMixture(  # noqa: N802
         self, request: router_pb2.DescribeMixtureRequest, context: Any
@@ -111,6 +115,9 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         async def serve(request: R) -> Reply:
             return await self._serve(work, request)
 
+        if len(self.streams) >= MAX_STREAMS:
+            text = f"{MAX_STREAMS} streams are open here already; use one for many requests"
+            raise Refused(Code.RESOURCE_EXHAUSTED, text, STREAM_RETRY_MS)
         stream: RowsStream[R] = RowsStream(serve)
         self.streams.add(stream)
         try:

@@ -43,6 +43,7 @@ TABLE = table([expert("a", A), expert("b", B)], [gate(["a", "b"])], hidden_size=
 class Served:
     """A served router, and the worker that it has."""
 
+    address: str
     stub: Any
     worker: FakeWorker
     servicer: RouterServicer
@@ -75,8 +76,9 @@ async def served(content: Table = TABLE) -> AsyncIterator[Served]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     beat = asyncio.create_task(servicer.beat())
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Served(router_pb2_grpc.RouterStub(channel), worker, servicer, [])
+    address = f"127.0.0.1:{port}"
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield Served(address, router_pb2_grpc.RouterStub(channel), worker, servicer, [])
     beat.cancel()
     await server.stop(None)
     gates.end()
