@@ -1,20 +1,21 @@
-"""Keeps a gate and the experts that are tried out with it in step: a change is of all or of none.
+"""Keeps gates and the experts that are tried out with them in step: a change is of all or of none.
 
 Every one of them is judged alone, by its own evidence. Whoever objects takes all of them back, who
 waits lets all wait, and a person who asks something of one asks it of all. Once they are promoted,
-the gate leads: what it replaced goes, or comes back, with what they replaced. Begins nothing; that
-is `joining`.
+what they replaced goes together, or comes back with any of the gates. Begins nothing; that is
+`joining`.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from moe_core.rollout import Outcome, Rollout, Version
 from moe_operator.case import Decision
 from moe_operator.ending import ended, give_way, promote, revoke, take_back, weighing
-from moe_operator.fit import together
+from moe_operator.fit import Draw, draw
 from moe_operator.gate_turns import GateTurn
 from moe_operator.override_spec import Action, OverrideSpec
 from moe_operator.overrides import because
@@ -27,21 +28,22 @@ def keep_in_step(
     gates: Sequence[GateTurn], experts: Sequence[Turn]
 ) -> tuple[tuple[GateTurn, ...], tuple[Turn, ...]]:
     """Return the turns as they are where those that share their sessions go on together."""
-    led: list[GateTurn] = []
-    followed: dict[str, Turn] = {}
-    for one in gates:
-        before = one.before
-        own = [] if before is None else [t for t in experts if together(before, t.before)]
-        if own:
-            gate, *others = _in_step([one.turn, *own])
-            one = replace(one, turn=gate)
-            followed |= {turn.row.expert_id: turn for turn in others}
-        led.append(one)
-    return tuple(led), tuple(followed.get(turn.row.expert_id, turn) for turn in experts)
+    groups = defaultdict[Draw, list[Turn]](list)
+    for turn in (*(one.turn for one in gates), *experts):
+        if (drawn := draw(turn.before)) is not None:
+            groups[drawn].append(turn)
+    joint = (group for group in groups.values() if len(group) > 1 and _is_gate(group[0]))
+    now = {turn.row.expert_id: turn for group in joint for turn in _in_step(group)}
+    led = (replace(one, turn=now.get(one.turn.row.expert_id, one.turn)) for one in gates)
+    return tuple(led), tuple(now.get(turn.row.expert_id, turn) for turn in experts)
+
+
+def _is_gate(turn: Turn) -> bool:
+    return turn.case.expert.kind is Tried.GATE
 
 
 def _in_step(turns: Sequence[Turn]) -> Sequence[Turn]:
-    """Let a gate, which comes first, and its experts go on together."""
+    """Let gates, which come first, and their experts go on together."""
     if turns[0].before.candidate is None:
         return _afterwards(turns)
     left = next((turn for turn in turns if _left(turn)), None)
@@ -105,11 +107,14 @@ def _taken_back(turn: Turn, left: Turn) -> Turn:
             return turn
         return replace(turn, decision=give_way(row, rollout, stable, turn.case))
     end, cause = _rollout(left.row.rollout), left.decision.why
-    # What is taken back for its gate's sake has not failed itself.
-    reason = Reason.HELD if turn.case.expert.kind is Tried.EXPERT else cause.reason
     said = f"{rollout.target.version} was taken back with {_name(left)}: {cause.message}"
-    back = take_back(row, rollout, end.outcome, Why(reason, said), turn.case, end.by)
-    return replace(turn, decision=back)
+    why = Why(_reason(turn, cause), said)
+    return replace(turn, decision=take_back(row, rollout, end.outcome, why, turn.case, end.by))
+
+
+def _reason(turn: Turn, cause: Why) -> Reason:
+    """Return why something is not served: what gates accept no more has not failed itself."""
+    return cause.reason if _is_gate(turn) else Reason.HELD
 
 
 def _promoted(turn: Turn, asked: Turn) -> Turn:
@@ -147,19 +152,27 @@ def _room(turn: Turn) -> int:
 
 
 def _afterwards(turns: Sequence[Turn]) -> Sequence[Turn]:
-    """Let what was replaced go once it may for all of them, or come back with the gate."""
-    gate, *experts = turns
-    if gate.row.previous is None:
-        served, before = _stable(gate.row.stable).sha256, gate.before
-        if served == _stable(before.previous).sha256:
-            return [gate, *(_back(turn, gate) for turn in experts)]
-        if served != _stable(before.stable).sha256:
-            return [gate, *(_without_previous(turn) for turn in experts)]
+    """Let what was replaced go once it may for all of them, or come back with one of the gates."""
+    moved = [turn for turn in turns if _is_gate(turn) and _moved(turn)]
+    back = next((turn for turn in moved if _came_back(turn)), None)
+    if back is not None:
+        return [turn if turn in moved else _back(turn, back) for turn in turns]
+    if moved:
+        return [turn if turn in moved else _without_previous(turn) for turn in turns]
     if all(turn.row.previous is None for turn in turns):
         return turns
     times = [turn.decision.again_at for turn in turns if turn.decision.again_at is not None]
     again_at = min(times, default=None)
     return [_kept(turn, replace(turn.decision, again_at=again_at)) for turn in turns]
+
+
+def _moved(turn: Turn) -> bool:
+    """Return whether something else is served than what was promoted."""
+    return _stable(turn.row.stable).sha256 != _stable(turn.before.stable).sha256
+
+
+def _came_back(turn: Turn) -> bool:
+    return _stable(turn.row.stable).sha256 == _stable(turn.before.previous).sha256
 
 
 def _kept(turn: Turn, decision: Decision) -> Turn:
@@ -179,9 +192,8 @@ def _back(turn: Turn, gate: Turn) -> Turn:
     row, rollout = turn.before, _rollout(turn.before.rollout)
     previous, stable = _stable(row.previous), _stable(row.stable)
     end = _rollout(gate.row.rollout)
-    why = Why(
-        Reason.HELD, f"{previous.version} is served instead of {stable.version}, with {_name(gate)}"
-    )
+    said = f"{previous.version} is served instead of {stable.version}, with {_name(gate)}"
+    why = Why(_reason(turn, gate.decision.why), said)
     over = ended(rollout, Outcome.ROLLED_BACK, str(why), turn.case, end.by)
     new = replace(
         row,

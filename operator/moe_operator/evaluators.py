@@ -14,11 +14,11 @@ from typing import Final
 
 from moe_core.document import InvalidDocument
 from moe_core.rollout import Rollout, Version
-from moe_core.rows import ExpertRow
+from moe_core.rows import ExpertRow, GateRow
 from moe_operator import labels, quality
 from moe_operator.case import Case
 from moe_operator.evaluation import Evaluation
-from moe_operator.golden import Beside, Trial, read_result
+from moe_operator.golden import OF_GATE, Beside, Trial, read_result
 from moe_operator.intent import Delete, Manifest
 from moe_operator.judgement import Finding
 from moe_operator.reach import Reach
@@ -70,11 +70,11 @@ class Evaluated:
 
 
 def wanted(
-    row: ExpertRow, case: Case, mixture: MixtureSpec, experts: Iterable[ExpertRow] = ()
+    row: ExpertRow, case: Case, mixture: MixtureSpec, others: Iterable[ExpertRow | GateRow] = ()
 ) -> Wanted | None:
     """Return what is to be evaluated; None where no candidate waits for that.
 
-    `experts` are those that are tried out with a gate.
+    `others` are tried out with a gate.
     """
     rollout, evaluation = row.rollout, case.expert.evaluation or mixture.evaluation
     if rollout is None or rollout.outcome.ended or rollout.step > 0 or rollout.evaluated:
@@ -82,11 +82,16 @@ def wanted(
     if evaluation is None or row.stable is None or row.candidate is None:
         return None
     beside = (
-        Beside(other.expert_id, other.stable.sha256, other.candidate.sha256)
-        for other in sorted(experts, key=lambda other: other.expert_id)
+        Beside(_told(other), other.stable.sha256, other.candidate.sha256)
+        for other in others
         if other.stable is not None and other.candidate is not None
     )
-    return Wanted(evaluation, rollout, row.stable, case, mixture, tuple(beside))
+    named = tuple(sorted(beside, key=lambda one: one.name))
+    return Wanted(evaluation, rollout, row.stable, case, mixture, named)
+
+
+def _told(other: ExpertRow | GateRow) -> str:
+    return other.expert_id if isinstance(other, ExpertRow) else f"{OF_GATE}{other.name}"
 
 
 def evaluate(want: Wanted, pods: Sequence[PodSeen], settings: Settings) -> Evaluated:
@@ -148,7 +153,10 @@ def _begin(want: Wanted, attempt: int, settings: Settings) -> Evaluated:
         return Evaluated(_finding("golden set: not begun while the rollout is held"))
     known = case.reach.acknowledged(case.epoch - 1)
     # What a gate reaches are routers; its experts are reached as any others.
-    served = all(Reach.workers(case.reach, one.candidate) for one in want.beside)
+    served = all(
+        case.reach.workers(one.candidate) if one.gate else Reach.workers(case.reach, one.candidate)
+        for one in want.beside
+    )
     if not known or not served or not case.reach.workers(target.sha256):
         return Evaluated(_finding("golden set: not every router reaches the candidate yet"))
     name = f"{want.prefix}{attempt}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Self
 
-from moe_core.rollout import Version
+from moe_core.rollout import Version, WeightSince
 from moe_core.rows import ExpertRow, GateRow, GateVariant
 
 
@@ -32,9 +32,9 @@ class Accepted:
 
     @classmethod
     def around(cls, row: ExpertRow, gates: Iterable[GateRow]) -> Self:
-        """Return the same for an expert; the gate that it is tried out with bars no way back.
+        """Return the same for an expert; gates that it is tried out with bar no way back.
 
-        Once both are promoted, what the new variant accepts counts, and no longer the old one's.
+        Once all are promoted, what the new variants accept counts, and no longer the old ones'.
         """
         seen = ((gate, together(gate, row)) for gate in gates)
         own = (
@@ -111,16 +111,24 @@ def beside(gate: GateRow, row: ExpertRow) -> Iterator[tuple[GateVariant, Version
         yield gate.previous, row.previous
 
 
-def together(gate: GateRow, row: ExpertRow) -> bool:
+# What places the sessions of a row in its rollout: salt, weights, and whether it is on trial.
+Draw = tuple[str, tuple[WeightSince, ...], bool]
+
+
+def draw(row: ExpertRow | GateRow) -> Draw | None:
+    """Return what places the sessions of a row with two versions; None where it has no two."""
+    if row.rollout is None or (row.candidate is None and row.previous is None):
+        return None
+    return row.rollout.salt, row.rollout.weights, row.candidate is not None
+
+
+def together(one: ExpertRow | GateRow, other: ExpertRow | GateRow) -> bool:
     """Return whether each session is on the new versions of both, or on the old ones of both.
 
     So it is where one draw decides for both: their rollouts have one salt and the same weights.
     """
-    one, other = gate.rollout, row.rollout
-    if one is None or other is None or (one.salt, one.weights) != (other.salt, other.weights):
-        return False
-    trial = gate.candidate is not None and row.candidate is not None
-    return trial or (gate.previous is not None and row.previous is not None)
+    drawn = draw(one)
+    return drawn is not None and drawn == draw(other)
 
 
 def on_trial(row: ExpertRow | GateRow) -> bool:

@@ -15,7 +15,8 @@ from moe_operator.case import Case, Decision
 from moe_operator.ending import promote, revoke, swap
 from moe_operator.evaluators import Wanted, evaluate, wanted
 from moe_operator.findings import Sources, judge_gate
-from moe_operator.fit import Accepted, lacking, on_trial, together
+from moe_operator.fit import Accepted, draw, lacking, on_trial, together
+from moe_operator.leading import Lead, leads
 from moe_operator.lineage import trace
 from moe_operator.members import lacks
 from moe_operator.override_spec import Action
@@ -110,16 +111,17 @@ def gate_turns(
     settings: Settings,
 ) -> tuple[GateTurn, ...]:
     """Return the turns of all Gates, the oldest first; none begins a rollout yet."""
-    rows = rows_by_name(world.table.table if world.table else None)
-    seen = by_gate(world)
+    rows, led = rows_by_name(world.table.table if world.table else None), leads(world)
+    named = [variant.sha256 for row in rows.values() for variant in row.named]
+    seen, own = by_gate(world), GateReach.over(reach, named)
     gates = sorted((g for g in world.gates if not g.meta.deleting), key=lambda g: g.meta.age_key)
     turns = []
     for gate in gates:
         name = gate.meta.name
         row = rows.get(name)
-        own = GateReach.over(reach, [v.sha256 for v in row.named] if row else ())
-        case = _case(gate, mixture, own, windows, row, seen[name], restored)
-        turns.append(_turn(gate, mixture, row, case, seen[name], restored, world, settings))
+        lead = None if row is None else led.get(draw(row))
+        case = _case(gate, mixture, own, windows, row, seen[name], restored, lead)
+        turns.append(_turn(gate, mixture, row, case, seen[name], restored, world, settings, lead))
     return tuple(turns)
 
 
@@ -136,8 +138,10 @@ def _case(
     before: GateRow | None,
     seen: Seen,
     restored: Restored,
+    lead: Lead | None,
 ) -> GateCase:
     expert, row = as_expert(gate, mixture), as_row(gate, mixture, before)
+    expert = expert if lead is None else lead.over(expert)
     override, kept = restored.gates.get(gate.meta.name, (None, None))
     asked = () if override is None or kept is None else ((override, plain(kept.stable)),)
     decided = decide(expert, row, seen.revisions, seen.overrides, Accepted(), asked)
@@ -163,13 +167,14 @@ def _turn(
     restored: Restored,
     world: World,
     settings: Settings,
+    lead: Lead | None,
 ) -> GateTurn:
     expert, row, once = case.expert, as_row(gate, mixture, before), case.decided.once
     retried = once is not None and once.action is Action.RETRY and case.decided.serve is None
     again = retried or lifted(row, case.decided)
     lineage = trace(expert, row, seen.revisions, again, gate.variant.to_dict)
     case = replace(case, revision=lineage.current.number)
-    want = _wanted(before, row, case, mixture, world)
+    want = _wanted(before, row, case, mixture, world, lead)
     evaluated = evaluate(want, seen.evaluators, settings) if want else None
     sources = Sources(mixture, evaluated, world.routers, world.answers)
     if before is not None:
@@ -183,15 +188,22 @@ def _turn(
 
 
 def _wanted(
-    before: GateRow | None, row: ExpertRow, case: Case, mixture: MixtureSpec, world: World
+    before: GateRow | None,
+    row: ExpertRow,
+    case: Case,
+    mixture: MixtureSpec,
+    world: World,
+    lead: Lead | None,
 ) -> Wanted | None:
-    """Return what is to be evaluated: a gate with its experts, and never without them."""
+    """Return what is to be evaluated: the gate that leads with all that goes with it, at once."""
     if before is None or before.candidate is None or world.table is None:
         return None
-    experts = {expert.expert_id: expert for expert in world.table.table.experts}
-    if lacking(before, before.candidate, experts):
+    table = world.table.table
+    alone = lacking(before, before.candidate, {e.expert_id: e for e in table.experts})
+    if alone or lead is None or lead.name != before.name:
         return None
-    return wanted(row, case, mixture, [e for e in experts.values() if together(before, e)])
+    others = (other for other in (*table.gates, *table.experts) if other != before)
+    return wanted(row, case, mixture, [other for other in others if together(before, other)])
 
 
 def _decide(row: ExpertRow, case: Case) -> Decision:

@@ -16,27 +16,35 @@ from moe_operator.paired import Paired
 from moe_operator.quality import Compared, GoldenResult
 from moe_operator.spec import Tried
 
+OF_GATE: Final = "gate/"  # begins what is no id of an expert
 _SHOWN: Final = 200  # characters of what is no result, from its end
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """The versions of an expert that stable and candidate of a gate are run with, by sha256."""
+    """The versions of an expert or another gate that both versions of a gate are run with.
 
-    expert_id: str
+    By sha256; `name` is the id of an expert, or `gate/NAME`.
+    """
+
+    name: str
     stable: str
     candidate: str
 
+    @property
+    def gate(self) -> bool:
+        return self.name.startswith(OF_GATE)
+
     def __str__(self) -> str:
         """The form in which an evaluator is told of it."""
-        return f"{self.expert_id}={self.stable}:{self.candidate}"
+        return f"{self.name}={self.stable}:{self.candidate}"
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What is compared: two versions of one expert or gate, on one golden set, all by sha256.
 
-    `beside` is what is tried out with a gate, in order of ids.
+    `beside` is what is tried out with a gate, in order of names.
     """
 
     golden: str

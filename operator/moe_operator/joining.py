@@ -1,18 +1,19 @@
-"""Begins to try out a gate together with the held versions of experts that only it accepts.
+"""Begins to try out gates together with the held versions of experts that only they accept.
 
-The gate is in the dark already, and the versions are warm; from here on their rollouts have one
-salt and the same weights, so that every session is on both or on neither. Where that cannot be, as
-where an expert serves nothing yet, all of them change at once: `pairing` sees to it.
+The gates are in the dark already, and the versions are warm; from here on their rollouts have one
+salt and the same weights, so that every session is on all of them or on none. Where that cannot be,
+as where an expert serves nothing yet, all of them change at once: `pairing` sees to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from moe_core.rollout import Rollout
 from moe_core.rows import ExpertRow, GateRow
 from moe_operator.case import Decision
-from moe_operator.fit import Accepted, lacking, on_trial, together
+from moe_operator.fit import Accepted, accepts, draw, lacking, on_trial, refusal
 from moe_operator.gate_turns import GateTurn
 from moe_operator.held import hold, may_be_tried, tried_with
 from moe_operator.reason import Reason, Why, listed, written
@@ -35,7 +36,7 @@ class Joined:
 def join(
     gates: Sequence[GateTurn], experts: Sequence[Turn], before: Mapping[str, GateRow]
 ) -> Joined:
-    """Let each gate that waits for versions of experts begin with them, if they can serve.
+    """Let gates that wait for versions of experts begin with them, if they can serve.
 
     Those for which there is no way but to change at once get all pods that they want. `before` are
     the gates in service.
@@ -43,46 +44,74 @@ def join(
     now, turns = {one.name: one for one in gates}, {t.row.expert_id: t for t in experts}
     apart: set[str] = set()
     first = ""
-    for one in gates:
-        needed = _needed(one, turns)
-        if not needed:
+    for group in _groups(gates, turns):
+        if not _can_try(group, turns):
+            turns |= {e: _whole(turns[e]) for e in group.needed if turns[e].decision.held}
             continue
-        if not _can_try(one, needed, turns, before):
-            turns |= {e: _whole(turns[e]) for e in needed if turns[e].decision.held}
-            continue
-        apart.add(one.name)
-        ready = _ready(one, needed, turns)
+        apart |= group.names
+        ready = _ready(group, turns)
         if ready is None:
             continue
-        under_way = list(_under_way(one, tuple(now.values()), turns))
-        if under_way:
-            now[one.name], first = _waiting(one, under_way), first or one.name
-            continue
-        now[one.name] = _in_the_dark(one, ready, needed)
-        turns |= {e: replace(turns[e], decision=d) for e, d in ready.experts.items()}
+        under_way = _under_way(group, now.values(), turns)
+        if refused := _refused(group, turns, before):
+            now |= {one.name: _held(one, refused) for one in group.gates}
+        elif under_way:
+            now |= {one.name: _waiting(one, under_way) for one in group.gates}
+            first = first or group.gates[0].name
+        else:
+            now |= {one.name: _in_the_dark(one, ready, group) for one in group.gates}
+            turns |= {e: replace(turns[e], decision=d) for e, d in ready.experts.items()}
     return Joined(tuple(now.values()), tuple(turns.values()), frozenset(apart), first)
 
 
-def _needed(one: GateTurn, turns: Mapping[str, Turn]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Gates that are tried out together, the oldest first, and the experts that they wait for."""
+
+    gates: tuple[GateTurn, ...]
+    needed: tuple[str, ...]
+
+    @property
+    def names(self) -> set[str]:
+        return {one.name for one in self.gates}
+
+    def others(self, one: GateTurn) -> list[str]:
+        return [*self.needed, *(f"Gate {g.name}" for g in self.gates if g.name != one.name)]
+
+
+def _groups(gates: Sequence[GateTurn], turns: Mapping[str, Turn]) -> Iterator[_Group]:
+    """Give the gates that wait for experts; those that wait for one in common are one group.
+
+    So are those that are tried out together already.
+    """
+    rows = {e: turn.row for e, turn in turns.items()}
+    needed = {one.name: _needed(one, rows) for one in gates}
+    ties = {one.name: {*needed[one.name], draw(one.turn.before)} - {None} for one in gates}
+    left = [one for one in gates if needed[one.name]]
+    while left:
+        tied: set[object] = set(needed[left[0].name])
+        while more := {t for own in ties.values() if own & tied for t in own} - tied:
+            tied |= more
+        left = [one for one in left if not ties[one.name] & tied]
+        own = tuple(one for one in gates if ties[one.name] & tied)
+        yield _Group(own, tuple(e for e in rows if e in tied))
+
+
+def _needed(one: GateTurn, rows: Mapping[str, ExpertRow]) -> list[str]:
     """Return the experts of which a gate accepts only other versions than those that serve."""
-    variant = one.wanted if one.on_trial else one.row.stable
-    return lacking(one.row, variant, {e: turn.row for e, turn in turns.items()})
+    return lacking(one.row, one.wanted if one.on_trial else one.row.stable, rows)
 
 
-def _can_try(
-    one: GateTurn, needed: Sequence[str], turns: Mapping[str, Turn], before: Mapping[str, GateRow]
-) -> bool:
-    """Return whether some sessions can see a gate and its experts while others see neither."""
-    others = Accepted.by(row for name, row in before.items() if name != one.name)
+def _can_try(group: _Group, turns: Mapping[str, Turn]) -> bool:
+    """Return whether some sessions can see gates and experts while others see none of them."""
 
     def can_try(turn: Turn) -> bool:
         if not turn.decision.held:
             return turn.row.stable is not None  # another version is yet to be asked for
-        free = not others.refusal(turn.row.expert_id, turn.case.wanted.version)
-        return free and may_be_tried(turn.row, turn.case)
+        return may_be_tried(turn.row, turn.case)
 
-    asked = one.turn.case.decided.serve is not None
-    return one.on_trial and not asked and all(can_try(turns[e]) for e in needed)
+    tried = all(one.on_trial and one.turn.case.decided.serve is None for one in group.gates)
+    return tried and all(can_try(turns[e]) for e in group.needed)
 
 
 def _whole(turn: Turn) -> Turn:
@@ -92,30 +121,32 @@ def _whole(turn: Turn) -> Turn:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """The gate's row in the dark, and its experts as they are beside it."""
+    """The rollout whose sessions all share, and the experts as they are beside the gates."""
 
-    gate: ExpertRow
+    shared: Rollout
     experts: Mapping[str, Decision]
 
 
-def _ready(one: GateTurn, needed: Sequence[str], turns: Mapping[str, Turn]) -> _Ready | None:
+def _ready(group: _Group, turns: Mapping[str, Turn]) -> _Ready | None:
     """Return what would begin; None where something cannot serve yet.
 
-    The gate is named first, in a table of its own: so there are as many, whoever waits for whom.
+    The gates are named first, in tables of their own: so there are as many, whoever waits for whom.
     """
-    row = _alone(one)
-    if not one.dark or row.rollout is None or row.rollout.weights:
+    own = [row.rollout for one in group.gates if (row := _alone(one)).rollout is not None]
+    dark = all(one.dark for one in group.gates) and not any(rollout.weights for rollout in own)
+    if not dark or len(own) < len(group.gates):
         return None
+    # What is tried out with one of them already stays where it is.
+    salts = {drawn[0] for turn in turns.values() if (drawn := draw(turn.before)) is not None}
+    shared = next((rollout for rollout in own if rollout.salt in salts), own[0])
     found: dict[str, Decision] = {}
-    for expert_id in needed:
+    for expert_id in group.needed:
         turn = turns[expert_id]
-        accepted = turn.case.wanted.version in one.wanted.accepts[expert_id]
-        decision = tried_with(turn.before, turn.decision, turn.case, row.rollout)
-        if not accepted or decision is None:
+        decision = tried_with(turn.before, turn.decision, turn.case, shared)
+        if decision is None:
             return None
         found[expert_id] = decision
-    began = replace(row.rollout, step_began=written(one.turn.case.now))
-    return _Ready(replace(row, rollout=began), found)
+    return _Ready(shared, found)
 
 
 def _alone(one: GateTurn) -> ExpertRow:
@@ -124,14 +155,32 @@ def _alone(one: GateTurn) -> ExpertRow:
     return one.turn.before if rollout is not None and rollout.weights else one.turn.row
 
 
+def _refused(group: _Group, turns: Mapping[str, Turn], before: Mapping[str, GateRow]) -> str:
+    """Return which gate accepts a version neither now nor with this group; empty if none."""
+    others = Accepted.by(row for name, row in before.items() if name not in group.names)
+    for expert_id in group.needed:
+        version = turns[expert_id].case.wanted.version
+        for one in group.gates:
+            if not accepts(one.wanted, expert_id, version):
+                return refusal(one.name, one.wanted, expert_id, version)
+        if said := others.refusal(expert_id, version):
+            return said
+    return ""
+
+
 def _under_way(
-    one: GateTurn, gates: Sequence[GateTurn], turns: Mapping[str, Turn]
+    group: _Group, gates: Iterable[GateTurn], turns: Mapping[str, Turn]
 ) -> Sequence[str]:
     """Return the rollouts beside which a verdict would be about more than this one."""
-    rows = {e: turn.row for e, turn in turns.items()}
-    trials = [e for e, row in rows.items() if on_trial(row) and not together(one.row, row)]
-    others = (g for g in gates if g.name != one.name and g.on_trial and not g.awaits(rows))
+    rows, own = {e: turn.row for e, turn in turns.items()}, {draw(g.row) for g in group.gates}
+    trials = [e for e, row in rows.items() if on_trial(row) and draw(row) not in own]
+    others = (g for g in gates if g.name not in group.names and g.on_trial and not g.awaits(rows))
     return [*trials, *(f"Gate {other.name}" for other in others)]
+
+
+def _held(one: GateTurn, refused: str) -> GateTurn:
+    why = Why(Reason.HELD, f"{one.wanted.version} waits: {refused}")
+    return _decided(one, Decision(_alone(one), why, one.turn.decision.room))
 
 
 def _waiting(one: GateTurn, under_way: Sequence[str]) -> GateTurn:
@@ -143,11 +192,15 @@ def _waiting(one: GateTurn, under_way: Sequence[str]) -> GateTurn:
     return _decided(one, Decision(_alone(one), why, one.turn.decision.room))
 
 
-def _in_the_dark(one: GateTurn, ready: _Ready, needed: Sequence[str]) -> GateTurn:
-    sentence = f"{one.wanted.version} is on trial with {listed(needed)}, without weight yet"
+def _in_the_dark(one: GateTurn, ready: _Ready, group: _Group) -> GateTurn:
+    others = listed(group.others(one))
+    sentence = f"{one.wanted.version} is on trial with {others}, without weight yet"
     told, why = Why(Reason.STARTED, sentence), Why(Reason.CANARY, sentence)
-    again_at = one.turn.case.now
-    return _decided(one, Decision(ready.gate, why, one.turn.decision.room, told, again_at))
+    row, again_at = _alone(one), one.turn.case.now
+    assert row.rollout is not None
+    began = replace(row.rollout, salt=ready.shared.salt, step_began=written(again_at))
+    new = replace(row, rollout=began)
+    return _decided(one, Decision(new, why, one.turn.decision.room, told, again_at))
 
 
 def _decided(one: GateTurn, decision: Decision) -> GateTurn:

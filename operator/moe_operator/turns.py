@@ -10,18 +10,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from moe_core.rollout import Version
-from moe_core.rows import ExpertRow, GateRow
+from moe_core.rows import ExpertRow
 from moe_core.table import Table
 from moe_operator.admission import Admission, opening_rows
 from moe_operator.case import Case, Decision
 from moe_operator.companions import keep_in_step
 from moe_operator.evaluators import evaluate, wanted
 from moe_operator.findings import Sources, judge
-from moe_operator.fit import Accepted, accepts, on_trial, together
+from moe_operator.fit import Accepted, accepts, draw, on_trial, together
 from moe_operator.gate_turns import GateTurn, begin_one, gate_turns
 from moe_operator.gates import Coming, Gates, Surroundings, coming
 from moe_operator.held import joined
 from moe_operator.joining import join
+from moe_operator.leading import Lead, leads
 from moe_operator.lineage import trace
 from moe_operator.order import begin_in_order
 from moe_operator.override_spec import Action
@@ -63,12 +64,11 @@ def take_turns(
     ids, seen = frozenset(expert.expert_id for expert in admission.experts), by_expert(world)
     alone_gates = gate_turns(world, mixture, reach, windows, restored, settings)
     asked, accepted = coming(alone_gates), Accepted.by(stored.gates if stored else ())
-    tried = known_to_trials(stored.gates if stored else ())
+    tried, led_by = known_to_trials(stored.gates if stored else ()), leads(world)
 
     def turn(expert: ExpertSpec, row: ExpertRow) -> Turn:
         waiting = asked.get(expert.expert_id, ())
-        gate = _gate_of(row, stored)
-        own = _Around(reach, windows, accepted, waiting, restored, gate)
+        own = _Around(reach, windows, accepted, waiting, restored, led_by.get(draw(row)))
         known, history = seen[expert.meta.name], world.histories.get(expert.meta.name, History())
         held = expert.expert_id in tried
         expert, found = sized(expert, row, known, history, held, reach.now)
@@ -87,16 +87,11 @@ def take_turns(
     return Taken(turns, of_gates, pairs.gates)
 
 
-def _gate_of(row: ExpertRow, stored: Table | None) -> GateRow | None:
-    """Return the gate that an expert is tried out with, if there is one."""
-    return next((gate for gate in stored.gates if together(gate, row)), None) if stored else None
-
-
 @dataclass(frozen=True, slots=True)
 class _Around:
     """What is around an expert: `gates` are variants that list it and are not stable yet.
 
-    `gate` is the one that it is tried out with, if there is one.
+    `lead` is the gate that leads its rollout, if it is tried out with any.
     """
 
     reach: Reach
@@ -104,7 +99,7 @@ class _Around:
     accepted: Accepted
     gates: tuple[Coming, ...]
     restored: Restored
-    gate: GateRow | None
+    lead: Lead | None
 
     def awaits(self, expert_id: str, version: Version) -> int:
         """Return the first share of sessions of gates to come that accept a version, percent."""
@@ -143,7 +138,7 @@ def _turn(
         awaited=around.awaits(expert.expert_id, decided.served or expert.version),
         placed=seen.placed,
     )
-    want = wanted(row, case, mixture) if around.gate is None else None
+    want = wanted(row, case, mixture) if around.lead is None else None
     evaluated = evaluate(want, seen.evaluators, settings) if want else None
     sources = Sources(mixture, evaluated, world.routers, world.answers)
     judged = replace(case, judgement=judge(row, case, sources))
@@ -153,13 +148,10 @@ def _turn(
 def _with_gate(
     expert: ExpertSpec, row: ExpertRow, world: World, around: _Around
 ) -> tuple[ExpertSpec, Accepted]:
-    """Return an expert with the steps of the gate that it is tried out with, and what must fit."""
-    if around.gate is None or world.table is None:
+    """Return an expert with the steps of the gate that leads its rollout, and what must fit."""
+    if around.lead is None or world.table is None:
         return expert, around.accepted
-    steps = next((g.rollout.steps for g in world.gates if g.meta.name == around.gate.name), ())
-    strategy = replace(expert.rollout, steps=steps or expert.rollout.steps)
-    accepted = Accepted.around(row, world.table.table.gates)
-    return replace(expert, rollout=strategy), accepted
+    return around.lead.over(expert), Accepted.around(row, world.table.table.gates)
 
 
 def _experts(gates: tuple[GateTurn, ...], turns: tuple[Turn, ...]) -> Experts:

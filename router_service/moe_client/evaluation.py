@@ -48,7 +48,7 @@ _FLAGS: tuple[tuple[str, str, str | None, str], ...] = (
         "beside",
         "MOE_EVAL_BESIDE",
         "",
-        "of a gate: experts tried out with it, e0=STABLE:CANDIDATE,…",
+        "of a gate: what is tried out with it, e0=STABLE:CANDIDATE,gate/NAME=…",
     ),
     ("trunk", "MOE_EVAL_TRUNK_URI", None, "file:/// of the trunk's folder (`moe split`)"),
     ("trunk-sha256", "MOE_EVAL_TRUNK_SHA256", None, "the trunk's digest"),
@@ -117,12 +117,12 @@ class Settings:
 
 
 def _beside(text: str) -> dict[str, tuple[str, str]]:
-    """Read `e0=STABLE:CANDIDATE,…`. Raises Refused."""
+    """Read `e0=STABLE:CANDIDATE,gate/NAME=…`. Raises Refused."""
     found = {}
     for part in filter(None, text.split(",")):
         match = _BESIDE.fullmatch(part)
         if match is None:
-            right = "EXPERT=SHA256:SHA256, several with a comma between"
+            right = "EXPERT=SHA256:SHA256 or gate/NAME=…, several with a comma between"
             raise Refused(f"--beside (MOE_EVAL_BESIDE) has {part!r:.200}; it must be {right}")
         found[match[1]] = match[2], match[3]
     return found

@@ -40,6 +40,8 @@ ATTEMPTS = 6
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 8.0
 
+OF_GATE = "gate/"  # begins what is no id of an expert
+
 Index = NDArray[np.int32]
 _PASSING = (DeadlineExceeded, MalformedAnswer, Overloaded, Repinned, Unavailable)
 
@@ -48,7 +50,8 @@ _PASSING = (DeadlineExceeded, MalformedAnswer, Overloaded, Repinned, Unavailable
 class Versions:
     """What is compared: two versions of one expert, or of one gate, by digest.
 
-    `beside` has, by expert, the versions with which stable and candidate of a gate are run.
+    `beside` has the versions with which stable and candidate of a gate are run, by expert, and of
+    other gates by `gate/NAME`.
     """
 
     name: str
@@ -63,11 +66,13 @@ class Versions:
 
     def forced(self, attachment: Attachment, sha256: str) -> AbstractContextManager[None]:
         """Have calls inside use this version."""
-        if self.gate:
-            side = int(sha256 == self.candidate)
-            experts = {expert: digests[side] for expert, digests in self.beside.items()}
-            return attachment.forced(experts, gates={self.name: sha256})
-        return attachment.forced({self.name: sha256})
+        if not self.gate:
+            return attachment.forced({self.name: sha256})
+        side = int(sha256 == self.candidate)
+        forced = {name: digests[side] for name, digests in self.beside.items()}
+        gates = {n.removeprefix(OF_GATE): d for n, d in forced.items() if n.startswith(OF_GATE)}
+        experts = {name: d for name, d in forced.items() if not name.startswith(OF_GATE)}
+        return attachment.forced(experts, gates={**gates, self.name: sha256})
 
 
 @dataclass(frozen=True, slots=True)

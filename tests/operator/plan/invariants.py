@@ -237,8 +237,8 @@ def _evaluated_where_asked_for(
         assert before is not None
         assert new.rollout is not None
         gates = [gate.rollout for gate in before.gates if gate.rollout is not None]
-        one = next((r for r in gates if r.salt == old.rollout.salt), old.rollout)
-        assert not new.rollout.weights or one.evaluated, "weight before it was evaluated"
+        led = [r for r in gates if r.salt == old.rollout.salt] or [old.rollout]
+        assert not new.rollout.weights or any(r.evaluated for r in led), "weight before"
 
 
 def raised(old: ExpertRow, new: ExpertRow) -> bool:

@@ -194,7 +194,8 @@ def test_a_gate_with_other_rollouts_under_way_waits_for_them_with_its_version() 
     assert stable(sim, "e1") == "v2"
 
 
-def test_two_gates_of_different_layers_change_with_the_version_that_both_want() -> None:
+def test_two_gates_that_only_accept_another_version_change_with_it_at_once() -> None:
+    """Sessions are told apart by versions of gates, of which there is no other one."""
     sim = Simulation(traffic=4)
     sim.put("Mixture", mixture(routers={"replicas": 1}))
     for name in ("e0", "e1"):
@@ -202,15 +203,16 @@ def test_two_gates_of_different_layers_change_with_the_version_that_both_want() 
     for layer in (0, 1):
         put_gate(sim, "g1", {"e0": ["v1"]}, f"gate-{layer}", layers=[layer])
     sim.run(8)
+    old, new = {"e0": ("v1",)}, {"e0": ("v2",)}
     sim.want("e0", "v2")
-    put_gate(sim, "g2", {"e0": ["v2"]}, "gate-0", layers=[0])
+    put_gate(sim, "g1", {"e0": ["v2"]}, "gate-0", layers=[0])
     sim.run(8)
-    assert (served_gate(sim, "gate-0").stable.version, stable(sim)) == ("g1", "v1")
-    put_gate(sim, "g2", {"e0": ["v2"]}, "gate-1", layers=[1])
+    assert (served_gate(sim, "gate-0").stable.accepts, stable(sim)) == (old, "v1")
+    put_gate(sim, "g1", {"e0": ["v2"]}, "gate-1", layers=[1])
     while stable(sim) == "v1":
-        assert served_gate(sim, "gate-0").stable.version == "g1"
+        assert served_gate(sim, "gate-0").stable.accepts == old
         sim.tick()
-    assert [served_gate(sim, f"gate-{n}").stable.version for n in (0, 1)] == ["g2", "g2"]
+    assert [served_gate(sim, f"gate-{n}").stable.accepts for n in (0, 1)] == [new, new]
     assert stable(sim) == "v2"
     # Nobody is pinned to what was served; it stays warm for a way back.
     assert row(sim).previous is None
