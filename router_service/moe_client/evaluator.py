@@ -64,15 +64,25 @@ class Versions:
     def kind(self) -> str:
         return "gate" if self.gate else "expert"
 
+    def gates(self, sha256: str) -> dict[str, str]:
+        """Return the gates that calls are forced to, by name, where they use this version."""
+        others = {name: d for name, d in self._beside(sha256).items() if name.startswith(OF_GATE)}
+        named = {name.removeprefix(OF_GATE): digest for name, digest in others.items()}
+        return {self.name: sha256, **named} if self.gate else {}
+
+    def experts(self, sha256: str) -> dict[str, str]:
+        """Return the same of experts, by id."""
+        others = self._beside(sha256).items()
+        named = {name: digest for name, digest in others if not name.startswith(OF_GATE)}
+        return named if self.gate else {self.name: sha256}
+
+    def _beside(self, sha256: str) -> dict[str, str]:
+        side = int(sha256 == self.candidate)
+        return {name: digests[side] for name, digests in self.beside.items()}
+
     def forced(self, attachment: Attachment, sha256: str) -> AbstractContextManager[None]:
         """Have calls inside use this version."""
-        if not self.gate:
-            return attachment.forced({self.name: sha256})
-        side = int(sha256 == self.candidate)
-        forced = {name: digests[side] for name, digests in self.beside.items()}
-        gates = {n.removeprefix(OF_GATE): d for n, d in forced.items() if n.startswith(OF_GATE)}
-        experts = {name: d for name, d in forced.items() if not name.startswith(OF_GATE)}
-        return attachment.forced(experts, gates={**gates, self.name: sha256})
+        return attachment.forced(self.experts(sha256), gates=self.gates(sha256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +148,14 @@ def compare(
 
 
 def counted(attachment: Attachment, versions: Versions) -> tuple[int, ...]:
-    """Return the layers in which choices may flip: all of a gate, those above an expert."""
+    """Return the layers in which choices may flip: all of gates, those above an expert."""
     if not versions.gate:
         return downstream(attachment, versions.name)
-    gate = attachment.mixture.gate(versions.name)
-    if gate is None:
-        named = ", ".join(gate.name for gate in attachment.mixture.gates)
-        raise InvalidRequest(f"gate is {versions.name!r}; the mixture has {named}")
-    return gate.layers
+    known = {gate.name: gate.layers for gate in attachment.mixture.gates}
+    for name in versions.gates(versions.stable):
+        if name not in known:
+            raise InvalidRequest(f"gate is {name!r}; the mixture has {', '.join(known)}")
+    return tuple(sorted(n for name in versions.gates(versions.stable) for n in known[name]))
 
 
 def downstream(attachment: Attachment, expert: str) -> tuple[int, ...]:
@@ -215,12 +225,15 @@ def _run(model: Any, attachment: Attachment, batch: Batch, versions: Versions, s
 def _by_id(
     attachment: Attachment, versions: Versions, sha256: str, choices: Mapping[int, Index]
 ) -> Choices:
-    """Return what a version of a gate chose in its layers, by ids: versions list their own."""
-    gate = attachment.mixture.gate(versions.name)
-    version = gate.find(sha256) if gate is not None else None
-    if gate is None or version is None:
-        raise Spoilt(f"gate {versions.name} {sha256[:10]} is not named any more")
-    return {layer: to_ids(choices[layer], version.experts) for layer in gate.layers}
+    """Return what versions of gates chose in their layers, by ids: versions list their own."""
+    found: dict[int, Index] = {}
+    for name, digest in versions.gates(sha256).items():
+        gate = attachment.mixture.gate(name)
+        version = gate.find(digest) if gate is not None else None
+        if gate is None or version is None:
+            raise Spoilt(f"gate {name} {digest[:10]} is not named any more")
+        found |= {layer: to_ids(choices[layer], version.experts) for layer in gate.layers}
+    return found
 
 
 def _stack(sequences: Sequence[GoldenSequence]) -> torch.Tensor:

@@ -251,6 +251,17 @@ def test_a_gate_is_run_with_the_experts_that_are_tried_out_with_it(checkpoint: P
     }
 
 
+def test_a_gate_is_run_with_the_other_gates_that_are_tried_out_with_it() -> None:
+    beside = {"e1": (STABLE, CANDIDATE), "gate/lower": ("3" * 64, "4" * 64)}
+    versions = Versions("upper", "5" * 64, "6" * 64, gate=True, beside=beside)
+    old, new = versions.stable, versions.candidate
+    assert versions.gates(old) == {"upper": "5" * 64, "lower": "3" * 64}
+    assert versions.gates(new) == {"upper": "6" * 64, "lower": "4" * 64}
+    assert [versions.experts(old), versions.experts(new)] == [{"e1": STABLE}, {"e1": CANDIDATE}]
+    alone = Versions(TRIED, STABLE, CANDIDATE)
+    assert (alone.experts(STABLE), alone.gates(STABLE)) == ({TRIED: STABLE}, {})
+
+
 # -- the command ---------------------------------------------------------------------------------
 
 

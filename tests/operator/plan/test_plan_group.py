@@ -142,7 +142,7 @@ def says(sim: Simulation, kind: str, name: str) -> tuple[str, str]:
 def test_all_go_from_the_dark_to_some_sessions_to_all_in_one_epoch_each(
     order: tuple[Act, ...], apart_s: int
 ) -> None:
-    sim, seen = served(), []
+    sim, seen = served(), list[tuple[int, tuple[str, ...]]]()
     for act in order:
         sim.run(apart_s)
         assert stables(sim) == OLD
