@@ -26,6 +26,7 @@ from moe_operator.cluster import Conflict, Exists, Lister, NotFound, Refused, Wr
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
+    EXPERT,
     KINDS,
     MIXTURE,
     POD,
@@ -33,10 +34,12 @@ from moe_operator.kinds import (
     Body,
     Kind,
     metadata,
+    spec_of,
     status_of,
 )
 from moe_operator.notes import Notes
 from moe_operator.observe import APPLIED_HASH
+from moe_operator.overrides import State
 from moe_operator.stamp import stamp
 from moe_operator.world import Revision, Snapshot, World
 
@@ -195,11 +198,27 @@ class Apply:
     async def _write_status(self, basis: Basis, status: Status) -> None:
         seen = basis.get(KINDS[status.kind], status.name)
         patch = {} if seen is None else difference(status_of(seen), status.status)
+        if seen is not None and patch.get("state") == State.LAPSED:
+            await self._must_be_newest(basis, spec_of(seen).get("targetRef", {}))
         if patch:
             try:
                 await self._merge(basis, status, patch)
             except NotFound:
                 _log.debug("%s %s is gone", status.kind, status.name)
+
+    async def _must_be_newest(self, basis: Basis, target: Mapping[str, str]) -> None:
+        """Raise Conflict where an Override would lapse by an old view of what it is about.
+
+        Who made it saw more than the plan then, and what has lapsed stays so.
+        """
+        kind, name = KINDS[target.get("kind", EXPERT.name)], target.get("name", "")
+        for of, seen in ((ROUTING_TABLE, basis.key.mixture), (kind, name)):
+            known = metadata(basis.get(of, seen) or {})
+            with contextlib.suppress(NotFound):
+                now = await self.lister.get(of, basis.key.namespace, seen)
+                if known.get("resourceVersion") != metadata(now)["resourceVersion"]:
+                    basis.put(of, now)
+                    raise Conflict(f"{of.name} {seen} is not as it was seen")
 
     async def _merge(self, basis: Basis, status: Status, fields: Mapping[str, Any]) -> None:
         """Change fields of a status, only as long as the object is the one that was seen."""

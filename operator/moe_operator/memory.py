@@ -1,7 +1,8 @@
 """How the rollouts of an expert ended, for people: `status.history`, by number of revision.
 
-Nothing is decided by it, and losing it loses only that. It is put down before a table that may
-forget the rollout takes the place of the one that tells of its end.
+Nothing is decided by it but what is said of an Override that came late, and losing it loses only
+that. It is put down before a table that may forget the rollout takes the place of the one that
+tells of its end.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 `Serve` and `Pause` hold while spec.version is what they say; the others act once, on the revision
 and step that the person saw, and lapse when that is over. Whether something was done is read from
-the table, never from the Override's own status, except that what is over stays over.
+the table, and of what the table has forgotten from the history, never from the Override's own
+status, except that what is over stays over.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class State(StrEnum):
 _OVER: Final = frozenset({State.DONE, State.LAPSED, State.REFUSED})
 _MESSAGE_LIMIT: Final = 1024
 _HOLDING: Final = frozenset({Action.SERVE, Action.PAUSE})
+_DONE: Final = {Action.PROMOTE: Outcome.PROMOTED, Action.ABORT: Outcome.ABORTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +131,17 @@ def status_of(
     decided: Decided,
     row: ExpertRow,
     known: dict[str, Version],
+    history: Iterable[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the status of an Override, given the row as it is after this plan."""
+    """Return the status of an Override, given the row and history as they are after this plan."""
     before = override.meta.status
     if override.action not in _HOLDING and before.get("state") in _OVER:
         return dict(before)
     if override.action in _HOLDING:
         state, message = _holding_state(override, expert, decided, row, known)
     else:
-        state, message = _once_state(override, expert, row.rollout)
+        past = next((e for e in history if e["revision"] == override.revision), {})
+        state, message = _once_state(override, expert, row.rollout, past)
     return {
         "state": state.value,
         "message": message,
@@ -189,18 +193,20 @@ def _holding_state(
 
 
 def _once_state(
-    override: OverrideSpec, expert: ExpertSpec, rollout: Rollout | None
+    override: OverrideSpec,
+    expert: ExpertSpec,
+    rollout: Rollout | None,
+    past: Mapping[str, Any],
 ) -> tuple[State, str]:
+    """Return what became of an Override; `past` tells how its revision ended, if it did."""
     revision = override.revision
     if rollout is None or rollout.revision < revision:
         return State.PENDING, f"revision {revision} has not begun"
     if rollout.revision > revision:
-        if override.action is Action.RETRY and rollout.reason == because(override):
-            return State.DONE, f"tried again as revision {rollout.revision}"
-        return State.LAPSED, f"revision {revision} is over; revision {rollout.revision} is newer"
+        return _past_state(override, rollout, past)
     if override.action is Action.RETRY:
         return _retry_state(expert, rollout)
-    done = {Action.PROMOTE: Outcome.PROMOTED, Action.ABORT: Outcome.ABORTED}[override.action]
+    done = _DONE[override.action]
     if rollout.outcome is done:
         return State.DONE, f"revision {revision}, {rollout.target.version}, is {done}"
     if rollout.outcome.ended:
@@ -208,6 +214,19 @@ def _once_state(
     if override.step is not None and override.step != rollout.step:
         return State.LAPSED, f"step {override.step} is over; step {rollout.step} is in progress"
     return State.PENDING, f"{rollout.target.version} is not routable yet"
+
+
+def _past_state(
+    override: OverrideSpec, rollout: Rollout, past: Mapping[str, Any]
+) -> tuple[State, str]:
+    """Return what became of an Override of a revision that another one has followed."""
+    revision, version = override.revision, past.get("version")
+    if override.action is Action.RETRY:
+        if rollout.reason == because(override) or rollout.target.version == version:
+            return State.DONE, f"tried again as revision {rollout.revision}"
+    elif past.get("outcome") == _DONE[override.action] and because(override) in past["why"]:
+        return State.DONE, f"revision {revision}, {version}, is {past['outcome']}"
+    return State.LAPSED, f"revision {revision} is over; revision {rollout.revision} is newer"
 
 
 def _retry_state(expert: ExpertSpec, rollout: Rollout) -> tuple[State, str]:

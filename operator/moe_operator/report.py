@@ -143,8 +143,9 @@ def _override(override: OverrideSpec, turn: Turn | None, outlook: Outlook) -> Ma
     """Return the status of an Override of an Expert or Gate, also of one that does not count."""
     if turn is not None:
         expert, decided = turn.case.expert, turn.case.decided
-        known = known_versions(turn.before, turn.lineage.revisions)
-        return override_status(override, expert, decided, turn.row, known)
+        known, limit = known_versions(turn.before, turn.lineage.revisions), expert.history_limit
+        history = remember(expert.meta, (turn.before.rollout, turn.row.rollout), limit)
+        return override_status(override, expert, decided, turn.row, known, history)
     refused = outlook.admission.refused
     if override.kind is TargetKind.GATE:
         refused = outlook.gates.whys

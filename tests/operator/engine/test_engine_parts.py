@@ -87,11 +87,10 @@ async def test_it_is_served_whenever_the_operator_dies_before() -> None:
         await lived.same(play, f"after {lived.writes[death - 1]} ({death})")
 
 
-@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s != aborted_retried_promoted])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_views_that_are_late_and_old_lists_change_nothing(
     served: Play, scenario: Scenario
 ) -> None:
-    """Who starts from an old list after an Abort and a Retry may call the Abort lapsed."""
     lived = await Lived.through(await again(served), scenario)
     for lag in (1, 4, 9):
         for death in range(len(served.writes) + 1, len(lived.writes) + 1, 7):
