@@ -20,7 +20,7 @@ from moe_operator.notes import Notes
 from moe_operator.observe import observe
 from moe_operator.world import Revision, World
 from tests.fakes.kube_api import KubeApi
-from tests.operator.engine.bodies import expert, labelled, mixture, sha
+from tests.operator.engine.bodies import expert, labelled, mixture, override, sha
 
 TINY = Key("default", "tiny")
 V1 = Version("v1", sha("a"), "file:///a")
@@ -250,6 +250,25 @@ async def test_status_of_an_object_that_went_is_not_an_error() -> None:
     await bench.do(statuses=(Status("Expert", "tiny-e0", {"phase": "Serving"}),))
     await bench.do(statuses=(Status("Expert", "unknown", {"phase": "Serving"}),))
     assert bench.verbs == []
+
+
+@pytest.mark.parametrize("changed", ["RoutingTable", "Expert"])
+async def test_what_lapses_for_good_is_said_by_no_old_view(changed: str) -> None:
+    bench = Bench()
+    bench.see(override("again", "tiny-e0", "Retry", revision=2))
+    await bench.do(table=table(1, V1))
+    old, plan = bench.world(), Plan(statuses=(Status("Override", "again", {"state": "Lapsed"}),))
+    if changed == "Expert":
+        bench.api.put(expert("e0", sha("b"), "v2"))
+    else:
+        body = bench.api.objects[ROUTING_TABLE, "default", "tiny"]
+        bench.api.put({**body, "spec": {**body["spec"], "epoch": 2}})
+    verbs = bench.verbs
+    with pytest.raises(Conflict, match=f"{changed} tiny.* is not as it was seen"):
+        await bench.apply(TINY, old, plan)
+    assert bench.verbs == verbs
+    await bench.apply(TINY, bench.world(), plan)
+    assert bench.verbs == [*verbs, "merge status Override"]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from moe_core.rollout import Outcome
 from tests.operator.plan.bodies import override, sha, steps
-from tests.operator.plan.looks import started, until_weight
-from tests.operator.plan.simulation import Behaviour, Simulation
+from tests.operator.plan.looks import outcome, started, until_weight
+from tests.operator.plan.simulation import Behaviour, Died, Simulation
 
 Prepare = Callable[[], Simulation]
 
@@ -149,3 +151,36 @@ def test_an_override_of_an_expert_that_does_not_count_says_so() -> None:
     assert status["message"] == (
         "Expert e0 does not count: spec.layers names 7; the mixture has 0 to 1"
     )
+
+
+@pytest.mark.parametrize("writes", range(8))
+def test_what_was_done_is_said_also_when_the_table_has_forgotten_it(writes: int) -> None:
+    """The operator dies before it has said so, and the next person acts before it is back."""
+    sim = on_trial()
+    sim.put("Override", override("stop", "e0", "Abort", revision=2, requestedBy="ann"))
+    sim.die_after = len(sim.writes) + writes
+    with contextlib.suppress(Died):
+        sim.look()
+    sim.kill_operator()
+    sim.die_after = None
+    if outcome(sim) is Outcome.ABORTED:
+        sim.put("Override", override("again", "e0", "Retry", revision=2))
+        sim.operate()
+        sim.put("Override", override("now", "e0", "Promote", revision=3))
+    sim.run(8)
+    overrides = [body for (kind, _), body in sim.bodies.items() if kind == "Override"]
+    assert {body["status"]["state"] for body in overrides} == {"Done"}
+    assert sim.bodies["Override", "stop"]["status"]["message"] == "revision 2, v2, is Aborted"
+
+
+def test_what_another_person_did_to_a_revision_that_is_over_is_not_done_by_a_late_one() -> None:
+    sim = on_trial()
+    sim.put("Override", override("stop", "e0", "Abort", revision=2))
+    sim.operate()
+    sim.put("Override", override("again", "e0", "Retry", revision=2))
+    sim.operate()
+    sim.put("Override", override("late", "e0", "Abort", revision=2))
+    sim.operate()
+    status = sim.bodies["Override", "late"]["status"]
+    lapsed = ("Lapsed", "revision 2 is over; revision 3 is newer")
+    assert (status["state"], status["message"]) == lapsed
