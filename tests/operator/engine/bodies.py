@@ -48,6 +48,8 @@ def gate(
     digest: str = "",
     version: str = "v1",
     accepts: Mapping[str, Sequence[str]] | None = None,
+    name: str = "tiny-gate",
+    **layers: Sequence[int],
 ) -> Body:
     """Return a Gate; `accepts` are the versions that fit it, by expert."""
     known = accepts or {}
@@ -66,8 +68,9 @@ def gate(
             "shadowPercent": 0,
             "scaleDownDelaySeconds": 1,
         },
+        **layers,
     }
-    return own("Gate", "tiny-gate", spec)
+    return own("Gate", name, spec)
 
 
 def override(name: str, target: str, action: str, **spec: Any) -> Body:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from moe_operator.kinds import EXPERT, MIXTURE, OVERRIDE, Body
+from moe_operator.kinds import EXPERT, GATE, MIXTURE, OVERRIDE, Body
 from tests.operator.engine.bodies import expert, gate, golden_set, mixture, override, sha
 from tests.operator.engine.scene import Scene, empty, lose_pods, remove
 
@@ -305,6 +305,32 @@ async def gate_then_its_version(scene: Scene) -> None:
     await scene.rest()
 
 
+def layered(layer: int, name: str) -> Body:
+    """Return the gate of a layer, of which each version accepts one of e0 only."""
+    digest = sha({"v1": "34", "v2": "56"}[name][layer])
+    accepts = {"e0": [name]}
+    own = f"tiny-gate-{layer}"
+    return gate("e0", "e1", version=name, digest=digest, accepts=accepts, name=own, layers=[layer])
+
+
+async def gates_of_two_layers_with_their_version(scene: Scene) -> None:
+    scene.clients.ask = True
+    await remove(scene, GATE, "tiny-gate")
+    await scene.until(lambda table: not table["gates"])
+    for layer in (0, 1):
+        await scene.put(layered(layer, "v1"))
+        await scene.until(lambda table, more=layer: len(table["gates"]) > more)
+    await scene.rest()
+    await scene.put(layered(1, "v2"))
+    await scene.rest()
+    await scene.put(version("v2"))
+    await scene.rest()
+    await scene.put(layered(0, "v2"))
+    await scene.until(_seen("v2"))
+    await scene.until(_stable("v2"))
+    await scene.rest()
+
+
 async def bad_version_with_its_gate(scene: Scene) -> None:
     scene.clients.bad = "b"
     await _only_v1_fits(scene)
@@ -361,6 +387,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     gate_and_experts_changed,
     version_then_its_gate,
     gate_then_its_version,
+    gates_of_two_layers_with_their_version,
     bad_version_with_its_gate,
     gate_and_version_set_back_when_served,
     evaluated,
