@@ -16,7 +16,7 @@ from moe_core.rollout import Outcome, Rollout, Version
 from moe_operator.case import Decision
 from moe_operator.ending import ended, give_way, promote, revoke, take_back, weighing
 from moe_operator.fit import Draw, draw
-from moe_operator.gate_turns import GateTurn
+from moe_operator.gate_turn import GateTurn
 from moe_operator.override_spec import Action, OverrideSpec
 from moe_operator.overrides import because
 from moe_operator.reason import Reason, Why

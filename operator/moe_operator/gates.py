@@ -15,7 +15,7 @@ from itertools import chain
 from moe_core.rows import ExpertRow, GateRow, GateVariant
 from moe_operator.admission import beyond, refused_specs
 from moe_operator.fit import on_trial
-from moe_operator.gate_turns import GateTurn
+from moe_operator.gate_turn import GateTurn
 from moe_operator.members import lacks
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why, listed

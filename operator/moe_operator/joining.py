@@ -14,7 +14,7 @@ from moe_core.rollout import Rollout
 from moe_core.rows import ExpertRow, GateRow
 from moe_operator.case import Decision
 from moe_operator.fit import Accepted, accepts, draw, lacking, on_trial, refusal
-from moe_operator.gate_turns import GateTurn
+from moe_operator.gate_turn import GateTurn, confounded
 from moe_operator.held import hold, may_be_tried, tried_with
 from moe_operator.reason import Reason, Why, listed, written
 from moe_operator.turn import Turn
@@ -54,9 +54,12 @@ def join(
             continue
         under_way = _under_way(group, now.values(), turns)
         if refused := _refused(group, turns, before):
-            now |= {one.name: _held(one, refused) for one in group.gates}
+            for one in group.gates:
+                why = Why(Reason.HELD, f"{one.wanted.version} waits: {refused}")
+                now[one.name] = _waiting(one, why)
         elif under_way:
-            now |= {one.name: _waiting(one, under_way) for one in group.gates}
+            for one in group.gates:
+                now[one.name] = _waiting(one, confounded(one.wanted.version, under_way))
             first = first or group.gates[0].name
         else:
             now |= {one.name: _in_the_dark(one, ready, group) for one in group.gates}
@@ -178,17 +181,7 @@ def _under_way(
     return [*trials, *(f"Gate {other.name}" for other in others)]
 
 
-def _held(one: GateTurn, refused: str) -> GateTurn:
-    why = Why(Reason.HELD, f"{one.wanted.version} waits: {refused}")
-    return _decided(one, Decision(_alone(one), why, one.turn.decision.room))
-
-
-def _waiting(one: GateTurn, under_way: Sequence[str]) -> GateTurn:
-    why = Why(
-        Reason.WOULD_CONFOUND,
-        f"{one.wanted.version} waits for the rollouts of {listed(under_way)} to end: "
-        "their verdicts would be about two gates",
-    )
+def _waiting(one: GateTurn, why: Why) -> GateTurn:
     return _decided(one, Decision(_alone(one), why, one.turn.decision.room))
 
 

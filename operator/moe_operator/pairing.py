@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from moe_core.rows import ExpertRow, GateRow
 from moe_operator.fit import Accepted, Misfit, accepts, may_serve, misfits, together
-from moe_operator.gate_turns import GateTurn
+from moe_operator.gate_turn import GateTurn, confounded
 from moe_operator.gates import Gates, Surroundings, plan_gates
-from moe_operator.reason import Reason, Why, listed
+from moe_operator.reason import Reason, Why
 from moe_operator.restore import Restored
 
 
@@ -73,16 +73,7 @@ def pair(
     ]
     if not changed or not experts.trials:
         return found
-    names = listed(experts.trials)
-    waits = {
-        row.name: Why(
-            Reason.WOULD_CONFOUND,
-            f"{row.stable.version} waits for the rollouts of {names} to end: "
-            "their verdicts would be about two gates",
-        )
-        for row in changed
-    }
-    return search.run(waits)
+    return search.run({row.name: confounded(row.stable.version, experts.trials) for row in changed})
 
 
 def _target(turn: GateTurn, experts: Experts) -> GateRow:

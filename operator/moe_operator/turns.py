@@ -18,7 +18,9 @@ from moe_operator.companions import keep_in_step
 from moe_operator.evaluators import evaluate, wanted
 from moe_operator.findings import Sources, judge
 from moe_operator.fit import Accepted, accepts, draw, on_trial, together
-from moe_operator.gate_turns import GateTurn, begin_one, gate_turns
+from moe_operator.gate_order import begin_one
+from moe_operator.gate_turn import GateTurn
+from moe_operator.gate_turns import gate_turns
 from moe_operator.gates import Coming, Gates, Surroundings, coming
 from moe_operator.held import joined
 from moe_operator.joining import join
