@@ -15,6 +15,7 @@ from typing import Final
 from moe_core.rows import GateRow, GateVariant
 from moe_operator.judgement import Finding
 from moe_operator.router_report import LayerShadow, Shadow
+from moe_operator.shares import lowest_of_sessions, lowest_percent
 from moe_operator.strategy import RoutingLimits
 from moe_operator.verdict import (
     CHECKS,
@@ -23,8 +24,6 @@ from moe_operator.verdict import (
     Evidence,
     Tier,
     Verdict,
-    lowest_of_sessions,
-    lowest_percent,
 )
 from moe_operator.world import Window
 

@@ -19,8 +19,8 @@ from moe_operator.judgement import Finding
 from moe_operator.labels import short
 from moe_operator.reason import Reason, Why
 from moe_operator.seen import Seen
+from moe_operator.shares import answered_requests, rows_seen
 from moe_operator.spec import Meta
-from moe_operator.verdict import answered_requests, rows_seen
 from moe_operator.world import Window
 
 

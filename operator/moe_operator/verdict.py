@@ -11,16 +11,25 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import accumulate
 from typing import Final
 
+from moe_operator.shares import (
+    answered_requests,
+    attempts_seen,
+    error_percent,
+    errors_seen,
+    lowest_of_sessions,
+    lowest_percent,
+    mean_norm,
+    overflow_percent,
+    quantile_us,
+    rows_seen,
+)
 from moe_operator.strategy import Limits
 from moe_operator.world import Window
 
-# Percentages mean nothing of a few: so many errors at least before their share counts, and it is
-# taken at its lower bound, one in two thousand, because it is looked at every second.
+# Percentages mean nothing of a few: so many errors at least before their share counts.
 _MIN_ERRORS: Final = 3
-_ERRORS_Z: Final = 3.29
 # So many attempts of both versions before medians are compared, and before 99th percentiles are:
 # five beyond them at least.
 _MIN_ATTEMPTS: Final = 20
@@ -151,18 +160,6 @@ def overflow_grew(seen: Evidence) -> Verdict:
     )
 
 
-def lowest_of_sessions(percent: float, n: int, m: int) -> float:
-    """Return what a share in `n` sessions surely is at least, if stable's in `m` is as it was seen.
-
-    Pairs of a session are not independent. So each session is one attempt, as if all of its pairs
-    shared one fate, which no session surpasses (the largest design effect there is; Kish 1965).
-    What stable may be off counts too: the variance of a difference of shares of n and m attempts
-    is that of one share of nm / (n + m).
-    """
-    attempts = n * m / (n + m)
-    return lowest_percent(attempts * percent / 100, attempts)
-
-
 def _slower(seen: Evidence, share: float, least: int, percent: int, floor_us: int) -> bool:
     """Return whether this quantile grew by more than `percent` and by more than `floor_us`."""
     if min(sum(seen.candidate.latency_counts), sum(seen.stable.latency_counts)) < least:
@@ -201,65 +198,3 @@ def first(verdicts: Iterable[Verdict]) -> Verdict | None:
     told = tuple(verdicts)
     objection = next((v for v in told if v.passed is False), None)
     return objection or next((v for v in told if v.passed is None), None)
-
-
-def attempts_seen(window: Window) -> int:
-    return window.requests + window.shadow_requests
-
-
-def errors_seen(window: Window) -> int:
-    return window.errors + window.shadow_errors
-
-
-def rows_seen(window: Window) -> int:
-    return window.rows + window.shadow_rows
-
-
-def answered_requests(window: Window) -> int:
-    """Return the attempts that gave a usable answer, copies among them."""
-    return max(attempts_seen(window) - errors_seen(window), 0)
-
-
-def error_percent(window: Window) -> float:
-    """Return the attempts that failed of all, in percent."""
-    attempts = attempts_seen(window)
-    return min(100 * errors_seen(window) / attempts, 100.0) if attempts else 0.0
-
-
-def lowest_percent(errors: float, attempts: float) -> float:
-    """Return what the share of errors, in percent, surely is at least.
-
-    The lower end of the score interval of a proportion (Wilson 1927, JASA 22). Neither number
-    need be whole. Exactly 0 where there are none: a limit of 0 knows no rounding.
-    """
-    if not attempts or errors <= 0:
-        return 0.0
-    share, z2 = min(errors / attempts, 1.0), _ERRORS_Z**2
-    spread = math.sqrt(share * (1 - share) / attempts + z2 / (4 * attempts**2))
-    low = (share + z2 / (2 * attempts) - _ERRORS_Z * spread) / (1 + z2 / attempts)
-    return 100 * max(low, 0.0)
-
-
-def overflow_percent(window: Window) -> float:
-    """Return the pairs of a version's sessions that are beyond capacity, in percent."""
-    return 100 * window.overflow_pairs / window.session_pairs if window.session_pairs else 0.0
-
-
-def mean_norm(window: Window) -> float:
-    rows = rows_seen(window)
-    return (window.norm_sum + window.shadow_norm_sum) / rows if rows else 0.0
-
-
-def quantile_us(window: Window, share: float) -> float:
-    """Return a quantile of a histogram in microseconds, linear within its bucket.
-
-    `share` is 0.5 for the median; `latency_bounds_us` are upper bounds; what is above the last one
-    counts as that one. 0 of nothing.
-    """
-    wanted = sum(window.latency_counts) * share
-    bounds = (0, *window.latency_bounds_us)
-    upto = [0, *accumulate(window.latency_counts)]
-    for low, high, before, after in zip(bounds, bounds[1:], upto, upto[1:], strict=False):
-        if after >= wanted and after > before:
-            return low + (high - low) * (wanted - before) / (after - before)
-    return float(bounds[-1]) if window.latency_counts else 0.0

@@ -194,8 +194,11 @@ def test_a_gate_with_other_rollouts_under_way_waits_for_them_with_its_version() 
     assert stable(sim, "e1") == "v2"
 
 
-def test_two_gates_that_only_accept_another_version_change_with_it_at_once() -> None:
-    """Sessions are told apart by versions of gates, of which there is no other one."""
+@pytest.mark.parametrize("version", ["g1", "g2"])
+def test_gates_of_which_one_only_accepts_another_version_change_with_it_at_once(
+    version: str,
+) -> None:
+    """Sessions are told apart by versions of gates, of which one has no other."""
     sim = Simulation(traffic=4)
     sim.put("Mixture", mixture(routers={"replicas": 1}))
     for name in ("e0", "e1"):
@@ -205,7 +208,7 @@ def test_two_gates_that_only_accept_another_version_change_with_it_at_once() -> 
     sim.run(8)
     old, new = {"e0": ("v1",)}, {"e0": ("v2",)}
     sim.want("e0", "v2")
-    put_gate(sim, "g1", {"e0": ["v2"]}, "gate-0", layers=[0])
+    put_gate(sim, version, {"e0": ["v2"]}, "gate-0", layers=[0])
     sim.run(8)
     assert (served_gate(sim, "gate-0").stable.accepts, stable(sim)) == (old, "v1")
     put_gate(sim, "g1", {"e0": ["v2"]}, "gate-1", layers=[1])

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moe_operator.shares import mean_norm, quantile_us
 from moe_operator.strategy import Limits
-from moe_operator.verdict import Evidence, judge, mean_norm, quantile_us
+from moe_operator.verdict import Evidence, judge
 from moe_operator.world import Window
 
 BOUNDS_US = (1_000, 2_000, 4_000, 50_000)

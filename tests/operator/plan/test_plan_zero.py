@@ -18,8 +18,9 @@ from moe_operator.paired import Paired
 from moe_operator.quality import Compared, GoldenResult, golden, outcomes
 from moe_operator.router_report import LayerShadow
 from moe_operator.sequential import Arm, Stratum
+from moe_operator.shares import lowest_percent
 from moe_operator.strategy import RoutingLimits, Strategy
-from moe_operator.verdict import Evidence, Verdict, lowest_percent
+from moe_operator.verdict import Evidence, Verdict
 from moe_operator.world import Window
 
 GOOD = Window(
