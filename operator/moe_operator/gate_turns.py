@@ -6,8 +6,9 @@ Whose turn it is to begin is decided by `gate_order`, whether what comes of it f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
@@ -122,11 +123,12 @@ def _wanted(row: ExpertRow, case: Case, around: _Around) -> Wanted | None:
         return None
     if lead is None or lead.name != before.name:
         return None
-    experts, gates = stored.table.experts, stored.table.gates
+    experts = stored.table.experts
     if lacking(before, before.candidate, {expert.expert_id: expert for expert in experts}):
         return None
-    others = [other for other in (*gates, *experts) if other != before and together(before, other)]
-    return wanted(row, case, around.mixture, others)
+    gates = (other for other in stored.table.gates if other != before)
+    rows: Iterator[ExpertRow | GateRow] = chain(gates, experts)
+    return wanted(row, case, around.mixture, [r for r in rows if together(before, r)])
 
 
 def _decide(row: ExpertRow, case: Case) -> Decision:

@@ -317,9 +317,10 @@ async def gates_of_two_layers_with_their_version(scene: Scene) -> None:
     scene.clients.ask = True
     await remove(scene, GATE, "tiny-gate")
     await scene.until(lambda table: not table["gates"])
-    for layer in (0, 1):
-        await scene.put(layered(layer, "v1"))
-        await scene.until(lambda table, more=layer: len(table["gates"]) > more)
+    await scene.put(layered(0, "v1"))
+    await scene.until(lambda table: table["gates"])
+    await scene.put(layered(1, "v1"))
+    await scene.until(lambda table: len(table["gates"]) == 2)
     await scene.rest()
     await scene.put(layered(1, "v2"))
     await scene.rest()

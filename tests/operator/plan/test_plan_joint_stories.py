@@ -122,8 +122,8 @@ def test_no_session_is_on_a_pair_that_does_not_fit_and_all_comes_to_rest(
     assert sim.stored is not None
     assert {one.stable.version for one in sim.stored.table.gates} == {"last"}
     assert {stable(sim, name) for name in NAMES} == {"v4"}
-    rows = [*sim.stored.table.gates, *(row(sim, name) for name in NAMES)]
-    assert {of.previous for of in rows} == {None}
+    assert {one.previous for one in sim.stored.table.gates} == {None}
+    assert {row(sim, name).previous for name in NAMES} == {None}
     written = len(sim.writes)
     sim.run(5)
     assert sim.writes[written:] == []
