@@ -10,6 +10,7 @@ from typing import Final
 
 import grpc
 
+from moe_core.worker_load import WorkerLoad
 from moe_operator.reports import Unanswered
 from moe_operator.router_report import (
     Counters,
@@ -20,7 +21,6 @@ from moe_operator.router_report import (
     OutcomeSum,
     RouterReport,
     Shadow,
-    WorkerLoad,
 )
 from moe_operator.sequential import Arm
 from moe_operator.world import WorkerReport

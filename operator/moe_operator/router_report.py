@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from moe_core.worker_load import WorkerLoad
 from moe_operator.sequential import Arm
 
 
@@ -41,22 +42,6 @@ class Counters:
     overflow_sessions: int = 0
     mass: float = 0.0
     lost_mass: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLoad:
-    """What a worker counted since its process began, by its last heartbeat.
-
-    `queued_rows` wait or are being computed now. `busy_us` is time spent computing `rows`;
-    `queue_us` what `queued_attempts` waited for their turn, in sum.
-    """
-
-    incarnation: str
-    queued_rows: int = 0
-    busy_us: int = 0
-    rows: int = 0
-    queued_attempts: int = 0
-    queue_us: int = 0
 
 
 class Measure(StrEnum):

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from moe_core.worker_load import Reading, readings, sample
 from moe_operator.cache import Key
-from moe_operator.load import Reading, readings, sample
 from moe_operator.router_report import RouterReport
 from moe_operator.scaling import History, Size, remember, scale
 

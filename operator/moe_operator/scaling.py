@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from moe_core.worker_load import Load, Sample, average, window
 from moe_operator.autoscaling import Autoscaling
-from moe_operator.load import Load, Sample, average, window
 
 # A load that is hardly above the target is no reason to add one (as in the HPA).
 _TOLERANCE: Final = 0.1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from moe_core.worker_load import WorkerLoad
 from moe_operator.cache import Key
 from moe_operator.intent import Plan
 from moe_operator.labels import ROUTER
-from moe_operator.router_report import WorkerLoad
 from moe_operator.scalers import Scalers
 from moe_operator.world import World
 from tests.operator.plan.bodies import MIXTURE, NAMESPACE, expert, gate, mixture

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from moe_core.worker_load import WorkerLoad, readings, sample
 from moe_operator.autoscaling import Autoscaling
-from moe_operator.load import readings, sample
-from moe_operator.router_report import RouterReport, WorkerLoad
+from moe_operator.router_report import RouterReport
 from moe_operator.scaling import History, Size, remember, scale
 from tests.operator.autoscaling.workers import HIGHEST, ROWS, Fleet, Worker
 

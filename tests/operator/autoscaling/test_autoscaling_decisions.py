@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_core.document import InvalidDocument, Reader
+from moe_core.worker_load import Load, Sample, WorkerLoad, average, readings, sample
 from moe_operator.autoscaling import Autoscaling
-from moe_operator.load import Load, Sample, average, readings, sample
-from moe_operator.router_report import RouterReport, WorkerLoad
+from moe_operator.router_report import RouterReport
 from moe_operator.scaling import History, Size, asked, queue_ms, remember, scale
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,9 +10,9 @@ import pytest
 from moe_core.policy import Policy
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import ExpertRow, GateRow, GateVariant, Role
+from moe_core.worker_load import Load, Sample, WorkerLoad
 from moe_operator.cache import Key
-from moe_operator.load import Load, Sample
-from moe_operator.router_report import RouterReport, WorkerLoad
+from moe_operator.router_report import RouterReport
 from moe_operator.scalers import Scalers
 from moe_operator.scaling import History, Peak, Size
 from moe_operator.seen import Seen

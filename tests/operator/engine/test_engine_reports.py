@@ -12,11 +12,12 @@ import pytest
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import ExpertRow, Role
 from moe_core.table import Failover, Table
+from moe_core.worker_load import WorkerLoad
 from moe_operator.asking import router_report, worker_reports
 from moe_operator.cache import Key
 from moe_operator.pace import targets
 from moe_operator.reports import Reports, Targets, Unanswered
-from moe_operator.router_report import Counters, Measure, OutcomeSum, RouterReport, WorkerLoad
+from moe_operator.router_report import Counters, Measure, OutcomeSum, RouterReport
 from moe_operator.sequential import Arm
 from moe_operator.spec import ExpertSpec
 from moe_operator.world import PodSeen, StoredTable, WorkerReport, World

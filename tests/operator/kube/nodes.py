@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from moe_core.parts import MissingPart
+from moe_core.worker_load import WorkerLoad
 from moe_operator.cluster import ApiError, Lister, Writer
 from moe_operator.kinds import (
     CONTROLLER_REVISION,
@@ -28,7 +29,7 @@ from moe_operator.kinds import (
     metadata,
 )
 from moe_operator.reports import Unanswered
-from moe_operator.router_report import Counters, GateLoading, Loading, RouterReport, WorkerLoad
+from moe_operator.router_report import Counters, GateLoading, Loading, RouterReport
 from moe_operator.world import WorkerReport
 from tests.support.whole import whole_table
 

@@ -1,7 +1,8 @@
 """What the workers of one expert bore in a window of time: differences of their own counters.
 
 Workers count since they began; routers hand on what the last heartbeats said. A worker that began
-anew counts from where it was first heard again. It judges nothing and knows no clock.
+anew counts from where it was first heard again. The operator scales by it and `kubectl moe top`
+shows it, so both mean the same by a load. It judges nothing and knows no clock.
 """
 
 from __future__ import annotations
@@ -9,8 +10,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
-from moe_operator.router_report import RouterReport, WorkerLoad
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """What a worker counted since its process began, by its last heartbeat.
+
+    `queued_rows` wait or are being computed now. `busy_us` is time spent computing `rows`;
+    `queue_us` what `queued_attempts` waited for their turn, in sum.
+    """
+
+    incarnation: str
+    queued_rows: int = 0
+    busy_us: int = 0
+    rows: int = 0
+    queued_attempts: int = 0
+    queue_us: int = 0
+
+
+class Report(Protocol):
+    """What a router said of the workers whose links are live, and when."""
+
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def loads(self) -> Mapping[str, WorkerLoad]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +63,7 @@ class Load:
     the same of what came: with what the line grew by, or without what it shrank by. Both are
     replicas that would compute all the time. `workers` were there on average. `backlog_s` is the
     computing time of the rows that wait at the end, `delay_ms` how long an attempt waited,
-    `service_ms` how long it is computed; 0 where there was none.
+    `service_ms` how long it is computed; 0 where there was none. `rows_per_s` were computed.
     """
 
     busy: float
@@ -47,6 +72,7 @@ class Load:
     backlog_s: float
     delay_ms: float
     service_ms: float
+    rows_per_s: float = 0.0
 
     @property
     def utilization(self) -> float:
@@ -54,7 +80,7 @@ class Load:
         return self.busy / self.workers if self.workers else 0.0
 
 
-def readings(reports: Iterable[RouterReport]) -> Mapping[str, Reading]:
+def readings(reports: Iterable[Report]) -> Mapping[str, Reading]:
     """Return what is known of each worker: the farthest of what several routers heard of it."""
     found: dict[str, Reading] = {}
     for report in reports:
@@ -95,7 +121,11 @@ def _fell(before: WorkerLoad, now: WorkerLoad) -> bool:
 
 def average(samples: Sequence[Sample], window_s: float) -> Load | None:
     """Return what came in the last so many seconds; None where not all of them were seen."""
-    seen = window(samples, window_s)
+    return over(window(samples, window_s))
+
+
+def over(seen: Sequence[Sample]) -> Load | None:
+    """Return what came from the first sample to the last; None where they are not two."""
     if len(seen) < 2:
         return None
     spans, passed_us = list(_spans(seen)), _us(seen[-1].at - seen[0].at)
@@ -114,6 +144,7 @@ def average(samples: Sequence[Sample], window_s: float) -> Load | None:
         backlog_s=seen[-1].queued_rows * row_us / 1e6,
         delay_ms=waited_us / attempts / 1e3 if attempts else 0.0,
         service_ms=sum(busy_us) / attempts / 1e3 if attempts else 0.0,
+        rows_per_s=rows * 1e6 / passed_us,
     )
 
 
