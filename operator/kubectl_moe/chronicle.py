@@ -5,13 +5,16 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import yaml
 
 from kubectl_moe import draw, listing
+from kubectl_moe.advice import after_history, moe
 from kubectl_moe.cluster import Body, Cluster
 from kubectl_moe.decide import Refused
 from kubectl_moe.health import Exit
+from kubectl_moe.names import described, told
 from kubectl_moe.past import (
     Epoch,
     Past,
@@ -24,6 +27,8 @@ from kubectl_moe.past import find as find_past
 from kubectl_moe.past import history as read_history
 from kubectl_moe.session import Session, find
 from kubectl_moe.tree import EXPERT_LABEL, GATE_LABEL, MIXTURE_LABEL, PART_LABEL
+
+_DATA: Final = ("json", "yaml")
 
 
 def history(args: Namespace, session: Session) -> Exit:
@@ -54,13 +59,16 @@ def diff(args: Namespace, session: Session) -> Exit:
             None if text is None else find_past(past, text, name).revision
             for text in (args.a, args.b)
         ]
-    one, other = _two(f"{target['kind'].lower()} {name!r}", list(known), chosen)
+    one, other = _two(described(target), list(known), chosen)
     titles = f"{name} {word} {one}", f"{name} {word} {other}"
     said = difference((titles[0], known[one]), (titles[1], known[other]))
-    if args.output == "json":
-        session.print_json({"a": titles[0], "b": titles[1], "diff": said})
+    if args.output != "text":
+        session.show({"a": titles[0], "b": titles[1], "diff": said}, args.output)
     elif said:
         session.print(said)
+        session.advise([moe(f"rollback {told(target)} --to {one}", "serve the first again")])
+    else:
+        session.say(f"{titles[0]} and {titles[1]} are the same")
     return Exit.DIFFERENT if said else Exit.HEALTHY
 
 
@@ -96,17 +104,20 @@ def _history_of_expert(expert: Body, args: Namespace, session: Session) -> None:
     name, past = expert["metadata"]["name"], past_of(expert, session.cluster)
     if args.revision:
         _show_revision(find_past(past, args.revision, name), expert, args, session)
-    elif args.output == "json":
+    elif args.output in _DATA:
         items = [listing.past_entry(each, expert) for each in past]
-        session.print_json({expert["kind"].lower(): name, "revisions": items})
+        session.show({expert["kind"].lower(): name, "revisions": items}, args.output)
     else:
-        session.print(draw.table(*listing.history_rows(past, expert, datetime.now(UTC))))
+        wide = args.output == "wide"
+        rows = listing.history_rows(past, expert, datetime.now(UTC), wide=wide)
+        session.print(draw.table(*rows))
+        session.advise(after_history(expert, len(past)))
 
 
 def _show_revision(past: Past, expert: Body, args: Namespace, session: Session) -> None:
     entry = listing.past_entry(past, expert)
-    if args.output == "json":
-        session.print_json({**entry, "template": past.template})
+    if args.output in _DATA:
+        session.show({**entry, "template": past.template}, args.output)
         return
     for title, value in entry.items():
         if value:
@@ -118,14 +129,16 @@ def _history_of_mixture(mixture: Body, args: Namespace, session: Session) -> Non
     name, kept = mixture["metadata"]["name"], epochs_of(mixture, session.cluster)
     if args.revision:
         epoch = find_epoch(kept, args.revision, name)
-        if args.output == "json":
-            session.print_json(_epoch_entry(epoch))
+        if args.output in _DATA:
+            session.show(_epoch_entry(epoch), args.output)
         else:
             session.print(draw.table(*listing.epoch_objects(epoch)))
-    elif args.output == "json":
-        session.print_json({"mixture": name, "epochs": [_epoch_entry(each) for each in kept]})
+    elif args.output in _DATA:
+        entries = [_epoch_entry(each) for each in kept]
+        session.show({"mixture": name, "epochs": entries}, args.output)
     else:
         session.print(draw.table(*listing.epoch_rows(kept, datetime.now(UTC))))
+        session.advise(after_history(mixture, len(kept)))
 
 
 def _epoch_entry(epoch: Epoch) -> dict[str, object]:

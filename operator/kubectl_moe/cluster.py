@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 from kubectl_moe.names import API_VERSION, GROUP, PLURALS, VERSION
@@ -21,16 +21,37 @@ class NotFound(ClusterError):
     """There is no such object."""
 
 
+ALL: Final = ""  # the namespace that stands for all of them, for lists
+_MANAGER: Final = "kubectl-moe"
+# What is in no namespace, and what is in some group other than that of moeops.
+_CLUSTERED: Final = {
+    "Namespace": "/api/v1/namespaces",
+    "SelfSubjectReview": "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+}
+_GROUPS: Final = {"Pod": "/api/v1"}
+
+
 class Cluster(Protocol):
-    """What the plugin needs of an API server, in one namespace."""
+    """What the plugin needs of an API server, in one namespace or for lists in ALL.
+
+    `apply` is a server-side apply: it changes the fields that the body has, makes the object where
+    there is none, and in a dry run only says what would be.
+    """
 
     namespace: str
 
     def get(self, kind: str, name: str) -> Body: ...
     def list(self, kind: str, selector: str = "") -> Bodies: ...
     def create(self, body: Body) -> Body: ...
+    def apply(self, body: Body, *, dry_run: bool = False) -> Body: ...
     def delete(self, kind: str, name: str) -> None: ...
-    def user(self) -> str: ...
+
+
+def who(cluster: Cluster) -> str:
+    """Return who the API server takes this caller for."""
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview", "metadata": {}}
+    name: str = cluster.create(body)["status"]["userInfo"]["username"]
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +64,7 @@ class Answer:
 
 
 class Transport(Protocol):
-    """Carries requests. Raises ClusterError where no answer comes."""
+    """Carries requests; a PATCH is a server-side apply. Raises ClusterError without an answer."""
 
     def send(self, method: str, path: str, body: bytes | None) -> Answer: ...
     def close(self) -> None: ...
@@ -58,6 +79,10 @@ class ApiCluster:
 
     def close(self) -> None:
         self._transport.close()
+
+    def everywhere(self) -> ApiCluster:
+        """Return all namespaces, over the same connection."""
+        return ApiCluster(self._transport, ALL)
 
     def get(self, kind: str, name: str) -> Body:
         result: Body = self._call("GET", f"{self._path(kind)}/{name}", what=f"{kind} {name}")
@@ -76,19 +101,22 @@ class ApiCluster:
     def delete(self, kind: str, name: str) -> None:
         self._call("DELETE", f"{self._path(kind)}/{name}", what=f"{kind} {name}")
 
-    def user(self) -> str:
-        """Return who the API server takes this caller for."""
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
-        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-        review = self._call("POST", path, what="SelfSubjectReview", body=body)
-        name: str = review["status"]["userInfo"]["username"]
-        return name
+    def apply(self, body: Body, *, dry_run: bool = False) -> Body:
+        asked = {"fieldManager": _MANAGER, "force": "true", "fieldValidation": "Strict"}
+        query = urlencode({**asked, "dryRun": "All"} if dry_run else asked)
+        kind, name = body["kind"], body["metadata"]["name"]
+        path = f"{self._path(kind, body['metadata'].get('namespace'))}/{name}?{query}"
+        result: Body = self._call("PATCH", path, what=f"{kind} {name}", body=body)
+        return result
 
-    def _path(self, kind: str) -> str:
+    def _path(self, kind: str, namespace: str | None = None) -> str:
+        if kind in _CLUSTERED:
+            return _CLUSTERED[kind]
+        within = self.namespace if namespace is None else namespace
+        where = f"/namespaces/{within}" if within else ""
         if kind in PLURALS:
-            return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURALS[kind]}"
-        group = {"Pod": "/api/v1", "Deployment": "/apis/apps/v1"}.get(kind, "/apis/apps/v1")
-        return f"{group}/namespaces/{self.namespace}/{kind.lower()}s"
+            return f"/apis/{GROUP}/{VERSION}{where}/{PLURALS[kind]}"
+        return f"{_GROUPS.get(kind, '/apis/apps/v1')}{where}/{kind.lower()}s"
 
     def _call(self, method: str, path: str, *, what: str, body: Body | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_moe.names import API_VERSION
+from kubectl_moe.names import API_VERSION, described, told
 from kubectl_moe.past import Past, find, readable
 
 Body = Mapping[str, Any]
@@ -40,7 +40,7 @@ def rollback(
     served = expert.get("status", {}).get("version")
     on_trial = expert.get("status", {}).get("candidate")
     name = expert["metadata"]["name"]
-    what = _what(expert)
+    what = described(expert)
     version = served if on_trial else _before(readable(past), served)
     if to is not None:
         version = find(past, to, name).version
@@ -51,7 +51,7 @@ def rollback(
     if version == wanted:
         raise Refused(
             f"{what}: {version} is what its spec asks for; "
-            f"`kubectl moe resume {_told(expert)}` removes the Overrides that "
+            f"`kubectl moe resume {told(expert)}` removes the Overrides that "
             "keep it from being served"
         )
     spec = {"action": "Serve", "version": version, "insteadOf": wanted}
@@ -68,7 +68,7 @@ def once(
     action: str, expert: Body, overrides: Sequence[Body], reason: str
 ) -> dict[str, Any] | Skip:
     """Promote, abort or retry the revision that is shown. Raises Refused where there is none."""
-    what, rollout = _what(expert), expert.get("status", {}).get("rollout", {})
+    what, rollout = described(expert), expert.get("status", {}).get("rollout", {})
     outcome = rollout.get("outcome")
     in_progress = outcome in ("Progressing", "Paused")
     if action == "Retry" and outcome not in ("RolledBack", "Aborted"):
@@ -89,16 +89,6 @@ def holding(target: Body, overrides: Sequence[Body]) -> tuple[str, ...]:
         and body["spec"]["action"] in ("Pause", "Serve")
         and body.get("status", {}).get("state") != "Lapsed"
     )
-
-
-def _what(body: Body) -> str:
-    return f"{body['kind'].lower()} {body['metadata']['name']!r}"
-
-
-def _told(body: Body) -> str:
-    """Return how an object is named on a command line."""
-    name: str = body["metadata"]["name"]
-    return name if body["kind"] == "Expert" else f"{body['kind'].lower()}/{name}"
 
 
 def _before(past: Sequence[Past], served: str | None) -> str | None:

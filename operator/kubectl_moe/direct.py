@@ -11,7 +11,8 @@ from typing import Final
 from kubectl_moe.cluster import Answer, ClusterError
 from kubectl_moe.kubeconfig import Access
 
-_JSON: Final = "application/json"
+JSON: Final = "application/json"
+APPLY: Final = "application/apply-patch+yaml"  # of which JSON is a part
 
 
 class Direct:
@@ -20,7 +21,7 @@ class Direct:
     def __init__(self, access: Access, timeout_s: float) -> None:
         """Raises ClusterError where certificates or key cannot be used."""
         self._path = access.path
-        self._headers = {"Accept": _JSON, "Content-Type": _JSON, "User-Agent": "kubectl-moe"}
+        self._headers = {"Accept": JSON, "User-Agent": "kubectl-moe"}
         if access.token:
             self._headers["Authorization"] = f"Bearer {access.token}"
         self._connection = http.client.HTTPSConnection(
@@ -45,7 +46,8 @@ class Direct:
 
     def _send(self, method: str, path: str, body: bytes | None) -> Answer:
         try:
-            self._connection.request(method, self._path + path, body, self._headers)
+            headers = {**self._headers, "Content-Type": APPLY if method == "PATCH" else JSON}
+            self._connection.request(method, self._path + path, body, headers)
             response = self._connection.getresponse()
             return Answer(response.status, response.reason, response.read())
         except BaseException:

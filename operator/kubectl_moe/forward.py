@@ -1,4 +1,4 @@
-"""Asks routers what their gates chose, each through a `kubectl port-forward` of its own.
+"""Asks routers what they counted, each through a `kubectl port-forward` of its own.
 
 Routers speak gRPC, which the API server's proxies do not carry, and are open to nobody outside;
 a port-forward is what `kubectl` has for that. It logs in as the person does, in every way that a
@@ -21,10 +21,18 @@ import grpc
 
 from kubectl_moe.cluster import ClusterError
 from kubectl_moe.gate_loads import Load, Of, Reading
-from moeops.v1.router_pb2 import DescribeRequest, DescribeResponse, GateLayer, ShadowLayer
+from moe_core.worker_load import WorkerLoad
+from moeops.v1.router_pb2 import (
+    DescribeRequest,
+    DescribeResponse,
+    GateLayer,
+    LinkState,
+    ShadowLayer,
+)
 from moeops.v1.router_pb2_grpc import RouterStub
 
 ROUTER_PORT: Final = 7000
+_SPEAKING: Final = (LinkState.LIVE, LinkState.DRAINING)
 _FORWARDING: Final = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
@@ -105,7 +113,7 @@ class Forwards:
             said = RouterStub(channel).Describe(DescribeRequest(sha256=digests), timeout=left)
         except grpc.RpcError as error:
             raise ClusterError(f"{error.code().name}: {error.details()}") from error
-        return to_reading(pod, said)
+        return to_reading(pod, said, time.monotonic())
 
     def _start(self, pod: str) -> None:
         """Begin to forward, unless that is done already."""
@@ -132,8 +140,8 @@ class Forwards:
         self._open.pop(pod).close()
 
 
-def to_reading(pod: str, said: DescribeResponse) -> Reading:
-    """Return what a router said of its gates."""
+def to_reading(pod: str, said: DescribeResponse, at: float) -> Reading:
+    """Return what a router said of its gates, and of the workers whose links speak."""
     loads = {
         Of(gate.gate, gate.sha256, layer.layer): _load(layer)
         for gate in said.gate_counters
@@ -143,7 +151,19 @@ def to_reading(pod: str, said: DescribeResponse) -> Reading:
         for layer in shadow.layers:
             of = Of(shadow.gate, shadow.sha256, layer.layer, shadow=True)
             loads[of] = _shadow(layer)
-    return Reading(pod, said.incarnation, loads)
+    workers = {link.worker: _heard(link) for link in said.links if link.state in _SPEAKING}
+    return Reading(pod, said.incarnation, loads, workers, at)
+
+
+def _heard(link: LinkState) -> WorkerLoad:
+    return WorkerLoad(
+        incarnation=link.incarnation,
+        queued_rows=link.queued_rows,
+        busy_us=link.busy_us,
+        rows=link.computed_rows,
+        queued_attempts=link.queued_attempts,
+        queue_us=link.queue_us,
+    )
 
 
 def _load(layer: GateLayer) -> Load:

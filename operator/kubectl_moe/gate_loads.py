@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+from moe_core.worker_load import WorkerLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,17 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one router had counted at one moment; `incarnation` is new with each start of it."""
+    """What one router had counted at one moment; `incarnation` is new with each start of it.
+
+    `workers` are what it heard of those it has live links to, `at` when it said so on the clock of
+    who asked.
+    """
 
     router: str
     incarnation: str
     loads: Mapping[Of, Load]
+    workers: Mapping[str, WorkerLoad] = field(default_factory=dict)
+    at: float = field(default=0.0, compare=False)
 
     def since(self, earlier: Reading) -> Reading:
         """Return what came after an earlier reading of the same start of the same router.
@@ -82,7 +90,7 @@ class Reading:
         A count that was begun anew meanwhile is given whole.
         """
         loads = {of: _after(load, earlier.loads.get(of)) for of, load in self.loads.items()}
-        return Reading(self.router, self.incarnation, loads)
+        return replace(self, loads=loads)
 
 
 def between(earlier: Iterable[Reading], later: Iterable[Reading]) -> tuple[Reading, ...]:

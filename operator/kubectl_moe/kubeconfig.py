@@ -108,3 +108,16 @@ def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
 def _names_a_proxy(variable: str) -> bool:
     lower = variable.lower()
     return lower.endswith("_proxy") and lower != "no_proxy"
+
+
+def contexts(kubeconfig: str | None, environ: Mapping[str, str]) -> list[str]:
+    """Return the names of all contexts; of files that cannot be read, none."""
+    text = kubeconfig or environ.get("KUBECONFIG") or "~/.kube/config"
+    found: dict[str, None] = {}
+    for path in text.split(os.pathsep):
+        try:
+            config = yaml.load(Path(path).expanduser().read_bytes(), _Loader)
+            found.update(dict.fromkeys(str(entry["name"]) for entry in config["contexts"]))
+        except (OSError, yaml.YAMLError, LookupError, TypeError):
+            continue
+    return list(found)

@@ -13,6 +13,7 @@ from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
 from kubectl_moe.cluster import Answer, ClusterError
+from kubectl_moe.direct import APPLY, JSON
 
 
 def load(kubeconfig: str | None, context: str | None) -> str:
@@ -50,8 +51,8 @@ class Library:
                     method,
                     path,
                     header_params={
-                        "Accept": "application/json",
-                        "Content-Type": "application/json",
+                        "Accept": JSON,
+                        "Content-Type": APPLY if method == "PATCH" else JSON,
                     },
                     body=None if body is None else json.loads(body),
                     auth_settings=["BearerToken"],

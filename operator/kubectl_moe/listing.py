@@ -33,8 +33,24 @@ def _name(body: Body) -> str:
     return str(body["metadata"]["name"])
 
 
-def _age(body: Body, now: datetime) -> str:
-    return age(body["metadata"].get("creationTimestamp", ""), now)
+def _namespace(body: Body) -> str:
+    return str(body["metadata"].get("namespace") or "-")
+
+
+def _age(now: datetime) -> Callable[[Body], str]:
+    return lambda body: age(body["metadata"].get("creationTimestamp", ""), now)
+
+
+def _why(body: Body) -> str:
+    return diagnose(body).why or "-"
+
+
+def _listed(gate: Body) -> str:
+    return str(len(gate["spec"].get("experts", ())))
+
+
+def _scaled(expert: Body) -> str:
+    return str(expert.get("status", {}).get("autoscaling", {}).get("message") or "-")
 
 
 def _health(body: Body) -> str:
@@ -88,25 +104,67 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
 }
 
 
-def rows(kind: str, bodies: Sequence[Body], now: datetime) -> Table:
+# What -o wide shows beside that.
+_WIDE: Mapping[str, tuple[Column, ...]] = {
+    "Mixture": (
+        ("LAYERS", _spec("layers")),
+        ("HIDDEN", _spec("hiddenSize")),
+        ("DTYPE", _spec("dtype")),
+        ("WHY", _why),
+    ),
+    "Gate": (
+        ("CANDIDATE", _status("candidate")),
+        ("WEIGHT", _status("weight")),
+        ("TOP-K", _spec("policy", "topK")),
+        ("EXPERTS", _listed),
+        ("SHA256", _status("sha256")),
+        ("WHY", _why),
+    ),
+    "Expert": (
+        ("ROLE", _spec("role")),
+        ("SHA256", _status("sha256")),
+        ("SCALED", _scaled),
+        ("WHY", _why),
+    ),
+    "Override": (
+        ("KIND", _spec("targetRef", "kind")),
+        ("INSTEAD-OF", _spec("insteadOf")),
+        ("REASON", _spec("reason")),
+    ),
+}
+
+
+def rows(
+    kind: str,
+    bodies: Sequence[Body],
+    now: datetime,
+    *,
+    wide: bool = False,
+    namespaces: bool = False,
+) -> Table:
     """Return headers and rows for objects of one kind."""
-    columns = COLUMNS[kind]
-    cells = [
-        [_name(body), *(read(body) for _, read in columns), _age(body, now)] for body in bodies
-    ]
-    return ["NAME", *(title for title, _ in columns), "AGE"], cells
+    columns: tuple[Column, ...] = (("NAME", _name), *COLUMNS[kind], ("AGE", _age(now)))
+    if namespaces:
+        columns = (("NAMESPACE", _namespace), *columns)
+    if wide:
+        columns = (*columns, *_WIDE[kind])
+    cells = [[read(body) for _, read in columns] for body in bodies]
+    return [title for title, _ in columns], cells
 
 
-def history_rows(past: Sequence[Past], expert: Body, now: datetime) -> Table:
-    """Return the revisions of an expert, newest first."""
+def history_rows(past: Sequence[Past], expert: Body, now: datetime, *, wide: bool = False) -> Table:
+    """Return the revisions of an expert, newest first; in a wide table digests are whole."""
     cells = []
     for each in reversed(past):
         entry = past_entry(each, expert)
         when = age(each.at or each.created, now)
         why = f"unreadable: {each.unreadable}" if each.unreadable else entry["why"]
-        shown = (each.version, each.sha256[:10], entry["outcome"], entry["now"], when, each.by, why)
+        digest = each.sha256 if wide else each.sha256[:10]
+        shown = [each.version, digest, entry["outcome"], entry["now"], when, each.by, why]
+        shown += [each.uri] if wide else []
         cells.append([str(each.revision), *(cell or "-" for cell in shown)])
-    return ["REVISION", "VERSION", "SHA256", "OUTCOME", "NOW", "WHEN", "BY", "WHY"], cells
+    titles = ["REVISION", "VERSION", "SHA256", "OUTCOME", "NOW", "WHEN", "BY", "WHY"]
+    return [*titles, "URI"] if wide else titles, cells
 
 
 def past_entry(past: Past, expert: Body) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 GROUP = "moeops.dev"
 VERSION = "v1alpha1"
@@ -56,3 +58,19 @@ def parse_kind(text: str) -> str:
     except KeyError:
         known = ", ".join(sorted(_ALIASES))
         raise UsageError(f"{text!r} is no kind of moeops; kinds are {known}") from None
+
+
+def resource(body: Mapping[str, Any]) -> str:
+    """Return how kubectl names an object: `expert.moeops.dev/tiny-e3`."""
+    return f"{body['kind'].lower()}.{GROUP}/{body['metadata']['name']}"
+
+
+def told(body: Mapping[str, Any]) -> str:
+    """Return how an object is named on a command line of this plugin."""
+    name: str = body["metadata"]["name"]
+    return name if body["kind"] == "Expert" else f"{body['kind'].lower()}/{name}"
+
+
+def described(body: Mapping[str, Any]) -> str:
+    """Return how an object is named in a sentence."""
+    return f"{body['kind'].lower()} {body['metadata']['name']!r}"

@@ -7,23 +7,29 @@ and their difference.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 
 from kubectl_moe import follow, heat
-from kubectl_moe.cluster import Body, ClusterError
+from kubectl_moe.advice import moe
+from kubectl_moe.asking import ask
+from kubectl_moe.cluster import Body
 from kubectl_moe.gate_loads import Reading, between, total
 from kubectl_moe.health import Exit
-from kubectl_moe.names import UsageError
 from kubectl_moe.routing_view import Routed, digests, routed
 from kubectl_moe.session import Routers, Session, find
-from kubectl_moe.tree import COMPONENT_LABEL, MIXTURE_LABEL
+from kubectl_moe.window import LOOK_S, WATCHED_S, Rolling, Taken
 
-WATCHED_S: Final = 10.0
-_LOOK_S: Final = 1.0
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The table, and what routers said of the gates that it names."""
+
+    table: Body
+    readings: tuple[Reading, ...]
+    silent: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,82 +44,39 @@ class _Sight:
 
 def routing(args: Namespace, session: Session) -> Exit:
     """Show how rows are spread over experts, once or until interrupted."""
-    if args.watch and args.output == "json":
-        raise UsageError("--watch draws again and again; -o json is printed once, with --window")
     mixture = find(args.mixture, session.cluster, "Mixture")["metadata"]["name"]
     with closing(session.reach()) as routers:
-        look = _Looker(mixture, args, session, routers)
+        rolling = Rolling(lambda: _take(mixture, session, routers), session.clock)
         if args.watch:
+            window_s = args.window or WATCHED_S
             follow.redraw(
-                lambda: _text(look.lately(args.window or WATCHED_S), args, session),
+                lambda: _text(_sight(rolling.lately(window_s), args), args, session),
                 session.clock,
                 session.out,
-                _LOOK_S,
+                LOOK_S,
             )
-        sight = look.once(args.window)
-    if args.output == "json":
-        session.print_json(_json(mixture, sight))
+        sight = _sight(rolling.once(args.window), args)
+    if args.output != "text":
+        session.show(_json(mixture, sight), args.output)
     else:
         session.print(_text(sight, args, session))
+        session.advise([moe(f"top {mixture}", "what that means for the experts' load")])
     return Exit.HEALTHY
 
 
-@dataclass(slots=True)
-class _Looker:
-    """Reads the routers of a mixture, and keeps what it read for as long as a window is."""
-
-    mixture: str
-    args: Namespace
-    session: Session
-    routers: Routers
-    _read: deque[tuple[float, tuple[Reading, ...]]] = field(default_factory=deque)
-
-    def once(self, window_s: float | None) -> _Sight:
-        """Look: at all that was counted, or at what comes in a window."""
-        if window_s is not None:
-            self._take()
-            self.session.clock.sleep(window_s)
-        return self._sight()
-
-    def lately(self, window_s: float) -> _Sight:
-        """Look at what came in the last window, or since the first look where that is later."""
-        if not self._read:
-            self._take()
-            self.session.clock.sleep(_LOOK_S)
-        now = self.session.clock.now()
-        while len(self._read) > 1 and now - self._read[1][0] >= window_s:
-            self._read.popleft()
-        return self._sight()
-
-    def _sight(self) -> _Sight:
-        """Look once more, and compare with the first of what was read before."""
-        before = self._read[0] if self._read else None
-        table, silent = self._take()
-        now, readings = self._read[-1]
-        if before is not None:
-            readings = between(before[1], readings)
-        shown = routed(table, total(readings), self.args.gate, self.args.layer)
-        window = None if before is None else now - before[0]
-        return _Sight(shown, len(readings), window, silent)
-
-    def _take(self) -> tuple[Body, Sequence[str]]:
-        """Read all routers. Raises ClusterError where none answers."""
-        cluster = self.session.cluster
-        table = cluster.get("RoutingTable", self.mixture)
-        selector = f"{MIXTURE_LABEL}={self.mixture},{COMPONENT_LABEL}=router"
-        pods = [pod["metadata"]["name"] for pod in cluster.list("Pod", selector) if _runs(pod)]
-        if not pods:
-            raise ClusterError(f"no router of {self.mixture} is running")
-        readings, silent = self.routers.read(pods, digests(table))
-        if not readings:
-            raise ClusterError(f"no router answers: {'; '.join(silent)}")
-        self._read.append((self.session.clock.now(), readings))
-        return table, silent
+def _take(mixture: str, session: Session, routers: Routers) -> _Told:
+    table = session.cluster.get("RoutingTable", mixture)
+    return _Told(table, *ask(session.cluster, routers, mixture, digests(table)))
 
 
-def _runs(pod: Body) -> bool:
-    running = pod.get("status", {}).get("phase") == "Running"
-    return running and "deletionTimestamp" not in pod["metadata"]
+def _sight(taken: Sequence[Taken[_Told]], args: Namespace) -> _Sight:
+    """Compare what was read last with what was read first."""
+    last, readings, window_s = taken[-1], taken[-1].what.readings, None
+    if len(taken) > 1:
+        readings = between(taken[0].what.readings, readings)
+        window_s = last.at - taken[0].at
+    shown = routed(last.what.table, total(readings), args.gate, args.layer)
+    return _Sight(shown, len(readings), window_s, last.what.silent)
 
 
 def _text(sight: _Sight, args: Namespace, session: Session) -> str:

@@ -19,6 +19,7 @@ EXPERT_LABEL = "moeops.dev/expert"
 GATE_LABEL = "moeops.dev/gate"
 PART_LABEL = "moeops.dev/part"
 DIGEST_LABEL = "moeops.dev/digest"
+VERSION_LABEL = "moeops.dev/version"
 COMPONENT_LABEL = "moeops.dev/component"
 
 
@@ -150,24 +151,18 @@ _OVERRIDE_HEALTH = {
 
 def _version_node(deployment: Body, expert: Body, objects: Objects) -> Node:
     digest = labels(deployment).get(DIGEST_LABEL, "")
-    status, rollout = expert.get("status", {}), expert.get("status", {}).get("rollout", {})
     pods = [
         pod_node(pod)
         for pod in objects.pods
         if labels(pod).get(EXPERT_LABEL) == expert["metadata"]["name"]
         and labels(pod).get(DIGEST_LABEL) == digest
     ]
-    if status.get("sha256", "-").startswith(digest):
-        role = "stable"
-    elif rollout.get("sha256", "-").startswith(digest) and status.get("candidate"):
-        role = f"candidate {status.get('weight', '0%')}"
-    else:
-        role = "retiring"
+    role = role_of(digest, expert)
     evidence = evidence_nodes(expert) if role.startswith("candidate") else ()
     wanted = deployment["spec"].get("replicas", 0)
     ready = deployment.get("status", {}).get("readyReplicas", 0)
     return Node(
-        labels(deployment).get("moeops.dev/version", digest),
+        labels(deployment).get(VERSION_LABEL, digest),
         "Version",
         role,
         deployment["metadata"].get("creationTimestamp", ""),
@@ -175,6 +170,16 @@ def _version_node(deployment: Body, expert: Body, objects: Objects) -> Node:
         Health.HEALTHY if ready >= wanted else Health.PROGRESSING,
         (*evidence, *pods),
     )
+
+
+def role_of(digest: str, expert: Body) -> str:
+    """Return what the version of that short digest is to an expert."""
+    status, rollout = expert.get("status", {}), expert.get("status", {}).get("rollout", {})
+    if status.get("sha256", "-").startswith(digest):
+        return "stable"
+    if rollout.get("sha256", "-").startswith(digest) and status.get("candidate"):
+        return f"candidate {status.get('weight', '0%')}"
+    return "retiring"
 
 
 def evidence_nodes(expert: Body) -> tuple[Node, ...]:

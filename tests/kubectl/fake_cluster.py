@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kubectl_moe.cluster import NotFound
+from kubectl_moe.cluster import ClusterError, NotFound
 
 Body = dict[str, Any]
 
@@ -18,6 +18,8 @@ class FakeCluster:
         self.bodies = list(bodies)
         self.created: list[Body] = []
         self.deleted: list[str] = []
+        self.applied: list[tuple[Body, bool]] = []  # and whether it was a dry run
+        self.refuses: dict[str, str] = {}  # names of objects that may not be applied, and why
         self.state = ""  # what becomes of Overrides that are created
 
     def get(self, kind: str, name: str) -> Body:
@@ -35,6 +37,8 @@ class FakeCluster:
         ]
 
     def create(self, body: Body) -> Body:
+        if body["kind"] == "SelfSubjectReview":
+            return {**body, "status": {"userInfo": {"username": "ann"}}}
         name = f"{body['metadata']['generateName']}1"
         stored = {**body, "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}}
         if self.state:
@@ -43,12 +47,25 @@ class FakeCluster:
         self.bodies.append(stored)
         return stored
 
+    def apply(self, body: Body, *, dry_run: bool = False) -> Body:
+        """Take over spec and metadata, field by field; refuse what `refuses` says."""
+        self.applied.append((body, dry_run))
+        name = body["metadata"]["name"]
+        if name in self.refuses:
+            raise ClusterError(f"{body['kind']} {name}: {self.refuses[name]} (422)")
+        known = next((b for b in self.bodies if _same(b, body)), {"spec": {}})
+        made = {**known, **body, "spec": {**known["spec"], **body["spec"]}}
+        if not dry_run:
+            self.bodies = [b for b in self.bodies if not _same(b, body)] + [made]
+        return made
+
     def delete(self, kind: str, name: str) -> None:
         self.bodies.remove(self.get(kind, name))
         self.deleted.append(name)
 
-    def user(self) -> str:
-        return "ann"
+
+def _same(one: Body, other: Body) -> bool:
+    return (one["kind"], one["metadata"]["name"]) == (other["kind"], other["metadata"]["name"])
 
 
 def _fits(body: Body, term: str) -> bool:

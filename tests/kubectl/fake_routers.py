@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kubectl_moe.gate_loads import Load, Of, Reading
+from moe_core.worker_load import WorkerLoad
 
 
 class FakeRouters:
     """Each reading is what `counted` says then; a pod without is silent."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self.counted: dict[str, dict[Of, Load]] = {}
+        self.heard: dict[str, dict[str, WorkerLoad]] = {}  # by router, what workers counted
         self.incarnations: dict[str, str] = {}
         self.asked: list[tuple[str, ...]] = []
         self.closed = False
@@ -23,7 +26,13 @@ class FakeRouters:
         self.before_reading()
         self.asked.append(tuple(digests))
         readings = [
-            Reading(pod, self.incarnations.get(pod, "one"), dict(self.counted[pod]))
+            Reading(
+                pod,
+                self.incarnations.get(pod, "one"),
+                dict(self.counted[pod]),
+                dict(self.heard.get(pod, {})),
+                self._now(),
+            )
             for pod in pods
             if pod in self.counted
         ]

@@ -9,7 +9,7 @@ from kubectl_moe import follow
 from kubectl_moe.arguments import parser
 from kubectl_moe.health import Exit
 from kubectl_moe.session import Session
-from kubectl_moe.verbs import VERBS
+from kubectl_moe.verbs import carry_out
 from tests.kubectl.fake_cluster import FakeCluster
 from tests.kubectl.fake_routers import FakeRouters
 
@@ -19,9 +19,10 @@ class Terminal:
 
     def __init__(self, *there: dict[str, Any]) -> None:
         self.cluster = FakeCluster(there)
-        self.routers = FakeRouters()
+        self.routers = FakeRouters(lambda: self.now)
         self.out, self.progress = io.StringIO(), io.StringIO()
         self.now = 0.0
+        self.colour = False
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -30,9 +31,16 @@ class Terminal:
         args = parser().parse_args(line.split())
         clock = follow.Clock(lambda: self.now, self.sleep)
         session = Session(
-            self.cluster, lambda: self.routers, self.out, self.progress, clock, colour=False
+            self.cluster,
+            lambda: self.cluster,
+            lambda: self.routers,
+            self.out,
+            self.progress,
+            clock,
+            colour=self.colour,
+            advises=not args.quiet,
         )
-        return VERBS[args.verb](args, session)
+        return carry_out(args, session)
 
     def lines(self) -> list[str]:
         return self.out.getvalue().splitlines()

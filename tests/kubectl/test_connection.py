@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from kubectl_moe import kubeconfig
-from kubectl_moe.cluster import ApiCluster, ClusterError, NotFound
+from kubectl_moe.cluster import ApiCluster, ClusterError, NotFound, who
 from kubectl_moe.connection import connect
 from kubectl_moe.direct import Direct
 from tests.kube.server import KubeServer
@@ -170,14 +170,14 @@ def test_a_real_api_server_is_asked_directly(kube_server: KubeServer, namespace:
     access = kubeconfig.read(path, None, {})
     assert access is not None
     with closing(ApiCluster(Direct(access, 10), access.namespace)) as cluster:
-        assert (cluster.namespace, cluster.user()) == (namespace, "admin")
+        assert (cluster.namespace, who(cluster)) == (namespace, "admin")
         spec = {"action": "Pause", "insteadOf": "v1", "targetRef": {"kind": "Expert", "name": "e0"}}
         made = cluster.create(
             {
                 "apiVersion": "moeops.dev/v1alpha1",
                 "kind": "Override",
                 "metadata": {"generateName": "e0-pause-"},
-                "spec": {**spec, "requestedBy": cluster.user()},
+                "spec": {**spec, "requestedBy": who(cluster)},
             }
         )
         name = made["metadata"]["name"]

@@ -129,7 +129,11 @@ def test_get_lists_each_kind_with_its_columns() -> None:
 def test_an_empty_namespace_says_so() -> None:
     terminal = Terminal()
     terminal.run("get experts")
-    assert terminal.out.getvalue() == "nothing found in namespace test\n"
+    assert terminal.out.getvalue() == ""
+    assert terminal.progress.getvalue().splitlines() == [
+        "nothing found in namespace test",
+        "next: kubectl moe get --all-namespaces  # what there is elsewhere",
+    ]
 
 
 def test_history_says_what_each_version_is_now() -> None:
@@ -156,7 +160,11 @@ def test_rollback_creates_an_override_in_the_name_of_who_asks() -> None:
         "reason": "worse",
         "requestedBy": "ann",
     }
-    assert terminal.progress.getvalue() == "expert 'tiny-e3' rolled back\n"
+    assert terminal.progress.getvalue().splitlines() == [
+        "expert 'tiny-e3' rolled back",
+        "next: kubectl moe status ex/tiny-e3 --wait  # until it has settled",
+        "      kubectl moe resume tiny-e3            # follow the spec again",
+    ]
 
 
 def test_rollback_with_wait_ends_when_the_version_is_served() -> None:
@@ -214,7 +222,7 @@ def test_what_cannot_be_done_is_said(line: str, error: type[Exception], text: st
         ("undo x", "invalid choice"),
         ("rollback", "required: target"),
         ("status x --timeout soon", "'soon' is no duration; write 90s, 5m or 1h"),
-        ("status x -o yaml", "invalid choice"),
+        ("status x -o wide", "invalid choice"),
     ],
 )
 def test_a_wrong_command_line_ends_with_1(
