@@ -24,6 +24,7 @@ PROGRAMS = ("operator", "router", "worker", "evaluator")
 _FOLDERS = (
     "artifacts",
     "core",
+    "crds",
     "expert_worker",
     "images",
     "operator",

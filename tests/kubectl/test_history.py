@@ -152,7 +152,7 @@ def test_an_epoch_is_brought_back_by_one_override_that_lists_what_differs() -> N
         "reason": "slow",
         "requestedBy": "ann",
     }
-    assert terminal.progress.getvalue() == "mixture 'tiny' rolled back\n"
+    assert terminal.progress.getvalue().startswith("mixture 'tiny' rolled back\nnext: ")
     terminal.run("rollback mixture/tiny --to 5")
     assert "already asks for that" in terminal.progress.getvalue()
     terminal.run("resume mixture/tiny")
