@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from threading import Thread
 from typing import Final
 
 from kubectl_moe import kubeconfig
-from kubectl_moe.cluster import Body, Cluster
+from kubectl_moe.cluster import Body, Cluster, ClusterError
 from kubectl_moe.completing import Choice, Wanted, wanted
-from kubectl_moe.grammar import Words
+from kubectl_moe.grammar import Words, duration
 from kubectl_moe.names import PLURALS, Target, UsageError, parse_kind
 
+# How long one waits for a cluster, at most; a duration such as 5s in that variable says otherwise.
 LIMIT_S: Final = 2.0
+LIMIT_NAME: Final = "KUBECTL_MOE_COMPLETION_TIMEOUT"
 # What a shell does beside: cobra's directives, which kubectl hands on.
 _FILES, _NO_FILES, _FOLDERS = 0, 4, 16
 _DIRECTIVES: Final = {Words.FILE: _FILES, Words.FOLDER: _FOLDERS}
@@ -36,16 +40,23 @@ def complete(words: Sequence[str]) -> int:
     if asked.words in (Words.NOTHING, Words.FILE, Words.FOLDER):
         found = list(asked.fixed)
     else:
-        thread = Thread(target=lambda: found.extend(_live(asked)), daemon=True)
+        limit_s = _limit_s()
+        thread = Thread(target=lambda: found.extend(_live(asked, limit_s)), daemon=True)
         thread.start()
-        thread.join(LIMIT_S)
+        thread.join(limit_s)
     lines = [f"{word}\t{why}" if why else word for word, why in found]
     fitting = [line for line in lines if line.startswith(asked.current)]
     print("\n".join([*fitting, f":{_DIRECTIVES.get(asked.words, _NO_FILES)}"]))
     return 0
 
 
-def _live(asked: Wanted) -> list[Choice]:
+def _limit_s() -> float:
+    with suppress(ArgumentTypeError):
+        return duration(os.environ.get(LIMIT_NAME, ""))
+    return LIMIT_S
+
+
+def _live(asked: Wanted, limit_s: float) -> list[Choice]:
     """Return what kubeconfig and cluster know; nothing where they cannot be asked."""
     try:
         said = asked.said
@@ -56,7 +67,7 @@ def _live(asked: Wanted) -> list[Choice]:
         from kubectl_moe.connection import connect  # what is fixed needs no cluster
 
         cluster = connect(
-            said.get("kubeconfig"), said.get("context"), said.get("namespace") or None, LIMIT_S
+            said.get("kubeconfig"), said.get("context"), said.get("namespace") or None, limit_s
         )
         return list(choices(asked, cluster))
     except Exception:  # a cursor is no place to say it
@@ -96,8 +107,9 @@ def _targets(
         kinds = [kind] if kind in kinds else []
         prefixes = {kind: f"{prefix}/"}
     for kind in kinds:
-        for name, why in _names(cluster.list(kind)):
-            yield f"{prefixes[kind]}{name}", why
+        with suppress(ClusterError):  # who may not see gates still sees experts
+            for name, why in _names(cluster.list(kind)):
+                yield f"{prefixes[kind]}{name}", why
 
 
 def _names(bodies: Iterable[Body]) -> Iterator[Choice]:
@@ -121,9 +133,11 @@ def _past(asked: Wanted, cluster: Cluster) -> Iterator[Choice]:
     if body["kind"] not in ("Expert", "Gate"):
         raise UsageError(f"{body['kind']} has no revisions")
     past = past_of(body, cluster)[::-1]
-    versions = {each.version: each for each in reversed(past) if each.version}
-    for version, each in reversed(versions.items()):
-        yield version, f"revision {each.revision} {each.outcome}".rstrip()
+    told: set[str] = set()
+    for each in past:
+        if each.version and each.version not in told:
+            told.add(each.version)
+            yield each.version, f"revision {each.revision} {each.outcome}".rstrip()
     if asked.verb is None or asked.verb.name != "set":
         for each in past:
             yield str(each.revision), f"{each.version} {each.outcome}".strip()

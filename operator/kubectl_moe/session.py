@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,6 +75,11 @@ class Session:
         wide = max((len(command) for command, _ in lines), default=0)
         for number, (command, why) in enumerate(lines):
             self.say(f"{'      ' if number else 'next: '}{command:{wide}}  # {why}")
+
+
+def advises(args: Namespace) -> bool:
+    """Return whether a person reads the output, who may want to know what comes next."""
+    return not args.quiet and getattr(args, "output", "text") in ("text", "wide")
 
 
 def find(text: str, cluster: Cluster, *kinds: str) -> Body:

@@ -8,7 +8,7 @@ from typing import Any
 from kubectl_moe import follow
 from kubectl_moe.arguments import parser
 from kubectl_moe.health import Exit
-from kubectl_moe.session import Session
+from kubectl_moe.session import Session, advises
 from kubectl_moe.verbs import carry_out
 from tests.kubectl.fake_cluster import FakeCluster
 from tests.kubectl.fake_routers import FakeRouters
@@ -38,7 +38,7 @@ class Terminal:
             self.progress,
             clock,
             colour=self.colour,
-            advises=not args.quiet,
+            advises=advises(args),
         )
         return carry_out(args, session)
 

@@ -85,8 +85,10 @@ def test_each_version_has_a_line_and_the_most_loaded_is_the_first(terminal: Term
 
 @pytest.mark.parametrize(
     ("key", "first"),
-    [("load", "e3 v1"), ("util", "e5 v1"), ("rows", "e5 v1"), ("queued", "e3 v1")]
-    + [("ready", "e3 v2"), ("delay", "e3 v1"), ("name", "e3 v1")],
+    [
+        *(("load", "e3 v1"), ("util", "e5 v1"), ("rows", "e5 v1"), ("queued", "e3 v1")),
+        *(("ready", "e3 v2"), ("delay", "e3 v1"), ("name", "e3 v1")),
+    ],
 )
 def test_what_is_asked_for_comes_first(terminal: Terminal, key: str, first: str) -> None:
     terminal.run(f"top --sort-by {key} --limit 1")
@@ -142,7 +144,7 @@ def test_a_worker_that_nobody_hears_has_replicas_and_no_load(terminal: Terminal)
 
     terminal.routers.before_reading = hear_less
     terminal.run("top tiny")
-    assert terminal.lines()[-1].split() == ["tiny-e5", "v1", "stable", "1/2"] + ["-"] * 5
+    assert terminal.lines()[-1].split() == ["tiny-e5", "v1", "stable", "1/2", *("-" * 5)]
     assert "not counted: router r2: it is away" in terminal.progress.getvalue()
 
 
