@@ -1,0 +1,1 @@
+"""What `kubectl krew` installs: an archive of `kubectl moe`, and the manifest that names it."""
