@@ -11,7 +11,7 @@ BESIDE = --numprocesses=auto --maxprocesses=4 --dist=loadfile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help python venv cluster binaries images install lint unit scenarios e2e test demo bench bench-operator status clean distclean
+.PHONY: help python venv cluster binaries images install lint unit scenarios e2e test demo bench bench-operator krew status clean distclean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ bench: venv ## measure routing, dispatch, rollouts and scaling on this machine
 
 bench-operator: binaries ## measure the operator against a plain kopf one, with up to 1,000 experts
 	.venv/bin/python -m tests.benchmarks.operators
+
+krew: venv ## pack kubectl moe for this machine, and its manifest for krew, into dist; RELEASE=https://… is where you publish it
+	@test -n "$(RELEASE)" || { echo "error: say where the archive will be: make krew RELEASE=https://…" >&2; exit 1; }
+	.venv/bin/python -m krew --release "$(RELEASE)"
 
 status: python ## say what there is of this checkout's cluster
 	@$(CLUSTER) status

@@ -1,4 +1,4 @@
-"""What gates choose, read by `kubectl moe routing` through the API server."""
+"""What gates choose and experts bear, read through the API server by `kubectl moe`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,30 @@ def test_a_person_sees_a_line_for_each_layer(tiny: Tiny, recording: Recording) -
     assert "\x1b" not in done.stdout
 
 
+def test_a_person_sees_what_each_expert_bears(tiny: Tiny, scripture: Recording) -> None:
+    with tiny.load(scripture) as load:
+        done = tiny.kube.moe("top", "tiny", "-o", "json", "--sort-by", "rows")
+        report = load.report()
+    assert done.returncode == 0, done.stderr
+    assert report.failed == 0, report.failures
+    said: Body = json.loads(done.stdout)
+    assert (said["routers"], said["notCounted"]) == (len(tiny.pods(component="router")), [])
+    stable = [each for each in said["versions"] if each["role"] == "stable"]
+    for each in stable:
+        there = each["replicas"]
+        assert there["wanted"] == there["ready"] == there["heard"], each
+        assert 0 <= each["utilizationPercent"] <= 100
+    assert stable[0]["expertId"] == "e3"  # which is what learned this text
+    assert stable[0]["rowsPerSecond"] > 0
+
+
 def test_who_may_look_into_routers_is_said_by_a_role(tiny: Tiny) -> None:
     may = ("auth", "can-i", "create", "pods", "--subresource=portforward", *OBSERVER)
     role = ("--clusterrole=moeops-observer", "--group=observers")
     tiny.kube.run("create", "rolebinding", "observers", *role)
     try:
         assert tiny.kube.run(*may).strip() == "yes"
+        for kind in ("experts.moeops.dev", "deployments.apps"):
+            assert tiny.kube.run("auth", "can-i", "list", kind, *OBSERVER).strip() == "yes"
     finally:
         tiny.kube.delete("rolebinding", "observers")

@@ -80,8 +80,13 @@ TOP: Final = Verb(
             ("mixture",), "NAME of the mixture (default: all)", least=0, words=Words.MIXTURE
         ),
         _WATCH,
-        Argument(("--sort-by",), "what comes first: the most of this (load)", "KEY", choices=SORTS,
-                 default="load"),
+        Argument(
+            ("--sort-by",),
+            "what comes first: the most of this (default: load)",
+            "KEY",
+            choices=SORTS,
+            default="load",
+        ),
         Argument(("--window",), "average over this time (2s; with -w the last 10s)", "D", duration),
         Argument(("--limit",), "at most this many lines (default: all)", "N", whole(1)),
     ),

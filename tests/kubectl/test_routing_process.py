@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from kubectl_moe.cluster import ClusterError
-from kubectl_moe.forward import Forwards
+from kubectl_moe.forward import Forwards, to_reading
 from kubectl_moe.gate_loads import total
 from moe_core.table import Failover, Rung
-from moeops.v1.router_pb2 import SequenceRows
+from moe_core.worker_load import WorkerLoad
+from moeops.v1.router_pb2 import DescribeResponse, LinkState, SequenceRows
 from tests.kubectl import port_forward
 from tests.router.process import RouterProcess, spawn
 from tests.support.dispatching import Caller, dispatch_request
@@ -67,6 +68,26 @@ def test_what_gives_no_reading_is_told_with_its_reason(router: tuple[RouterProce
         assert silent[1] == 'router r3: Error from server (NotFound): pods "r3" not found'
         readings, silent = routers.read(["r1"], [sha256])
         assert len(readings) == 1
+
+
+def test_workers_are_heard_by_links_that_speak() -> None:
+    links = [
+        LinkState(
+            worker=state,
+            incarnation="i",
+            state=LinkState.State.Value(state),
+            queued_rows=1,
+            busy_us=2,
+            computed_rows=3,
+            queued_attempts=4,
+            queue_us=5,
+        )
+        for state in ("CONNECTING", "LIVE", "SILENT", "DRAINING")
+    ]
+    reading = to_reading("r1", DescribeResponse(incarnation="one", links=links), 6.0)
+    load = WorkerLoad("i", queued_rows=1, busy_us=2, rows=3, queued_attempts=4, queue_us=5)
+    assert reading.workers == {"LIVE": load, "DRAINING": load}
+    assert (reading.router, reading.incarnation, reading.at) == ("r1", "one", 6.0)
 
 
 def test_a_machine_without_kubectl_is_told_so() -> None:
