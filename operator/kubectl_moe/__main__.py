@@ -17,7 +17,7 @@ from kubectl_moe.decide import Refused
 from kubectl_moe.health import Exit
 from kubectl_moe.names import UsageError
 from kubectl_moe.past import Unknown
-from kubectl_moe.session import Routers, Session, advises
+from kubectl_moe.session import Routers, Session, advises, coloured
 from kubectl_moe.verbs import carry_out
 
 
@@ -51,7 +51,6 @@ def _cluster(args: Namespace) -> ApiCluster:
 
 
 def _session(args: Namespace, cluster: ApiCluster) -> Session:
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     flags = _flags(args)
     return Session(
         cluster,
@@ -60,7 +59,7 @@ def _session(args: Namespace, cluster: ApiCluster) -> Session:
         sys.stdout,
         sys.stderr,
         follow.Clock(time.monotonic, time.sleep),
-        colour=sys.stdout.isatty() and not plain,
+        colour=coloured(sys.stdout, os.environ),
         advises=advises(args),
         flags="".join(f" {flag}" for flag in map(shlex.quote, flags)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
@@ -75,6 +75,11 @@ class Session:
         wide = max((len(command) for command, _ in lines), default=0)
         for number, (command, why) in enumerate(lines):
             self.say(f"{'      ' if number else 'next: '}{command:{wide}}  # {why}")
+
+
+def coloured(out: TextIO, environ: Mapping[str, str]) -> bool:
+    """Return whether to use colour: on a terminal that knows it, unless NO_COLOR is set."""
+    return out.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def advises(args: Namespace) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import closing
@@ -67,7 +68,15 @@ def _shown(taken: Sequence[Taken[Seen]], mixture: str, args: Namespace) -> list[
 
 
 def _screen(taken: Sequence[Taken[Seen]], mixture: str, args: Namespace, session: Session) -> str:
-    return f"{_head(taken, mixture)}\n{_table(_shown(taken, mixture, args), args, session)}"
+    """Return what fits the terminal, where there is one, and how much does not."""
+    shown, room = _shown(taken, mixture, args), None
+    head = _head(taken, mixture)
+    if args.limit is None and session.out.isatty():
+        taken_up = head.count("\n") + 4  # titles, what is left out, and the line of the cursor
+        room = max(shutil.get_terminal_size().lines - taken_up, 1)
+    text = f"{head}\n{_table(shown[:room], args, session)}"
+    left = len(shown[room:]) if room is not None else 0
+    return f"{text}\n{left} more; --limit shows them" if left else text
 
 
 def _head(taken: Sequence[Taken[Seen]], mixture: str) -> str:

@@ -22,6 +22,7 @@ class Asked:
     path: str
     authorization: str | None
     certified: bool
+    content_type: str | None = None
 
 
 @dataclass(slots=True)
@@ -77,6 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PATCH(self) -> None:
+        self._answer()
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -84,7 +88,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         certified = bool(self.connection.getpeercert())
         self.api.asked.append(
-            Asked(self.command, self.path, self.headers["Authorization"], certified)
+            Asked(
+                self.command,
+                self.path,
+                self.headers["Authorization"],
+                certified,
+                self.headers["Content-Type"],
+            )
         )
         if self.api.hang_up:
             self.api.hang_up, self.close_connection = False, True

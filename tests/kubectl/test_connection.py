@@ -102,6 +102,19 @@ def test_what_is_not_plain_is_asked_by_the_library(api: Api, tmp_path: Path) -> 
     assert said == ["Bearer of a program", "Bearer of a file"]
 
 
+def test_a_part_of_an_object_is_applied_alike_by_both(api: Api, tmp_path: Path) -> None:
+    for user in ({"token": "secret"}, token_of_a_program("secret")):
+        with closing(connect(config(api, tmp_path, user), None, None, 5)) as cluster:
+            cluster.apply({"kind": "Expert", "metadata": {"name": "e"}}, dry_run=True)
+    direct, library = api.asked
+    assert direct == library
+    assert (direct.method, direct.content_type) == ("PATCH", "application/apply-patch+yaml")
+    assert direct.path == (
+        "/apis/moeops.dev/v1alpha1/namespaces/moe/experts/e"
+        "?fieldManager=kubectl-moe&force=true&fieldValidation=Strict&dryRun=All"
+    )
+
+
 def test_a_server_that_is_not_trusted_is_not_asked(api: Api, tmp_path: Path) -> None:
     path = config(api, tmp_path, {"token": "secret"}, certificate_authority=None)
     with pytest.raises(ClusterError, match="certificate verify failed"):

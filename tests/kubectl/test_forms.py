@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 from kubectl_moe.decide import Refused
 from kubectl_moe.health import Exit
 from kubectl_moe.names import UsageError
+from kubectl_moe.session import coloured
 from kubectl_moe.vocabulary import VERBS
 from tests.kubectl import bodies
 from tests.kubectl.terminal import Terminal
@@ -216,6 +218,28 @@ def test_versions_are_of_this_command_and_of_the_operator() -> None:
     bare = Terminal()
     bare.run("version")
     assert bare.lines() == [mine, "operator: none in this cluster"]
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("out", "environ", "colour"),
+    [
+        pytest.param(Tty(), {"TERM": "xterm"}, True, id="terminal"),
+        pytest.param(Tty(), {}, True, id="terminal of unknown kind"),
+        pytest.param(Tty(), {"NO_COLOR": "1"}, False, id="NO_COLOR"),
+        pytest.param(Tty(), {"NO_COLOR": ""}, True, id="NO_COLOR that is empty says nothing"),
+        pytest.param(Tty(), {"TERM": "dumb"}, False, id="dumb terminal"),
+        pytest.param(io.StringIO(), {"TERM": "xterm"}, False, id="pipe"),
+    ],
+)
+def test_colour_is_for_terminals_that_want_it(
+    out: io.StringIO, environ: dict[str, str], colour: bool
+) -> None:
+    assert coloured(out, environ) is colour
 
 
 def test_no_colour_and_no_terminal_mean_plain_text(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -182,6 +184,31 @@ def test_watching_averages_over_what_it_saw_itself(terminal: Terminal) -> None:
     assert "\x1b[31m95%\x1b[0m" in terminal.out.getvalue()
     assert "\x1b[33m70%\x1b[0m" in terminal.out.getvalue()
     assert terminal.routers.closed
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_not_overrun(terminal: Terminal) -> None:
+    hear = terminal.routers.before_reading
+    size = shutil.get_terminal_size().lines
+    terminal.cluster.bodies += [
+        other(bodies.deployment(f"v{number}"), "tiny-e5") for number in range(3, 3 + size)
+    ]
+
+    def once() -> None:
+        hear()
+        if terminal.now > 1:
+            raise KeyboardInterrupt
+
+    terminal.routers.before_reading = once
+    terminal.out = Tty()
+    with pytest.raises(KeyboardInterrupt):
+        terminal.run("top tiny -w")
+    assert len(terminal.lines()) == size - 1
+    assert terminal.lines()[-1] == "7 more; --limit shows them"
 
 
 def test_one_mixture_is_told_from_another(terminal: Terminal) -> None:

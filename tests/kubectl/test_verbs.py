@@ -13,7 +13,6 @@ from kubectl_moe.decide import Refused
 from kubectl_moe.health import Exit
 from kubectl_moe.names import UsageError
 from tests.kubectl import bodies
-from tests.kubectl.fake_cluster import FakeCluster
 from tests.kubectl.terminal import Terminal
 
 
@@ -170,18 +169,9 @@ def test_rollback_creates_an_override_in_the_name_of_who_asks() -> None:
 def test_rollback_with_wait_ends_when_the_version_is_served() -> None:
     expert = bodies.expert(version="v2", candidate="v2")
     terminal = Terminal(expert, *history())
-    terminal.cluster.create = _active(terminal.cluster)  # type: ignore[method-assign]
+    terminal.cluster.state = "Active"
     assert terminal.run("rollback tiny-e3 --wait") is Exit.HEALTHY
     assert "tiny-e3 serves v1" in terminal.progress.getvalue()
-
-
-def _active(cluster: FakeCluster) -> Any:
-    def create(body: dict[str, Any]) -> dict[str, Any]:
-        stored = {**body, "metadata": {"name": "o"}, "status": {"state": "Active"}}
-        cluster.bodies.append(stored)
-        return stored
-
-    return create
 
 
 def test_resume_removes_and_says_what_it_removed() -> None:
