@@ -114,4 +114,4 @@ def needed(project: Path) -> frozenset[str]:
     described = tomllib.loads(project.read_text())["project"]
     wanted = described["optional-dependencies"][_EXTRA]
     base = {canonicalize_name(Requirement(text).name): text for text in described["dependencies"]}
-    return closure([*wanted, *(base[name] for name in _NEEDED)])
+    return closure([*wanted, *(base[canonicalize_name(name)] for name in _NEEDED)])

@@ -53,7 +53,7 @@ class FakeCluster:
         name = body["metadata"]["name"]
         if name in self.refuses:
             raise ClusterError(f"{body['kind']} {name}: {self.refuses[name]} (422)")
-        known = next((b for b in self.bodies if _same(b, body)), {"spec": {}})
+        known: Body = next((b for b in self.bodies if _same(b, body)), {"spec": {}})
         made = {**known, **body, "spec": {**known["spec"], **body["spec"]}}
         if not dry_run:
             self.bodies = [b for b in self.bodies if not _same(b, body)] + [made]
