@@ -21,7 +21,7 @@ QUICK = {
 def run(stage: Stage, line: str) -> tuple[int, str]:
     """Run `kubectl moe` as the administrator; return its exit code and all that it says."""
     config = str(stage.server.kubeconfig(stage.namespace))
-    command = [sys.executable, "-m", "kubectl_moe", "--kubeconfig", config, *line.split()]
+    command = [sys.executable, "-m", "kubectl_moe", "-q", "--kubeconfig", config, *line.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
