@@ -146,7 +146,7 @@ SET: Final = Verb(
     ),
     _TREE,
     example="kubectl moe set version ex/mixtral-e3 v2 --uri file:///models/e3-v2.safetensors "
-    "--sha256 $(sha256sum < e3-v2.safetensors | cut -c -64)",
+    '--sha256 "$(head -c 64 e3-v2.safetensors.sha256)"',
 )
 LINT: Final = Verb(
     "lint",
@@ -157,7 +157,7 @@ LINT: Final = Verb(
         switch("--strict", help="warnings count as errors"),
     ),
     _PLAIN,
-    example="kubectl moe lint manifests/ && kubectl apply -f manifests/",
+    example="kubectl moe lint manifests/ --strict",
 )
 VERSION: Final = Verb(
     "version",

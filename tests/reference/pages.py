@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.reference import commands, metrics, protocols, resources, settings
+from tests.reference import commands, metrics, plugin, protocols, resources, settings
 
 PAGES: Final[Mapping[Path, Callable[[], str]]] = {
     metrics.PAGE: metrics.page,
@@ -14,4 +14,5 @@ PAGES: Final[Mapping[Path, Callable[[], str]]] = {
     protocols.PAGE: protocols.text,
     settings.PAGE: settings.text,
     commands.PAGE: commands.text,
+    plugin.PAGE: plugin.page,
 }

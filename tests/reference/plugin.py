@@ -1,6 +1,6 @@
 """The reference of the plugin, `docs/kubectl-moe.md`, made of its vocabulary.
 
-After a wanted change: `python -m tests.reference.plugin` writes it anew.
+After a wanted change: `python -m tests.reference` writes it anew.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ MORE: Final[Mapping[str, str]] = {
 _HEAD: Final = f"""\
 # kubectl moe
 
-Made by `python -m tests.reference.plugin` of the plugin's vocabulary; do not edit it by hand.
+Made by `python -m tests.reference` of the plugin's vocabulary; do not edit it by hand.
 
 {DESCRIPTION}
 
@@ -124,7 +124,7 @@ def _reference() -> Iterator[str]:
         yield f"\n## {verb.name}\n{verb.help[0].upper()}{verb.help[1:]}.\n"
         if verb.aliases:
             yield f"Also: {', '.join(f'`{alias}`' for alias in verb.aliases)}.\n"
-        yield f"```\n{_usage(verb)}\n```\n"
+        yield f"```text\n{_usage(verb)}\n```\n"
         yield from _arguments(verb.all_arguments)
         if verb.example:
             yield f"\n```\n{verb.example}\n```\n"
@@ -163,7 +163,3 @@ def _arguments(arguments: tuple[Argument, ...]) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page())
