@@ -48,7 +48,11 @@ _log = logging.getLogger(__name__)
 Child = tuple[str, str]  # kind and name
 
 # A binding needs its role, and pods need their rights.
-_ORDER: Final = (("ServiceAccount", "Role", "Service"), ("RoleBinding",), ("Deployment",))
+_ORDER: Final = (
+    ("ServiceAccount", "Role", "Service"),
+    ("RoleBinding", "PodDisruptionBudget"),
+    ("Deployment",),
+)
 
 
 @dataclass(frozen=True, slots=True)

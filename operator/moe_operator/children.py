@@ -13,6 +13,7 @@ from moe_core.rollout import Outcome, Version
 from moe_core.rows import ExpertRow
 from moe_operator import labels
 from moe_operator.case import Case, Decision
+from moe_operator.drain import Drain
 from moe_operator.ending import cold_at, keeps_size
 from moe_operator.idle import asleep
 from moe_operator.intent import Delete, Manifest
@@ -33,7 +34,7 @@ class Children:
 
 
 def expert_children(
-    turn: Turn, mixture: MixtureSpec, settings: Settings, known: Readings
+    turn: Turn, mixture: MixtureSpec, settings: Settings, drain: Drain, known: Readings
 ) -> Children:
     """Return the Deployments of one expert, given its row as it is to be.
 
@@ -46,7 +47,9 @@ def expert_children(
         template = lineage.template(version.sha256)
         if template is None:
             template = worker_template(mixture, expert, version, settings)
-        manifests.append(known.made(worker_deployment, (expert, template), (version, replicas)))
+        group = labels.WORKER, expert.meta.name, labels.short(version.sha256)
+        size = version, replicas, drain.surge(group, replicas)
+        manifests.append(known.made(worker_deployment, (expert, template), size))
     kept = {*wanted, *_warm(case, decision.row)}
     names = {labels.deployment_name(expert.meta.name, sha256) for sha256 in kept}
     return Children(tuple(manifests), frozenset(names))
@@ -86,7 +89,7 @@ def _warm(case: Case, row: ExpertRow) -> tuple[str, ...]:
 
 def unapplied(world: World, manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
     """Return the manifests that are not yet what the API server has."""
-    scaled = {deployment.name: deployment.replicas for deployment in world.deployments}
+    scaled = {d.name: d.replicas + d.surge for d in world.deployments}
 
     def differs(manifest: Manifest) -> bool:
         kind, name = manifest.body["kind"], manifest.body["metadata"]["name"]

@@ -61,6 +61,7 @@ SERVICE: Final = Kind("Service", "", "v1", "services")
 SERVICE_ACCOUNT: Final = Kind("ServiceAccount", "", "v1", "serviceaccounts")
 ROLE: Final = Kind("Role", "rbac.authorization.k8s.io", "v1", "roles")
 ROLE_BINDING: Final = Kind("RoleBinding", "rbac.authorization.k8s.io", "v1", "rolebindings")
+BUDGET: Final = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets")
 EVENT: Final = Kind("Event", "", "v1", "events")
 LEASE: Final = Kind("Lease", "coordination.k8s.io", "v1", "leases")
 
@@ -77,6 +78,7 @@ WATCHED: Final = (
     SERVICE_ACCOUNT,
     ROLE,
     ROLE_BINDING,
+    BUDGET,
     POD,
     NODE,
 )

@@ -16,6 +16,7 @@ EXPERT_ID: Final = "moeops.dev/expert-id"
 VERSION: Final = "moeops.dev/version"
 DIGEST: Final = "moeops.dev/digest"
 PART: Final = "moeops.dev/part"  # of a table in parts: which
+SURGE: Final = "moeops.dev/surge"  # an annotation: pods of a Deployment beyond those wanted
 SHA256: Final = "moeops.dev/sha256"  # an annotation: the whole digest
 
 WORKER: Final = "worker"

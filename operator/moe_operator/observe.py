@@ -15,6 +15,7 @@ from moe_operator import journal, labels
 from moe_operator.cache import Cache, Key, uid
 from moe_operator.kept import Kept
 from moe_operator.kinds import (
+    BUDGET,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     EXPERT,
@@ -55,9 +56,10 @@ from moe_operator.world import (
 
 APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 STAMPED_EPOCH: Final = f"{GROUP}/epoch"
-_CHILDREN: Final = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, ROLE, ROLE_BINDING)
+_CHILDREN: Final = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, ROLE, ROLE_BINDING, BUDGET)
 # Waiting reasons of a container that pass by themselves.
 _STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
+_CORDONED: Final = "node.kubernetes.io/unschedulable"
 _KEEPS_AWAY: Final = frozenset({"NoSchedule", "NoExecute"})
 
 T = TypeVar("T")
@@ -133,6 +135,8 @@ def deployment_seen(body: Body) -> DeploymentSeen:
     own, status = labels_of(body), status_of(body)
     failure = _condition(status, "ReplicaFailure")
     stamped = annotations_of(body).get(STAMPED_EPOCH, "")
+    surge = annotations_of(body).get(labels.SURGE, "")
+    more = int(surge) if surge.isdigit() else 0
     return DeploymentSeen(
         name=str(metadata(body)["name"]),
         uid=uid(body),
@@ -140,10 +144,11 @@ def deployment_seen(body: Body) -> DeploymentSeen:
         component=own.get(labels.COMPONENT, ""),
         expert=own.get(labels.EXPERT, ""),
         digest=own.get(labels.DIGEST, ""),
-        replicas=int(spec_of(body).get("replicas", 1)),
+        replicas=max(0, int(spec_of(body).get("replicas", 1)) - more),
         ready_replicas=int(status.get("readyReplicas") or 0),
         unavailable_reason=str(failure.get("message", "")) if _holds(failure) else "",
         stamped_epoch=int(stamped) if stamped.isdigit() else 0,
+        surge=more,
     )
 
 
@@ -194,6 +199,8 @@ def node_seen(body: Body) -> NodeSeen:
     spec, ready = spec_of(body), _condition(status_of(body), "Ready")
     since = ready.get("lastTransitionTime")
     taints = spec.get("taints") or ()
+    stamps = (taint.get("timeAdded") for taint in taints if taint.get("key") == _CORDONED)
+    cordoned_since = next((stamp for stamp in stamps if stamp), None)
     return NodeSeen(
         name=str(metadata(body)["name"]),
         ready=_holds(ready),
@@ -201,6 +208,8 @@ def node_seen(body: Body) -> NodeSeen:
         schedulable=not spec.get("unschedulable")
         and not any(taint.get("effect") in _KEEPS_AWAY for taint in taints),
         labels=labels_of(body),
+        cordoned=bool(spec.get("unschedulable")),
+        cordoned_since=moment(cordoned_since) if cordoned_since else None,
     )
 
 

@@ -7,7 +7,7 @@ asks for what is left, and for nothing once all is as it should be.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,14 +15,16 @@ from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
 from moe_operator import journal
 from moe_operator.admission import admit, closing_rows
-from moe_operator.children import expert_children, leaving, unapplied
+from moe_operator.budgets import budgets
+from moe_operator.children import Children, expert_children, leaving, unapplied
 from moe_operator.departure import plan_departure
+from moe_operator.drain import ROUTERS, Drain
 from moe_operator.epochs import forgotten, unkept
 from moe_operator.evaluators import unwanted, wanted
 from moe_operator.gate_turns import rows_by_name
 from moe_operator.gates import Surroundings
 from moe_operator.idle import wakes_at
-from moe_operator.intent import Delete, Note, Plan, Status
+from moe_operator.intent import Delete, Manifest, Note, Plan, Status
 from moe_operator.memory import remember
 from moe_operator.pruning import outdated
 from moe_operator.reach import Reach
@@ -66,8 +68,13 @@ def plan_mixture(
     closing = closing_rows(rows, stored, gates.rows, admission.refused, now)
     table = _table(mixture, stored, reach.next_epoch, gates.rows, closing)
     remembered = Readings() if known is None else known
-    children = [expert_children(turn, mixture, settings, remembered) for turn in turns]
-    manifests = [*mixture_children(mixture, settings), *(m for c in children for m in c.manifests)]
+    drain = Drain.of(world, now)
+    children = [expert_children(turn, mixture, settings, drain, remembered) for turn in turns]
+    surge = drain.surge(ROUTERS, mixture.routers.replicas)
+    manifests = [*mixture_children(mixture, settings, surge), *_of_experts(children)]
+    managed = frozenset(m.body["metadata"]["name"] for m in manifests if _is_deployment(m))
+    guarded = budgets(world, mixture, drain, managed, remembered)
+    manifests += guarded.manifests
     named = [*table.experts, *(stored.experts if stored else ())]
     kept = frozenset(name for child in children for name in child.kept)
     changed = unapplied(world, manifests)
@@ -82,7 +89,7 @@ def plan_mixture(
     written = None if table is stored else now
     idle = (wakes_at(turn.row, turn.case) for turn in turns)
     waits = (at for turn in tried for at in turn.times)
-    times = (written, move.again_at, reported.again_at, *waits, *idle)
+    times = (written, move.again_at, guarded.again_at, reported.again_at, *waits, *idle)
     return Plan(
         revisions=tuple(t.lineage.made for t in tried if t.lineage.made is not None),
         snapshots=unkept(stored, world.snapshots),
@@ -96,11 +103,25 @@ def plan_mixture(
             *_pruned(world, mixture, tried),
         ),
         statuses=reported.statuses,
-        notes=(*steps(tried), *_told(world, tried, reported.statuses), *move.notes),
+        notes=(
+            *steps(tried),
+            *_told(world, tried, reported.statuses),
+            *move.notes,
+            *guarded.notes,
+        ),
         pods=tuple(turn.evaluator for turn in tried if turn.evaluator is not None),
         again_at=min((at for at in times if at is not None), default=None),
         sizes={turn.case.expert.meta.name: turn.size for turn in turns if turn.size is not None},
     )
+
+
+def _of_experts(children: Iterable[Children]) -> Iterator[Manifest]:
+    for child in children:
+        yield from child.manifests
+
+
+def _is_deployment(manifest: Manifest) -> bool:
+    return bool(manifest.body["kind"] == "Deployment")
 
 
 def _told(world: World, turns: tuple[Turn, ...], statuses: tuple[Status, ...]) -> Iterator[Note]:

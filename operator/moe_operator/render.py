@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from moe_core.rollout import Version
 from moe_operator import labels
+from moe_operator.drain import Budget
 from moe_operator.intent import Manifest
 from moe_operator.pods import ServiceType
 from moe_operator.spec import ExpertSpec, Meta, MixtureSpec
@@ -22,6 +23,9 @@ from moe_operator.template import (
     Settings,
     router_template,
 )
+from moe_operator.world import DeploymentSeen
+
+ROUTERS_COME_UP_S: Final = 600
 
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -33,9 +37,16 @@ def manifest(body: Mapping[str, Any]) -> Manifest:
 
 
 def worker_deployment(
-    expert: ExpertSpec, template: Mapping[str, object], version: Version, replicas: int
+    expert: ExpertSpec,
+    template: Mapping[str, object],
+    version: Version,
+    replicas: int,
+    surge: int = 0,
 ) -> Manifest:
-    """Return the Deployment of one expert version, with the template frozen in its revision."""
+    """Return the Deployment of one expert version, with the template frozen in its revision.
+
+    `surge` are the pods that it has besides, while a node is drained.
+    """
     body = _object(
         "apps/v1",
         "Deployment",
@@ -43,9 +54,9 @@ def worker_deployment(
         owner=("Expert", expert.meta),
         labels_=labels.of_worker(expert, version),
     )
-    body["metadata"]["annotations"] = {labels.SHA256: version.sha256}
+    body["metadata"]["annotations"] = {labels.SHA256: version.sha256, **_surge(surge)}
     body["spec"] = _deployment_spec(
-        replicas,
+        replicas + surge,
         labels.of_version(expert, version.sha256),
         template,
         expert.rollout.progress_deadline_s,
@@ -63,8 +74,41 @@ def evaluator_pod(
     return manifest(body)
 
 
-def mixture_children(mixture: MixtureSpec, settings: Settings) -> tuple[Manifest, ...]:
-    """Return what a mixture has once: routers, what they may read, and two Services."""
+def disruption_budget(mixture: MixtureSpec, seen: DeploymentSeen, budget: Budget) -> Manifest:
+    """Return the budget of a Deployment, which owns it; what is not ready may always be evicted."""
+    selected = labels.of_component(mixture.meta.name, seen.component)
+    if seen.expert:
+        selected |= {labels.EXPERT: seen.expert, labels.DIGEST: seen.digest}
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": seen.name, "uid": seen.uid}
+    body = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": seen.name,
+            "namespace": mixture.meta.namespace,
+            "labels": {**labels.common(), **selected},
+            "ownerReferences": [{**owner, "controller": True}],
+        },
+        "spec": {
+            **budget.spec,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": selected},
+        },
+    }
+    return manifest(body)
+
+
+def _surge(pods: int) -> dict[str, str]:
+    return {labels.SURGE: str(pods)} if pods else {}
+
+
+def mixture_children(
+    mixture: MixtureSpec, settings: Settings, surge: int = 0
+) -> tuple[Manifest, ...]:
+    """Return what a mixture has once: routers, what they may read, and two Services.
+
+    `surge` are the routers that there are besides, while a node is drained.
+    """
     return tuple(
         manifest(body)
         for body in (
@@ -73,16 +117,19 @@ def mixture_children(mixture: MixtureSpec, settings: Settings) -> tuple[Manifest
             _role_binding(mixture),
             _workers_service(mixture),
             _routers_service(mixture),
-            _routers(mixture, settings),
+            _routers(mixture, settings, surge),
         )
     )
 
 
-def _routers(mixture: MixtureSpec, settings: Settings) -> dict[str, Any]:
+def _routers(mixture: MixtureSpec, settings: Settings, surge: int) -> dict[str, Any]:
     body = _of_mixture("apps/v1", "Deployment", labels.routers_name(mixture.meta.name), mixture)
+    if surge:
+        body["metadata"]["annotations"] = _surge(surge)
     selector = labels.of_component(mixture.meta.name, labels.ROUTER)
     template = router_template(mixture, settings)
-    body["spec"] = _deployment_spec(mixture.routers.replicas, selector, template, 600)
+    replicas = mixture.routers.replicas + surge
+    body["spec"] = _deployment_spec(replicas, selector, template, ROUTERS_COME_UP_S)
     return body
 
 

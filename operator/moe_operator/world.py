@@ -93,6 +93,7 @@ class DeploymentSeen:
     ready_replicas: int
     unavailable_reason: str  # of its condition, such as a quota; empty where all is well
     stamped_epoch: int  # newest epoch that names it, as stamped
+    surge: int = 0  # pods that it has besides `replicas`, in the place of what is about to go
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,8 @@ class NodeSeen:
     ready_since: datetime | None
     schedulable: bool  # not cordoned, and no taint keeps pods away
     labels: Mapping[str, str]
+    cordoned: bool = False  # it is about to be drained
+    cordoned_since: datetime | None = None  # as Kubernetes stamps it, a moment later
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,17 @@ class Deployment:
         return int(self.manifest.body["spec"]["replicas"])
 
     @property
+    def surge(self) -> int:
+        return int(self._annotations.get("moeops.dev/surge", 0))
+
+    @property
     def sha256(self) -> str:
-        annotations = self.manifest.body["metadata"].get("annotations", {})
-        return str(annotations.get("moeops.dev/sha256", ""))
+        return str(self._annotations.get("moeops.dev/sha256", ""))
+
+    @property
+    def _annotations(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.manifest.body["metadata"].get("annotations", {})
+        return found
 
 
 @dataclass(slots=True)
@@ -323,7 +331,8 @@ class Simulation:
             component=seen.labels["moeops.dev/component"],
             expert=seen.labels.get("moeops.dev/expert", ""),
             digest=seen.labels.get("moeops.dev/digest", ""),
-            replicas=seen.replicas,
+            replicas=seen.replicas - seen.surge,
+            surge=seen.surge,
             ready_replicas=ready,
             unavailable_reason=self.quota if ready < seen.replicas else "",
             stamped_epoch=0,
@@ -700,6 +709,7 @@ class Simulation:
     def drop(self, name: str) -> None:
         del self.deployments[name]
         self.children.pop(("Deployment", name), None)
+        self.children.pop(("PodDisruptionBudget", name), None)
         self.pods = {n: p for n, p in self.pods.items() if p.deployment != name}
         self.routers = {n: r for n, r in self.routers.items() if n in self.pods}
 
