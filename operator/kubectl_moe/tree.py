@@ -113,8 +113,10 @@ def _scaling_nodes(expert: Body) -> tuple[Node, ...]:
     said = expert.get("status", {}).get("autoscaling")
     if not said:
         return ()
-    wanted = f"wants {said.get('replicas', '-')}"
-    return (Node("autoscaling", "Scaling", wanted, said.get("since", ""), said.get("message", "")),)
+    wanted, message = f"wants {said.get('replicas', '-')}", said.get("message", "")
+    if full := said.get("full"):
+        message = f"{message}; no more are asked for while some find no node: {full}"
+    return (Node("autoscaling", "Scaling", wanted, said.get("since", ""), message),)
 
 
 def _override_nodes(target: Body, objects: Objects) -> tuple[Node, ...]:

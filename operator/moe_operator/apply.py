@@ -49,7 +49,7 @@ Child = tuple[str, str]  # kind and name
 
 # A binding needs its role, and pods need their rights.
 _ORDER: Final = (
-    ("ServiceAccount", "Role", "Service"),
+    ("ServiceAccount", "Role", "Service", "NetworkPolicy"),
     ("RoleBinding", "PodDisruptionBudget"),
     ("Deployment",),
 )

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from moe_operator.drain import Budget, Drain, Guard, group_of
+from moe_operator.guards import disruption_budget
 from moe_operator.intent import Manifest, Note
 from moe_operator.readings import Readings
-from moe_operator.render import ROUTERS_COME_UP_S, disruption_budget
+from moe_operator.render import ROUTERS_COME_UP_S
 from moe_operator.spec import MixtureSpec
 from moe_operator.world import DeploymentSeen, World
 

@@ -62,6 +62,7 @@ SERVICE_ACCOUNT: Final = Kind("ServiceAccount", "", "v1", "serviceaccounts")
 ROLE: Final = Kind("Role", "rbac.authorization.k8s.io", "v1", "roles")
 ROLE_BINDING: Final = Kind("RoleBinding", "rbac.authorization.k8s.io", "v1", "rolebindings")
 BUDGET: Final = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets")
+NETWORK_POLICY: Final = Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies")
 EVENT: Final = Kind("Event", "", "v1", "events")
 LEASE: Final = Kind("Lease", "coordination.k8s.io", "v1", "leases")
 
@@ -79,6 +80,7 @@ WATCHED: Final = (
     ROLE,
     ROLE_BINDING,
     BUDGET,
+    NETWORK_POLICY,
     POD,
     NODE,
 )

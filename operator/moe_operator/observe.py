@@ -22,6 +22,7 @@ from moe_operator.kinds import (
     GATE,
     GROUP,
     MIXTURE,
+    NETWORK_POLICY,
     NODE,
     OVERRIDE,
     POD,
@@ -49,6 +50,7 @@ from moe_operator.world import (
     Invalid,
     NodeSeen,
     PodSeen,
+    PolicySeen,
     Question,
     WorkerReport,
     World,
@@ -56,7 +58,10 @@ from moe_operator.world import (
 
 APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 STAMPED_EPOCH: Final = f"{GROUP}/epoch"
-_CHILDREN: Final = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, ROLE, ROLE_BINDING, BUDGET)
+_CHILDREN: Final = (
+    *(DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, ROLE, ROLE_BINDING),
+    *(BUDGET, NETWORK_POLICY),
+)
 # Waiting reasons of a container that pass by themselves.
 _STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 _CORDONED: Final = "node.kubernetes.io/unschedulable"
@@ -108,6 +113,11 @@ def observe(
         invalid=tuple(invalid),
         snapshots=kept.snapshots,
         parts=kept.parts,
+        policies=tuple(
+            known.of(policy_seen, body)
+            for body in cache.of(key, NETWORK_POLICY)
+            if APPLIED_HASH in annotations_of(body)  # a person's own is left alone
+        ),
         nodes=tuple(known.of(node_seen, body) for body in cache.of_cluster(NODE)),
         applied={
             (kind.name, str(metadata(body)["name"])): annotations_of(body).get(APPLIED_HASH, "")
@@ -150,6 +160,11 @@ def deployment_seen(body: Body) -> DeploymentSeen:
         stamped_epoch=int(stamped) if stamped.isdigit() else 0,
         surge=more,
     )
+
+
+def policy_seen(body: Body) -> PolicySeen:
+    meta = metadata(body)
+    return PolicySeen(str(meta["name"]), uid(body), str(meta["resourceVersion"]))
 
 
 def pod_seen(body: Body) -> PodSeen:

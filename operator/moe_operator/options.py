@@ -47,7 +47,12 @@ class Options:
                 read.error(f"--{flag}-image is missing, and {variable} is not set")
         return cls(
             namespaces=tuple(sorted(set(namespaces))),
-            settings=Settings(args.worker_image, args.router_image, args.evaluator_image),
+            settings=Settings(
+                args.worker_image,
+                args.router_image,
+                args.evaluator_image,
+                environ.get("POD_NAMESPACE", ""),
+            ),
             kubeconfig=args.kubeconfig,
             lease=args.lease,
             lease_namespace=args.lease_namespace,

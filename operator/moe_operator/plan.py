@@ -13,7 +13,7 @@ from datetime import datetime
 
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
-from moe_operator import journal
+from moe_operator import guards, journal
 from moe_operator.admission import admit, closing_rows
 from moe_operator.budgets import budgets
 from moe_operator.children import Children, expert_children, leaving, unapplied
@@ -74,7 +74,8 @@ def plan_mixture(
     manifests = [*mixture_children(mixture, settings, surge), *_of_experts(children)]
     managed = frozenset(m.body["metadata"]["name"] for m in manifests if _is_deployment(m))
     guarded = budgets(world, mixture, drain, managed, remembered)
-    manifests += guarded.manifests
+    policies = guards.network_policies(mixture, settings.namespace)
+    manifests += [*guarded.manifests, *policies]
     named = [*table.experts, *(stored.experts if stored else ())]
     kept = frozenset(name for child in children for name in child.kept)
     changed = unapplied(world, manifests)
@@ -100,6 +101,7 @@ def plan_mixture(
             *gone,
             *move.deletes,
             *journal.dropped(world, released),
+            *guards.unwanted(world, policies),
             *_pruned(world, mixture, tried),
         ),
         statuses=reported.statuses,

@@ -29,6 +29,7 @@ class PodSettings:
     image: str = ""
     image_pull_secrets: tuple[Mapping[str, Any], ...] = ()
     resources: Mapping[str, Any] = field(default_factory=dict)
+    resource_claims: tuple[Mapping[str, Any], ...] = ()  # of devices, each of a template
     env: tuple[Mapping[str, Any], ...] = ()
     volume_claims: tuple[tuple[str, str], ...] = ()  # (claim name, mount path)
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +47,10 @@ class PodSettings:
             image=reader.text("image", default=""),
             image_pull_secrets=tuple(item.value for item in reader.items("imagePullSecrets")),
             resources=resources,
+            resource_claims=tuple(
+                {key: item.text(key) for key in ("name", "resourceClaimTemplateName")}
+                for item in reader.items("resourceClaims")
+            ),
             env=tuple(
                 {"name": item.text("name"), "value": item.text("value")}
                 for item in reader.items("env")

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from moe_core.rollout import Version
 from moe_operator import labels
-from moe_operator.drain import Budget
 from moe_operator.intent import Manifest
 from moe_operator.pods import ServiceType
 from moe_operator.spec import ExpertSpec, Meta, MixtureSpec
@@ -23,7 +22,6 @@ from moe_operator.template import (
     Settings,
     router_template,
 )
-from moe_operator.world import DeploymentSeen
 
 ROUTERS_COME_UP_S: Final = 600
 
@@ -74,30 +72,6 @@ def evaluator_pod(
     return manifest(body)
 
 
-def disruption_budget(mixture: MixtureSpec, seen: DeploymentSeen, budget: Budget) -> Manifest:
-    """Return the budget of a Deployment, which owns it; what is not ready may always be evicted."""
-    selected = labels.of_component(mixture.meta.name, seen.component)
-    if seen.expert:
-        selected |= {labels.EXPERT: seen.expert, labels.DIGEST: seen.digest}
-    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": seen.name, "uid": seen.uid}
-    body = {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": {
-            "name": seen.name,
-            "namespace": mixture.meta.namespace,
-            "labels": {**labels.common(), **selected},
-            "ownerReferences": [{**owner, "controller": True}],
-        },
-        "spec": {
-            **budget.spec,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": selected},
-        },
-    }
-    return manifest(body)
-
-
 def _surge(pods: int) -> dict[str, str]:
     return {labels.SURGE: str(pods)} if pods else {}
 
@@ -123,7 +97,7 @@ def mixture_children(
 
 
 def _routers(mixture: MixtureSpec, settings: Settings, surge: int) -> dict[str, Any]:
-    body = _of_mixture("apps/v1", "Deployment", labels.routers_name(mixture.meta.name), mixture)
+    body = of_mixture("apps/v1", "Deployment", labels.routers_name(mixture.meta.name), mixture)
     if surge:
         body["metadata"]["annotations"] = _surge(surge)
     selector = labels.of_component(mixture.meta.name, labels.ROUTER)
@@ -152,7 +126,7 @@ def _deployment_spec(
 def _routers_service(mixture: MixtureSpec) -> dict[str, Any]:
     """Clients from outside stay on their node, so that a lost node loses only its own."""
     routers = mixture.routers
-    body = _of_mixture("v1", "Service", labels.routers_name(mixture.meta.name), mixture)
+    body = of_mixture("v1", "Service", labels.routers_name(mixture.meta.name), mixture)
     port: dict[str, Any] = {"name": "grpc", "port": ROUTER_PORT, "targetPort": "grpc"}
     port |= {"protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
     if routers.node_port and routers.service is not ServiceType.CLUSTER_IP:
@@ -169,7 +143,7 @@ def _routers_service(mixture: MixtureSpec) -> dict[str, Any]:
 
 def _workers_service(mixture: MixtureSpec) -> dict[str, Any]:
     """Routers find workers here, also those that are not ready: links decide, not probes."""
-    body = _of_mixture("v1", "Service", labels.workers_name(mixture.meta.name), mixture)
+    body = of_mixture("v1", "Service", labels.workers_name(mixture.meta.name), mixture)
     body["spec"] = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
@@ -180,7 +154,7 @@ def _workers_service(mixture: MixtureSpec) -> dict[str, Any]:
 
 
 def _service_account(mixture: MixtureSpec) -> dict[str, Any]:
-    return _of_mixture("v1", "ServiceAccount", labels.routers_name(mixture.meta.name), mixture)
+    return of_mixture("v1", "ServiceAccount", labels.routers_name(mixture.meta.name), mixture)
 
 
 def _role(mixture: MixtureSpec) -> dict[str, Any]:
@@ -188,7 +162,7 @@ def _role(mixture: MixtureSpec) -> dict[str, Any]:
 
     Names of parts come and go with their content, so that no rule can list them.
     """
-    body = _of_mixture(f"{_RBAC}/v1", "Role", labels.routers_name(mixture.meta.name), mixture)
+    body = of_mixture(f"{_RBAC}/v1", "Role", labels.routers_name(mixture.meta.name), mixture)
     verbs = ["get", "list", "watch"]
     body["rules"] = [
         {
@@ -213,14 +187,15 @@ def _role(mixture: MixtureSpec) -> dict[str, Any]:
 
 def _role_binding(mixture: MixtureSpec) -> dict[str, Any]:
     name = labels.routers_name(mixture.meta.name)
-    body = _of_mixture(f"{_RBAC}/v1", "RoleBinding", name, mixture)
+    body = of_mixture(f"{_RBAC}/v1", "RoleBinding", name, mixture)
     body["roleRef"] = {"apiGroup": _RBAC, "kind": "Role", "name": name}
     namespace = mixture.meta.namespace
     body["subjects"] = [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]
     return body
 
 
-def _of_mixture(api: str, kind: str, name: str, mixture: MixtureSpec) -> dict[str, Any]:
+def of_mixture(api: str, kind: str, name: str, mixture: MixtureSpec) -> dict[str, Any]:
+    """Return an object that a Mixture owns, without what it says."""
     component = labels.WORKER if name == labels.workers_name(mixture.meta.name) else labels.ROUTER
     own = {**labels.common(), **labels.of_component(mixture.meta.name, component)}
     return _object(api, kind, name, owner=("Mixture", mixture.meta), labels_=own)

@@ -64,6 +64,7 @@ class Size:
     """How many replicas an expert is to have; `floor` is what it is not to go below for now.
 
     `pods` are those that are ready, by name. `why` is empty where the number stays as it was.
+    `full` is why some pods find no node; then no more of them are asked for.
     """
 
     autoscaling: Autoscaling
@@ -71,6 +72,7 @@ class Size:
     floor: int
     pods: frozenset[str]
     why: str = ""
+    full: str = ""
 
 
 def asked(spec: Autoscaling, load: Load) -> float:
@@ -140,7 +142,7 @@ def scale(history: History, size: Size, now: datetime) -> tuple[int, str]:
         return current, ""
     wanted, why = _raised(history, size)
     if spec.clamp(wanted) > current:
-        return spec.clamp(wanted), why
+        return (current, "") if size.full else (spec.clamp(wanted), why)
     if history.changed is None or now - history.changed < timedelta(seconds=spec.window_s):
         return current, ""
     peak = max((peak.replicas for peak in history.peaks), default=current)

@@ -23,6 +23,7 @@ from moe_operator.spec import ExpertSpec, Meta
 from moe_operator.turn import Turn
 
 _LONGEST: Final = 1024  # characters of a sentence in status
+_NO_NODE: Final = "Unschedulable"
 
 
 def sized(
@@ -38,7 +39,8 @@ def sized(
     there = spec.clamp(_there(expert, row, seen) or expert.replicas)
     held = tried or _changing(expert, row, now)
     pods = frozenset(pod.name for pod in seen.pods if pod.ready)
-    found = Size(spec, there, there if held else spec.low, pods)
+    full = next((pod.problem for pod in seen.pods if pod.problem.startswith(_NO_NODE)), "")
+    found = Size(spec, there, there if held else spec.low, pods, full=full)
     replicas, why = scale(history, found, now)
     if replicas != there:
         found = replace(found, replicas=replicas, why=f"{there} → {replicas}: {why}")
@@ -70,16 +72,17 @@ def known_to_trials(gates: Iterable[GateRow]) -> frozenset[str]:
 
 
 def told(meta: Meta, found: Size, now: datetime) -> dict[str, Any]:
-    """Return what status says: the number, since when, and why it changed last.
+    """Return what status says: the number, since when, why it changed last, and what it lacks.
 
     As long as the number is the same it is left alone, however the load goes.
     """
     before = meta.status.get("autoscaling") or {}
+    full = {"full": found.full[:_LONGEST]} if found.full else {}
     if before.get("replicas") == found.replicas and not found.why:
-        return dict(before)
+        return {key: value for key, value in before.items() if key != "full"} | full
     spec = found.autoscaling
     why = found.why or f"of {spec.low} to {spec.high}; the load asked for no other number yet"
-    return {"replicas": found.replicas, "since": written(now), "message": why[:_LONGEST]}
+    return {"replicas": found.replicas, "since": written(now), "message": why[:_LONGEST], **full}
 
 
 def resized(turns: Iterable[Turn]) -> Iterator[Note]:

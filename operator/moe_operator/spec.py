@@ -21,6 +21,7 @@ from moe_core.rows import GateVariant, Role
 from moe_core.table import Failover
 from moe_operator.autoscaling import Autoscaling
 from moe_operator.evaluation import Evaluation
+from moe_operator.network import Network
 from moe_operator.pods import PodSettings, RouterSettings
 from moe_operator.strategy import Strategy
 
@@ -102,6 +103,7 @@ class MixtureSpec:
     evaluation: Evaluation | None = None
     prometheus: str = ""  # address
     history_limit: int = HISTORY_LIMIT
+    network: Network | None = None  # who may reach its pods; everybody where there is none
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -110,7 +112,10 @@ class MixtureSpec:
         trunk, workers = spec.optional_child("trunk"), spec.optional_child("workers")
         routers, evaluators = spec.optional_child("routers"), spec.optional_child("evaluators")
         rollouts = spec.optional_child("rollouts") or Reader({}, "spec.rollouts")
-        prometheus = spec.optional_child("prometheus")
+        prometheus, network = (
+            spec.optional_child("prometheus"),
+            spec.optional_child("networkPolicy"),
+        )
         return cls(
             meta=Meta.from_body(body),
             hidden_size=spec.integer("hiddenSize", low=1),
@@ -127,6 +132,7 @@ class MixtureSpec:
             evaluation=_evaluation(spec),
             prometheus="" if prometheus is None else prometheus.text("address"),
             history_limit=_history_limit(spec),
+            network=None if network is None else Network.read(network),
         )
 
 

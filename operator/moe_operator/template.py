@@ -32,11 +32,12 @@ _LOST_NODE_S: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator was started with: images for Mixtures that name none."""
+    """What the operator was started with: images for Mixtures that name none, and where it is."""
 
     worker_image: str
     router_image: str
     evaluator_image: str = ""
+    namespace: str = ""  # where the operator runs; empty outside of the cluster
 
 
 def worker_template(
@@ -157,7 +158,7 @@ def _pod(
             {
                 **container,
                 "env": _env(env, settings),
-                "resources": dict(settings.resources),
+                "resources": _resources(settings),
                 "volumeMounts": mounts,
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
@@ -172,6 +173,7 @@ def _pod(
         "imagePullSecrets": list(settings.image_pull_secrets),
         "priorityClassName": settings.priority_class,
         "runtimeClassName": settings.runtime_class,
+        "resourceClaims": list(settings.resource_claims),
     }
     return spec | {name: value for name, value in optional.items() if value}
 
@@ -204,6 +206,12 @@ def _env(env: Mapping[str, str], settings: PodSettings) -> list[dict[str, Any]]:
     own = [{"name": name, "value": value} for name, value in env.items()]
     added = [dict(item) for item in settings.env if not _reserved(item["name"])]
     return [*own, *facts, *added]
+
+
+def _resources(settings: PodSettings) -> dict[str, Any]:
+    """Return what the one container gets: also every device that is claimed for the pod."""
+    claims = [{"name": claim["name"]} for claim in settings.resource_claims]
+    return {**settings.resources, **({"claims": claims} if claims else {})}
 
 
 def _volumes(settings: PodSettings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -97,6 +97,15 @@ class DeploymentSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicySeen:
+    """A NetworkPolicy that the operator made for this mixture."""
+
+    name: str
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
 class PodSeen:
     """One pod of this mixture."""
 
@@ -197,6 +206,7 @@ class World:
     parts: tuple[PartSeen, ...] = ()
     # Of the whole cluster; empty where they may not be read.
     nodes: tuple[NodeSeen, ...] = ()
+    policies: tuple[PolicySeen, ...] = ()
     # Hash of the manifest applied last, by (kind, name) of every child object that exists.
     applied: Mapping[tuple[str, str], str] = field(default_factory=dict)
     # What the API server said of child objects that it did not take, by (kind, name).

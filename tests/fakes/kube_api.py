@@ -41,6 +41,8 @@ class KubeApi:
     version: int = 100
     uids: int = 0
     ending: set[str] = field(default_factory=set)  # namespaces in which nothing is created now
+    # Names of the annotations that were applied last, by uid.
+    annotated: dict[str, frozenset[str]] = field(default_factory=dict)
 
     async def create(self, kind: Kind, body: Body) -> Body:
         place = self._place(kind, body)
@@ -65,15 +67,22 @@ class KubeApi:
             if "resourceVersion" in metadata(body):
                 raise Conflict(f"{kind.name} {place[2]} is gone")
             self._must_not_end(place)
-            return self._store("apply", place, applied, body)
+            return self._annotate(self._store("apply", place, applied, body), body)
         self._match(found, body)
         kept = {name: value for name, value in found.items() if name == "status"}
+        before = self.annotated.get(metadata(found)["uid"], frozenset())
+        others = (metadata(found).get("annotations") or {}).items()
         notes = {
-            **(metadata(found).get("annotations") or {}),
+            **{name: value for name, value in others if name not in before},
             **(metadata(body).get("annotations") or {}),
         }
         applied["metadata"] = {**metadata(found), **applied["metadata"], "annotations": notes}
-        return self._store("apply", place, {**applied, **kept}, body)
+        return self._annotate(self._store("apply", place, {**applied, **kept}, body), body)
+
+    def _annotate(self, stored: Body, body: Body) -> Body:
+        names = frozenset(metadata(body).get("annotations") or ())
+        self.annotated[metadata(stored)["uid"]] = names
+        return stored
 
     async def merge(
         self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any], subresource: str = ""

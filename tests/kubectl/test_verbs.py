@@ -77,6 +77,14 @@ def test_why_a_load_asks_for_so_many_replicas_hangs_below_the_expert() -> None:
     assert lines[2].endswith("2 → 3: 2.0 workers busy 97%")
 
 
+def test_that_there_are_no_more_gpus_hangs_there_too() -> None:
+    full = "Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    said = {"replicas": 3, "since": bodies.CREATED, "message": "2 → 3: busy", "full": full}
+    terminal = Terminal(bodies.expert(ready="2/3", autoscaling=said), bodies.deployment("v1"))
+    terminal.run("status ex/tiny-e3")
+    assert f"no more are asked for while some find no node: {full}" in terminal.out.getvalue()
+
+
 def test_a_gate_shows_its_candidate_and_what_is_known_of_it() -> None:
     said = {"tier": "Sanity", "name": "load", "state": "Pass", "message": "in layer 0 e1 would"}
     trial = bodies.rollout("Progressing", "g2", evidence=[said])

@@ -45,6 +45,27 @@ def test_pods_follow_and_go_again_and_the_spec_stays_as_it_was() -> None:
     assert told[-1].endswith("the load of 20 s asked for 1 replicas at most")
 
 
+def test_they_grow_up_to_the_gpus_that_there_are_and_it_is_said() -> None:
+    cluster = scaled()
+    cluster.busy["e0"] = 1.4
+    cluster.full = {"n1"}  # what is there has its GPU; nothing else finds one
+    cluster.run(60)
+    grown_to = deployments(cluster)[V1]
+    assert grown_to in (2, 3), "what found none is waited for"
+    assert sum(pod.ready for pod in cluster.pods.values() if "e0" in pod.deployment) == 1
+    status = cluster.bodies["Expert", "e0"]["status"]
+    assert "Insufficient nvidia.com/gpu" in status["autoscaling"]["full"]
+    assert "Insufficient nvidia.com/gpu" in condition(cluster, "Expert", "e0", "Degraded")[2]
+    writes = len(cluster.writes)
+    cluster.busy["e0"] = 4.0
+    cluster.run(60)
+    assert cluster.writes[writes:] == []
+    cluster.full = set()
+    cluster.run(30)
+    assert deployments(cluster)[V1] == 5
+    assert "full" not in cluster.bodies["Expert", "e0"]["status"]["autoscaling"]
+
+
 def test_when_nothing_changes_nothing_is_written() -> None:
     cluster = grown()
     writes = len(cluster.writes)

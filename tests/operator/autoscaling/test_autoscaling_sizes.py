@@ -18,7 +18,7 @@ from moe_operator.scaling import History, Peak, Size
 from moe_operator.seen import Seen
 from moe_operator.sizing import known_to_trials, sized, told
 from moe_operator.spec import ExpertSpec
-from moe_operator.world import DeploymentSeen
+from moe_operator.world import DeploymentSeen, PodSeen
 from tests.operator.engine.bodies import expert, sha
 
 TINY = Key("default", "tiny")
@@ -47,6 +47,23 @@ def bore(busy: float, peak: int) -> History:
     return History((Sample(NOW, {}, 0),), (Peak(NOW, peak),), 0, NOW - hour, load, load)
 
 
+NO_ROOM = "Unschedulable: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+POD = PodSeen(
+    name="p",
+    uid="u",
+    component="worker",
+    expert="tiny-e0",
+    digest=sha("a")[:10],
+    node="",
+    address="",
+    ready=False,
+    deleting=False,
+    problem="",
+    resource_version="1",
+    created=NOW,
+    over=False,
+    node_selector={},
+)
 QUIET, BUSY = bore(0.1, 1), bore(2.0, 4)
 
 
@@ -77,6 +94,20 @@ def test_a_load_raises_and_lowers_them_and_says_why() -> None:
     assert size is not None
     assert size.why.startswith("2 → 4: 6.0 workers busy 33%")
     assert replicas(ROW, there(a=3), QUIET) == 1
+
+
+def test_where_some_find_no_node_no_more_are_asked_for_and_fewer_may_be() -> None:
+    seen = there(a=3)
+    seen.pods.append(replace(POD, problem=NO_ROOM))
+    held, size = sized(SPEC, ROW, seen, BUSY, False, NOW)
+    assert held.replicas == 3
+    assert size is not None
+    assert (size.why, size.full) == ("", NO_ROOM)
+    status = told(SPEC.meta, size, NOW)
+    assert status["full"] == NO_ROOM
+    later = told(replace(SPEC.meta, status={"autoscaling": status}), replace(size, full=""), NOW)
+    assert later == {key: value for key, value in status.items() if key != "full"}
+    assert replicas(ROW, seen, QUIET) == 1
 
 
 UNDER_WAY = replace(ROW, candidate=V2, rollout=rollout(Outcome.PROGRESSING, LONG_AGO))

@@ -147,6 +147,7 @@ class Play:
     def copy(self) -> Play:
         """Return the same scene, with everything in it, to go on from here; its operator rests."""
         api = KubeApi(dict(self.api.objects), version=self.api.version, uids=self.api.uids)
+        api.annotated = dict(self.api.annotated)
         play = Play(api, self.seconds, list(self.writes), largest_table=self.largest_table)
         play.nodes.take(self.nodes)
         play.clients = Clients(play.nodes, self.clients.bad, self.clients.ask)

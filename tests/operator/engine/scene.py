@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from moe_operator.cluster import Conflict, NotFound
 from moe_operator.kinds import (
+    BUDGET,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     EXPERT,
@@ -33,7 +34,7 @@ from tests.operator.engine.bodies import sha
 from tests.operator.kube.nodes import Api, Nodes, sha256_of
 from tests.support.whole import is_part, whole_table
 
-_OWNED = (CONTROLLER_REVISION, DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, ROLE_BINDING, ROLE)
+_OWNED = (CONTROLLER_REVISION, DEPLOYMENT, BUDGET, SERVICE, SERVICE_ACCOUNT, ROLE_BINDING, ROLE)
 
 
 class Scene(Protocol):

@@ -20,6 +20,7 @@ from moe_core.parts import MissingPart
 from moe_core.worker_load import WorkerLoad
 from moe_operator.cluster import ApiError, Lister, Writer
 from moe_operator.kinds import (
+    BUDGET,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     POD,
@@ -85,7 +86,9 @@ class Nodes:
                 self._tables = tuple(whole_table(table, kept) for table in tables)
         else:
             self._tables = tuple(tables)
+        budgets, _ = await self.api.list_all(BUDGET, self.namespace, brief=True)
         wanted, _ = await self.api.list_all(DEPLOYMENT, self.namespace, brief=False)
+        await self._collect(budgets, {metadata(deployment)["uid"] for deployment in wanted})
         pods, _ = await self.api.list_all(POD, self.namespace, brief=False)
         self._pods = {str(metadata(pod)["name"]): pod for pod in pods}
         for at in range(0, len(wanted), self.at_once):
@@ -97,6 +100,13 @@ class Nodes:
                 await self._evaluate(pod)
             elif labels_of(pod).get(_MADE_BY) not in names:
                 await self.api.delete(POD, pod)
+
+    async def _collect(self, budgets: Iterable[Body], deployments: Collection[str]) -> None:
+        """Delete the budgets of Deployments that are gone, as the garbage collector does."""
+        for budget in budgets:
+            (owner,) = metadata(budget)["ownerReferences"]
+            if owner["uid"] not in deployments:
+                await self.api.delete(BUDGET, budget)
 
     async def _evaluate(self, pod: Body) -> None:
         """Let an evaluator end at once, with its result or without."""

@@ -40,6 +40,7 @@ from moe_operator.world import (
     DeploymentSeen,
     NodeSeen,
     PodSeen,
+    PolicySeen,
     Question,
     Revision,
     Snapshot,
@@ -50,7 +51,9 @@ from moe_operator.world import (
 from tests.operator.plan import invariants
 from tests.operator.plan.bodies import MIXTURE, NAMESPACE, versioned
 
-SETTINGS = Settings("moeops/worker:1", "moeops/router:1", "moeops/evaluator:1")
+SETTINGS = Settings(
+    "moeops/worker:1", "moeops/router:1", "moeops/evaluator:1", namespace="moeops-system"
+)
 BOUNDS_US = (500, 1_000, 2_000, 5_000, 10_000, 50_000)
 NO_ROOM = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -171,6 +174,8 @@ class Simulation:
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     children: dict[tuple[str, str], str] = field(default_factory=dict)
     deployments: dict[str, Deployment] = field(default_factory=dict)
+    budgets: dict[str, Manifest] = field(default_factory=dict)  # by the name of the Deployment
+    policies: dict[str, Manifest] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
     routers: dict[str, Router] = field(default_factory=dict)
@@ -305,6 +310,7 @@ class Simulation:
             workers=tuple(self._worker_reports()),
             snapshots=tuple(sorted(self.snapshots.values(), key=lambda kept: kept.epoch)),
             nodes=tuple(self.nodes[name] for name in sorted(self.nodes)),
+            policies=tuple(PolicySeen(name, name, "1") for name in sorted(self.policies)),
             applied=dict(self.children),
         )
         asked = questions(world, self.stored.table if self.stored else None)
@@ -682,6 +688,10 @@ class Simulation:
     def _apply(self, manifest: Manifest) -> None:
         kind, name = manifest.body["kind"], manifest.body["metadata"]["name"]
         self.children[kind, name] = manifest.hash
+        if kind == "PodDisruptionBudget":
+            self.budgets[name] = manifest
+        if kind == "NetworkPolicy":
+            self.policies[name] = manifest
         if kind == "Deployment":
             known = self.deployments.get(name)
             uid = known.uid if known else f"uid-{self._next()}"
@@ -697,6 +707,9 @@ class Simulation:
             seen: Revision | Snapshot = kept[deletion.name]
             assert (seen.uid, seen.resource_version) == (deletion.uid, deletion.resource_version)
             del kept[deletion.name]
+        elif deletion.kind == "NetworkPolicy":
+            del self.policies[deletion.name]
+            del self.children["NetworkPolicy", deletion.name]
         elif deletion.name in self.evaluators:
             del self.evaluators[deletion.name]
         elif deletion.kind == "Pod":
@@ -710,6 +723,7 @@ class Simulation:
         del self.deployments[name]
         self.children.pop(("Deployment", name), None)
         self.children.pop(("PodDisruptionBudget", name), None)
+        self.budgets.pop(name, None)
         self.pods = {n: p for n, p in self.pods.items() if p.deployment != name}
         self.routers = {n: r for n, r in self.routers.items() if n in self.pods}
 

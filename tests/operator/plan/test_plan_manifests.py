@@ -27,7 +27,11 @@ def every_setting() -> Simulation:
     pods = {
         "image": "registry.example/worker:2",
         "imagePullSecrets": [{"name": "pull"}],
-        "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
+        "resources": {
+            "requests": {"cpu": "100m"},
+            "limits": {"memory": "1Gi", "nvidia.com/mig-1g.10gb": 1},
+        },
+        "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
         "env": [{"name": "PYTHONPATH", "value": "/site"}, {"name": "MOE_LINK", "value": "no"}],
         "volumeClaims": [
             {"claimName": "artifacts", "mountPath": "/artifacts"},
@@ -39,7 +43,11 @@ def every_setting() -> Simulation:
         "runtimeClassName": "gvisor",
     }
     routers = {"replicas": 3, "service": {"type": "NodePort", "nodePort": 30700}}
-    sim.put("Mixture", mixture(workers=pods, routers=routers))
+    network = {
+        "clients": [{"namespaceSelector": {"matchLabels": {"team": "apps"}}}],
+        "metrics": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+    }
+    sim.put("Mixture", mixture(workers=pods, routers=routers, networkPolicy=network))
     sim.put("Expert", expert("e0", replicas=2, backupExpertId="e1"))
     sim.put("Expert", expert("e1"))
     sim.put("Gate", gate(["e0", "e1"]))
