@@ -43,7 +43,17 @@ async def pruned(scene: Scene) -> None:
     await good(scene)
 
 
-STORIES: tuple[Scenario, ...] = (pruned, paused_and_resumed, mixture_made_again, evaluated)
+async def closed_and_opened(scene: Scene) -> None:
+    await scene.put(mixture(networkPolicy={}))
+    await scene.rest()
+    await scene.put(mixture())
+    await scene.rest()
+
+
+STORIES: tuple[Scenario, ...] = (
+    *(pruned, paused_and_resumed, mixture_made_again, evaluated),
+    closed_and_opened,
+)
 
 
 def union(pairs: Iterable[tuple[tuple[str, str], Iterable[str]]]) -> Rights:

@@ -29,6 +29,7 @@ _TABLE = "replace RoutingTable"
 _SAID_AGAIN = 8
 _OF_CHILDREN = (
     *("apply Deployment", "delete Deployment", "merge Deployment"),
+    "apply PodDisruptionBudget",  # of each Deployment that is made
     *("create Pod", "delete Pod"),  # evaluators
 )
 _CHILDREN_AGAIN = 4  # of two experts each, down and up again

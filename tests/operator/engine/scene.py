@@ -18,6 +18,7 @@ from moe_operator.kinds import (
     EXPERT,
     GATE,
     MIXTURE,
+    NETWORK_POLICY,
     OVERRIDE,
     POD,
     ROLE,
@@ -34,7 +35,10 @@ from tests.operator.engine.bodies import sha
 from tests.operator.kube.nodes import Api, Nodes, sha256_of
 from tests.support.whole import is_part, whole_table
 
-_OWNED = (CONTROLLER_REVISION, DEPLOYMENT, BUDGET, SERVICE, SERVICE_ACCOUNT, ROLE_BINDING, ROLE)
+_OWNED = (
+    *(CONTROLLER_REVISION, DEPLOYMENT, BUDGET, NETWORK_POLICY),
+    *(SERVICE, SERVICE_ACCOUNT, ROLE_BINDING, ROLE),
+)
 
 
 class Scene(Protocol):

@@ -52,6 +52,7 @@ class Nodes:
     namespace: str
     subnet: str = "10.1"  # first half of the pods' addresses
     at_once: int = 1  # Deployments whose pods are made together
+    node: str = ""  # where pods are placed that are made from now on
     # What routers count, by sha256.
     counters: dict[str, Counters] = field(default_factory=dict)
     # Versions whose pods do not become ready, with what their workers say.
@@ -180,7 +181,8 @@ class Nodes:
             "namespace": self.namespace,
             "labels": {**template["metadata"]["labels"], _MADE_BY: name},
         }
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}
+        spec = template["spec"] | ({"nodeName": self.node} if self.node else {})
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
         await self.api.create(POD, body)
         held_up = {*self.refused, *self.stuck}
         ready = "False" if sha256_of(body) in held_up else "True"
