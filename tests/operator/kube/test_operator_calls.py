@@ -71,4 +71,5 @@ async def test_writes_for_each_object_are_as_many_for_100_as_for_10(installed: K
         # One of each expert, one of the gate, and the epochs that were served.
         assert count + 1 < written["create controllerrevisions"] <= count + 1 + tables
         assert written["patch deployments"] == 2 * count + 1  # applied, and stamped when named
+        assert written["patch poddisruptionbudgets"] == count + 1  # those of routers, too
         assert count <= written["patch experts/status"] <= STATUSES * count

@@ -36,12 +36,12 @@ class Cluster(Simulation):
     def _lets(self, pod: Pod) -> bool:
         """Decide as the API server does: by the pods that are ready and those that must be."""
         own = [p for p in self.pods.values() if p.deployment == pod.deployment]
-        spec = self.budgets[pod.deployment].body["spec"]
+        spec: dict[str, Any] = self.budgets[pod.deployment].body["spec"]
         if not pod.ready:
             return bool(spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow")
         wanted = self.deployments[pod.deployment].replicas
         away = {1: 1, "100%": wanted}.get(spec.get("maxUnavailable"), 0)
-        needed = spec.get("minAvailable", wanted - away)
+        needed: int = spec.get("minAvailable", wanted - away)
         return sum(p.ready for p in own) - 1 >= needed
 
     def cordon(self, name: str) -> None:
