@@ -93,3 +93,20 @@ def test_kubectl_moe_says_why_there_are_so_many(tiny: Tiny) -> None:
         assert "wants 3" in said.stdout
     finally:
         tiny.kube.patch("expert", "tiny-e3", {"spec": {"autoscaling": None}})
+
+
+def test_a_cold_expert_sleeps_and_the_next_rows_wake_it(tiny: Tiny, scripture: Recording) -> None:
+    """Until it serves its backup answers, and no request fails."""
+    windows = {"stabilizationWindowSeconds": {"up": 0, "down": 5}, "panicWindowSeconds": 5}
+    cold = {"minReplicas": 0, "maxReplicas": 2, "targetUtilizationPercent": 80, **windows}
+    tiny.kube.patch("expert", "tiny-e3", {"spec": {"autoscaling": cold}})
+    try:
+        wait_for("it has no pods", lambda: not tiny.pods("tiny-e3"), 60)
+        assert tiny.expert()["status"]["phase"] == "Asleep"
+        with tiny.load(scripture) as load:
+            wait_for("its rows wake it", lambda: replicas(tiny) >= 1, 60)
+            report = load.report()
+    finally:
+        tiny.kube.patch("expert", "tiny-e3", {"spec": {"autoscaling": None}})
+    assert report.failed == 0, report.failures
+    assert ("Backup", "e3") in report.rungs

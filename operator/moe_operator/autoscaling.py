@@ -15,7 +15,7 @@ _UTILIZATION, _DELAY = "targetUtilizationPercent", "targetQueueDelayMilliseconds
 
 @dataclass(frozen=True, slots=True)
 class Autoscaling:
-    """Bounds, one target, and windows in seconds.
+    """Bounds, one target, and windows in seconds; with a `low` of 0 it may sleep.
 
     `utilization` is the share of its time that a worker is to compute, 0 to 1; `delay_ms` the
     mean time that rows are to wait for their turn. One of them is None.
@@ -39,7 +39,7 @@ class Autoscaling:
             raise InvalidDocument(f"{path} has {given} of {_UTILIZATION} and {_DELAY}; give one")
         windows = reader.optional_child("stabilizationWindowSeconds")
         windows = windows or Reader({}, f"{reader.path}.stabilizationWindowSeconds")
-        low = reader.integer("minReplicas", low=1, high=1024, default=1)
+        low = reader.integer("minReplicas", high=1024, default=1)
         high = reader.integer("maxReplicas", low=1, high=1024)
         if low > high:
             raise InvalidDocument(f"{reader.path}.minReplicas is {low}; maxReplicas is {high}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from moe_core.table import Table
@@ -26,8 +27,23 @@ def targets(world: World, table: Table | None) -> Targets:
         for pod in asked
         if pod.component == WORKER and not pod.ready
     }
-    digests = () if table is None else digests_under_rollout(table)
-    return Targets(routers, workers, digests, _every_s(world, table, bool(digests)))
+    rolling = () if table is None else digests_under_rollout(table)
+    digests = tuple(sorted({*rolling, *_sleepers(world, table)}))
+    return Targets(routers, workers, digests, _every_s(world, table, bool(rolling)))
+
+
+def _sleepers(world: World, table: Table | None) -> Iterator[str]:
+    """Give the versions that are served by nobody until rows come for them."""
+    may_sleep = {e.meta.name for e in world.experts if e.autoscaling and not e.autoscaling.low}
+    empty = {(d.expert, d.digest) for d in world.deployments if not d.replicas}
+    for row in table.experts if table is not None else ():
+        stable = row.stable
+        if (
+            stable is not None
+            and row.name in may_sleep
+            and (row.name, short(stable.sha256)) in empty
+        ):
+            yield stable.sha256
 
 
 def _every_s(world: World, table: Table | None, rolling: bool) -> float:

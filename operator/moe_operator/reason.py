@@ -39,6 +39,7 @@ class Reason(StrEnum):
     STARTING = "Starting"
     NOT_ROUTABLE = "NotRoutable"
     SCALED_TO_ZERO = "ScaledToZero"
+    ASLEEP = "Asleep"
     NOT_LISTED = "NotListed"
     CONFLICT = "Conflict"
     INVALID_SPEC = "InvalidSpec"

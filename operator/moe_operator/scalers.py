@@ -15,7 +15,7 @@ from typing import Final
 from moe_core.worker_load import Reading, readings, sample
 from moe_operator.cache import Key
 from moe_operator.router_report import RouterReport
-from moe_operator.scaling import History, Size, remember, scale
+from moe_operator.scaling import History, Size, miss, remember, scale
 
 # What a router said longer ago is not what its workers do now.
 _FRESH: Final = timedelta(seconds=5)
@@ -56,9 +56,26 @@ class Scalers:
         known = self._mixtures.get(key)
         if known is None:
             return False
-        heard = readings(report for report in reports if now - report.at <= _FRESH)
-        moved = [_hear(known, name, size, heard, now) for name, size in known.sizes.items()]
+        fresh = [report for report in reports if now - report.at <= _FRESH]
+        heard = readings(fresh)
+        moved = [
+            _listen(known, name, size, fresh)
+            if size.sleeper
+            else _hear(known, name, size, heard, now)
+            for name, size in known.sizes.items()
+        ]
         return any(moved)
+
+
+def _listen(known: _Mixture, name: str, size: Size, reports: Iterable[RouterReport]) -> bool:
+    """Take in whether rows came for what sleeps; return whether that wakes it."""
+    misses = {
+        (report.pod, report.incarnation): report.versions[size.sleeper].requests
+        for report in reports
+        if size.sleeper in report.versions
+    }
+    history = known.histories[name] = miss(known.histories.get(name, History()), misses)
+    return history.wanted
 
 
 def _hear(

@@ -9,7 +9,8 @@ time; it writes nothing and knows no clock.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -44,7 +45,9 @@ class History:
     `samples` reach back over the longest average, `peaks` over the window before a decrease, each
     lower than the one before it. `changed` is when it was seen to have another number of
     `replicas`. `long` and `short` are the averages up to the last sample; None before so much was
-    seen, when what there is counts as asked for.
+    seen, when what there is counts as asked for. `missed` is how often routers had nobody to ask
+    while it slept, by pod and incarnation, when each was heard first; `wanted` that it was more
+    later.
     """
 
     samples: tuple[Sample, ...] = ()
@@ -53,6 +56,8 @@ class History:
     changed: datetime | None = None
     long: Load | None = None
     short: Load | None = None
+    missed: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    wanted: bool = False
 
     def knows(self, now: datetime) -> bool:
         """Return whether what was heard last still holds."""
@@ -64,7 +69,8 @@ class Size:
     """How many replicas an expert is to have; `floor` is what it is not to go below for now.
 
     `pods` are those that are ready, by name. `why` is empty where the number stays as it was.
-    `full` is why some pods find no node; then no more of them are asked for.
+    `full` is why some pods find no node; then no more of them are asked for. `sleeper` is the
+    sha256 of what is served by nobody, as long as no row comes for it.
     """
 
     autoscaling: Autoscaling
@@ -73,10 +79,13 @@ class Size:
     pods: frozenset[str]
     why: str = ""
     full: str = ""
+    sleeper: str = ""
 
 
 def asked(spec: Autoscaling, load: Load) -> float:
     """Return the replicas that a load asks for: to be on target, and what waits done soon."""
+    if not load.offered and not load.backlog_s:
+        return 0.0
     if spec.utilization is not None:
         on_target = load.offered / spec.utilization
     else:
@@ -135,9 +144,18 @@ def remember(history: History, heard: Sample, size: Size) -> History:
     )
 
 
+def miss(history: History, misses: Mapping[tuple[str, str], int]) -> History:
+    """Return the history of a sleeper with what routers say now of rows that came for it."""
+    known = history.missed
+    more = any(count > known[router] for router, count in misses.items() if router in known)
+    return History(missed={**misses, **known}, wanted=history.wanted or more)
+
+
 def scale(history: History, size: Size, now: datetime) -> tuple[int, str]:
     """Return how many replicas there are to be now, and why if that is another number."""
     spec, current = size.autoscaling, size.replicas
+    if size.sleeper:
+        return (1, "rows came for it while it slept") if history.wanted else (0, "")
     if not history.knows(now):
         return current, ""
     wanted, why = _raised(history, size)

@@ -31,29 +31,50 @@ def sized(
 ) -> tuple[ExpertSpec, Size | None]:
     """Return the expert with as many replicas as there are to be; None where the spec decides.
 
-    `tried` says that a gate that knows it is on trial.
+    `tried` says that a gate that knows it is on trial. One that sleeps is given as if it were
+    awake: whether it may sleep on is for `settled` to say, when its step is known.
     """
     spec = expert.autoscaling
     if spec is None:
         return expert, None
-    there = spec.clamp(_there(expert, row, seen) or expert.replicas)
+    there = spec.clamp(_there(expert, row, seen))
     held = tried or _changing(expert, row, now)
     pods = frozenset(pod.name for pod in seen.pods if pod.ready)
     full = next((pod.problem for pod in seen.pods if pod.problem.startswith(_NO_NODE)), "")
-    found = Size(spec, there, there if held else spec.low, pods, full=full)
+    sleeper = row.stable.sha256 if row.stable is not None and not there else ""
+    found = Size(spec, there, there if held else spec.low, pods, full=full, sleeper=sleeper)
     replicas, why = scale(history, found, now)
     if replicas != there:
         found = replace(found, replicas=replicas, why=f"{there} → {replicas}: {why}")
-    return replace(expert, replicas=replicas), found
+    return replace(expert, replicas=max(1, replicas)), found
+
+
+def settled(turn: Turn, needed: bool) -> Turn:
+    """Return a turn as it is where its expert sleeps, or wakes for what is to become of it.
+
+    It sleeps only where nothing is under way or asked for; `needed` says that a gate will want it.
+    """
+    size, case, stable = turn.size, turn.case, turn.row.stable
+    if size is None or size.replicas:
+        return turn
+    if turn.at_rest and stable is not None and not needed:
+        asleep = replace(case, expert=replace(case.expert, replicas=0))
+        return replace(turn, case=asleep, size=replace(size, sleeper=stable.sha256))
+    why = "0 → 1: it or another version of it is needed" if size.sleeper else ""
+    return replace(turn, size=replace(size, replicas=1, why=why, sleeper=""))
 
 
 def _there(expert: ExpertSpec, row: ExpertRow, seen: Seen) -> int:
     """Return the pods asked for: of stable, or of what it replaced, while that has more.
 
-    A version that was promoted early has fewer until its Deployment follows.
+    A version that was promoted early has fewer until its Deployment follows. Where none is asked
+    for, and it may not sleep, it begins as its spec says.
     """
     versions = (v for v in (row.stable or expert.version, row.previous) if v is not None)
-    return max(seen.replicas.get(short(version.sha256), 0) for version in versions)
+    digests = [short(version.sha256) for version in versions]
+    there = [seen.replicas[digest] for digest in digests if digest in seen.replicas]
+    sleeps = expert.autoscaling is not None and not expert.autoscaling.low
+    return max(there, default=0) or (0 if there and sleeps else expert.replicas)
 
 
 def _changing(expert: ExpertSpec, row: ExpertRow, now: datetime) -> bool:

@@ -99,6 +99,10 @@ def _ready(case: Case, row: ExpertRow, why: Why) -> Condition:
     version = row.stable.version
     if (idle := why_idle(row, case)) is not None:
         return Condition("Ready", False, idle)
+    if case.expert.replicas == 0 and case.expert.autoscaling is not None:
+        return Condition(
+            "Ready", True, Why(Reason.ASLEEP, f"{version} has no pods until rows come")
+        )
     if case.expert.replicas == 0:
         message = f"spec.replicas is 0: {version} has no pods"
         return Condition("Ready", False, Why(Reason.SCALED_TO_ZERO, message))
@@ -146,6 +150,8 @@ def _phase(row: ExpertRow, why: Why, serves: Condition, lacks: Condition) -> str
         return "Paused" if _held(row.rollout, why) else "Canary"
     if why.reason.stuck:
         return why.reason.value
+    if serves.why.reason is Reason.ASLEEP:
+        return serves.why.reason.value
     return "Degraded" if lacks.holds else "Serving"
 
 

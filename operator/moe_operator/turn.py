@@ -32,6 +32,14 @@ class Turn:
         return self.decision.row
 
     @property
+    def at_rest(self) -> bool:
+        """Whether its version is served, and nothing is under way, asked for or waited for."""
+        decision, row = self.decision, self.row
+        over = row.rollout is None or row.rollout.outcome.ended
+        stays = row == self.before and row.stable is not None and row.previous is None
+        return over and stays and not (decision.room or decision.asks or decision.held)
+
+    @property
     def evaluator(self) -> Manifest | None:
         """The evaluator to make, where the trial that it is for goes on as it is."""
         same = self.row.rollout == self.before.rollout

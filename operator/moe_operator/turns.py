@@ -36,7 +36,7 @@ from moe_operator.restore import Restored
 from moe_operator.rollout import advance
 from moe_operator.scaling import History
 from moe_operator.seen import Seen, by_expert
-from moe_operator.sizing import known_to_trials, sized
+from moe_operator.sizing import known_to_trials, settled, sized
 from moe_operator.spec import ExpertSpec, MixtureSpec
 from moe_operator.template import Settings, worker_template
 from moe_operator.trial import as_row
@@ -74,7 +74,8 @@ def take_turns(
         known, history = seen[expert.meta.name], world.histories.get(expert.meta.name, History())
         held = expert.expert_id in tried
         expert, found = sized(expert, row, known, history, held, reach.now)
-        return replace(_turn(world, mixture, expert, row, known, own, settings), size=found)
+        taken = replace(_turn(world, mixture, expert, row, known, own, settings), size=found)
+        return settled(taken, held or bool(waiting))
 
     rows = opening_rows(admission.experts, stored, ids)
     led, followed = keep_in_step(alone_gates, tuple(map(turn, admission.experts, rows)))

@@ -68,7 +68,7 @@ def scaled(**spec: Any) -> Cluster:
     """Return a mixture that is served, one of whose experts follows its load."""
     cluster = Cluster()
     cluster.put("Mixture", mixture())
-    cluster.put("Expert", expert("e0", autoscaling=TARGET, **spec))
+    cluster.put("Expert", expert("e0", **{"autoscaling": TARGET, **spec}))
     cluster.put("Expert", expert("e1"))
     cluster.put("Gate", gate(["e0", "e1"]))
     cluster.run(10)
