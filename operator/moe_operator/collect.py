@@ -101,7 +101,7 @@ def object_metrics(cache: Cache) -> Iterator[Block]:
     yield m.DEGRADED, _conditions(own, "Degraded")
     yield m.STUCK, _stuck((kind, body) for kind, body in own if kind != MIXTURE)
     experts = cache.all(EXPERT)
-    yield m.EXPERT_WANTED, ((_expert(e), int(spec_of(e).get("replicas", 1))) for e in experts)
+    yield m.EXPERT_WANTED, ((_expert(e), _asked_for(e)) for e in experts)
     yield (
         m.EXPERT_READY,
         ((_expert(e), int(status_of(e).get("readyReplicas", 0))) for e in experts),
@@ -125,6 +125,13 @@ def _replicas(deployments: list[Body]) -> Iterator[Block]:
     yield m.VERSION_READY, ((told(body), _ready(body)) for body in workers)
     yield m.ROUTERS_WANTED, ((_of(DEPLOYMENT, body), _wanted(body)) for body in routers)
     yield m.ROUTERS_READY, ((_of(DEPLOYMENT, body), _ready(body)) for body in routers)
+
+
+def _asked_for(expert: Body) -> int:
+    """Return the pods that an Expert is to have: by its load, where that decides, else by spec."""
+    by_spec = int(spec_of(expert).get("replicas", 1))
+    said = status_of(expert).get("autoscaling") if "autoscaling" in spec_of(expert) else None
+    return int((said or {}).get("replicas", by_spec))
 
 
 def _wanted(deployment: Body) -> int:

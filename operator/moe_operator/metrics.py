@@ -73,7 +73,10 @@ STUCK = _gauge(
     "E + G at most; none where all goes on",
 )
 EXPERT_WANTED = _gauge(
-    "moeops_expert_replicas_wanted", "spec.replicas of the Expert.", _EXPERT, "E"
+    "moeops_expert_replicas_wanted",
+    "Pods that an Expert is to have: by its load where that decides, else spec.replicas.",
+    _EXPERT,
+    "E",
 )
 EXPERT_READY = _gauge(
     "moeops_expert_replicas_ready", "Ready pods of its stable version.", _EXPERT, "E"

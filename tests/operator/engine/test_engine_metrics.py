@@ -31,6 +31,7 @@ from tests.support.tables import version as artifact
 
 TINY = Key("default", "tiny")
 OF = {"mixture_namespace": "default", "mixture": "tiny"}
+FEW = {"minReplicas": 2, "maxReplicas": 2, "targetUtilizationPercent": 60}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -137,6 +138,14 @@ async def test_a_mixture_at_rest_is_told_as_its_objects_are(served: Play) -> Non
     # As the reference says.
     assert len(own) == 15 + 2 * 6 + 1
     assert len(seen.samples) - len(own) == 45
+
+
+async def test_where_its_load_decides_an_expert_wants_what_that_asks_for(served: Play) -> None:
+    play = await again(served)
+    await play.put(version("v1", replicas=1, autoscaling=FEW))
+    await play.rest()
+    seen = read(play.metrics(Held(True)))
+    assert seen.of("moeops_expert_replicas_wanted", **OF) == {("e0",): 2, ("e1",): 1}
 
 
 async def test_who_waits_tells_of_no_object(served: Play) -> None:

@@ -27,6 +27,7 @@ PLURALS = {"Mixture": "mixtures", "Expert": "experts", "Gate": "gates", "Overrid
 GOOD: dict[str, Body] = {
     "mixture": mixture(),
     "expert": expert("e0"),
+    "dense": expert("dense", role="Dense"),
     "gate": gate("e0", "e1"),
     "serve": override("o", "tiny-e0", "Serve", version="v1", insteadOf="v2"),
     "pause": override("o", "tiny-e0", "Pause", insteadOf="v2"),
@@ -84,7 +85,7 @@ FULL: dict[str, Body] = {
             "scaleDownDelaySeconds": 0,
         },
         autoscaling={
-            "minReplicas": 2,
+            "minReplicas": 0,
             "maxReplicas": 2,
             "targetQueueDelayMilliseconds": 5,
             "stabilizationWindowSeconds": {"up": 0, "down": 0},
@@ -290,7 +291,8 @@ MISTAKES: tuple[tuple[str, str, Any, str], ...] = (
     ("expert", SCALING, {**BUSY, "targetQueueDelayMilliseconds": 5}, "give one target"),
     ("expert", SCALING, {"targetUtilizationPercent": 60}, "maxReplicas: Required value"),
     ("expert", SCALING, {**BUSY, "minReplicas": 5}, "must not be more than maxReplicas"),
-    ("expert", SCALING, {**BUSY, "minReplicas": 0}, "greater than or equal to 1"),
+    ("expert", SCALING, {**BUSY, "minReplicas": -1}, "greater than or equal to 0"),
+    ("dense", SCALING, {**BUSY, "minReplicas": 0}, "a dense expert is 1 or more"),
     ("expert", SCALING, {**BUSY, "maxReplicas": 1025}, "less than or equal to 1024"),
     ("expert", SCALING, {**BUSY, "targetUtilizationPercent": 96}, "less than or equal to 95"),
     ("expert", SCALING, {**BUSY, "targetUtilizationPercent": "60%"}, "must be of type integer"),
