@@ -67,6 +67,7 @@ class Nodes:
     clock: Callable[[], float] = time.monotonic
     _pods: dict[str, Body] = field(default_factory=dict)
     _tables: tuple[Body, ...] = ()
+    _deployments: set[str] = field(default_factory=set)  # by uid, as they were
     _addresses: int = 1
     _worked_s: dict[str, float] = field(default_factory=dict)  # by pod
     _worked_at: float = 0.0
@@ -87,9 +88,8 @@ class Nodes:
                 self._tables = tuple(whole_table(table, kept) for table in tables)
         else:
             self._tables = tuple(tables)
-        budgets, _ = await self.api.list_all(BUDGET, self.namespace, brief=True)
         wanted, _ = await self.api.list_all(DEPLOYMENT, self.namespace, brief=False)
-        await self._collect(budgets, {metadata(deployment)["uid"] for deployment in wanted})
+        await self._collect({str(metadata(deployment)["uid"]) for deployment in wanted})
         pods, _ = await self.api.list_all(POD, self.namespace, brief=False)
         self._pods = {str(metadata(pod)["name"]): pod for pod in pods}
         for at in range(0, len(wanted), self.at_once):
@@ -102,11 +102,13 @@ class Nodes:
             elif labels_of(pod).get(_MADE_BY) not in names:
                 await self.api.delete(POD, pod)
 
-    async def _collect(self, budgets: Iterable[Body], deployments: Collection[str]) -> None:
-        """Delete the budgets of Deployments that are gone, as the garbage collector does."""
-        for budget in budgets:
-            (owner,) = metadata(budget)["ownerReferences"]
-            if owner["uid"] not in deployments:
+    async def _collect(self, deployments: set[str]) -> None:
+        """Delete the budgets of Deployments that went, as the garbage collector does."""
+        gone, self._deployments = self._deployments - deployments, deployments
+        if not gone:
+            return
+        for budget in (await self.api.list_all(BUDGET, self.namespace, brief=True))[0]:
+            if {owner["uid"] for owner in metadata(budget)["ownerReferences"]} & gone:
                 await self.api.delete(BUDGET, budget)
 
     async def _evaluate(self, pod: Body) -> None:
@@ -141,6 +143,7 @@ class Nodes:
         self.losses, self.broken_evaluations = dict(other.losses), other.broken_evaluations
         self.busy = dict(other.busy)
         self._pods, self._tables = dict(other._pods), other._tables
+        self._deployments = set(other._deployments)
         self._addresses = other._addresses
 
     def see(self, tables: Iterable[Body]) -> None:
