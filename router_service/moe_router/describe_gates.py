@@ -43,18 +43,23 @@ def _policy(variant: GateVariant) -> str:
 
 
 def gate_counters(
-    view: View, tallies: GateTallies, only: Collection[str]
+    view: View, tallies: GateTallies, only: Collection[str], *, grouped: bool = False
 ) -> list[router_pb2.GateCounters]:
-    """Return the counters of each version that a table names: of these artifacts, or of all."""
+    """Return the counters of each version that a table names: of these artifacts, or of all.
+
+    `grouped`: with pairs by group of sessions.
+    """
     return [
-        _counters(gate.name, variant.sha256, tallies.of(gate.name, variant.sha256))
+        _counters(gate.name, variant.sha256, tallies.of(gate.name, variant.sha256), grouped)
         for gate in view.table.gates
         for variant in gate.named
         if not only or variant.sha256 in only
     ]
 
 
-def _counters(name: str, sha256: str, tally: GateTally) -> router_pb2.GateCounters:
+def _counters(
+    name: str, sha256: str, tally: GateTally, grouped: bool
+) -> router_pb2.GateCounters:
     return router_pb2.GateCounters(
         gate=name,
         sha256=sha256,
@@ -66,11 +71,11 @@ def _counters(name: str, sha256: str, tally: GateTally) -> router_pb2.GateCounte
         session_pairs=tally.session_pairs,
         overflow_pairs=tally.overflow_pairs,
         overflow_sessions=tally.overflow_sessions,
-        layers=[_layer(layer, one) for layer, one in sorted(tally.layers.items())],
+        layers=[_layer(layer, one, grouped) for layer, one in sorted(tally.layers.items())],
     )
 
 
-def _layer(layer: int, tally: LayerTally) -> router_pb2.GateLayer:
+def _layer(layer: int, tally: LayerTally, grouped: bool) -> router_pb2.GateLayer:
     return router_pb2.GateLayer(
         layer=layer,
         rows=tally.rows,
@@ -78,6 +83,14 @@ def _layer(layer: int, tally: LayerTally) -> router_pb2.GateLayer:
         overflow_pairs=tally.overflow_pairs,
         scored_rows=tally.scored_rows,
         entropy_sum=tally.entropy_sum,
+        group_pairs=tally.groups.ravel() if grouped else (),
+        contexts=[
+            router_pb2.GateContext(
+                context=name, rows=spread.rows, group_pairs=spread.groups.ravel()
+            )
+            for name, spread in sorted(tally.contexts.items())
+            if grouped
+        ],
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moe_core.drift import GROUPS, group_of
 from moe_core.rows import GateVariant
 from moe_router.latency import count_latency, no_latencies
 from moe_router.overflow import capacity
@@ -24,14 +25,37 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(slots=True)
+class Spread:
+    """Rows that say what they are about; `groups` are pairs by group of sessions and expert."""
+
+    groups: Array  # (GROUPS, E) int64
+    rows: int = 0
+
+    @classmethod
+    def over(cls, experts: int) -> Spread:
+        return cls(np.zeros((GROUPS, experts), np.int64))
+
+
+@dataclass(slots=True)
 class LayerTally:
-    """Rows of one layer; `pairs` are by expert, in the order of the version's list."""
+    """Rows of one layer; `pairs` are by expert, in the order of the version's list.
+
+    `groups` are the same pairs by group of sessions, `contexts` those of the rows that say what
+    they are about, by that name: the version's policy bounds how many there are.
+    """
 
     pairs: Array  # (E,) int64
     rows: int = 0
     overflow_pairs: int = 0
     scored_rows: int = 0
     entropy_sum: float = 0.0
+    groups: Array = field(default_factory=lambda: np.zeros((GROUPS, 0), np.int64))
+    contexts: dict[str, Spread] = field(default_factory=dict)
+
+    @classmethod
+    def over(cls, experts: int) -> LayerTally:
+        zero = np.zeros((GROUPS, experts), np.int64)
+        return cls(np.zeros(experts, np.int64), groups=zero)
 
 
 @dataclass(slots=True)
@@ -91,8 +115,7 @@ class GateTallies:
                 tally.lost_mass += outcomes[number].lost
             layer = tally.layers.get(rows.layer)
             if layer is None or len(layer.pairs) != len(variant.experts):  # a list put right
-                zero = np.zeros(len(variant.experts), np.int64)
-                layer = tally.layers[rows.layer] = LayerTally(zero)
+                layer = tally.layers[rows.layer] = LayerTally.over(len(variant.experts))
             _count(layer, request, variant, [rows.sequences[number] for number in numbers])
 
 
@@ -123,18 +146,50 @@ def _count(
         chosen, entropy = chosen[own], None if entropy is None else entropy[own]
     room = [capacity(size, variant.top_k, experts) for size in sizes]
     crowded = any(takes < size for takes, size in zip(room, sizes, strict=True))
-    places = chosen + 1  # EMPTY comes first
-    if crowded and len(sizes) > 1:
-        places += np.repeat(np.arange(len(sizes), dtype=np.int32) * (experts + 1), sizes)[:, None]
-        bins = np.bincount(places.ravel(), minlength=len(sizes) * (experts + 1))
-        batches = bins.reshape(len(sizes), experts + 1)[:, 1:]  # (batches, E)
+    groups = [group_of(sequence.session) for sequence in sequences]
+    if len(sizes) == 1:
+        batches = _bins(chosen, np.zeros(1, np.int64), sizes, 1, experts)
+        layer.groups[groups[0]] += batches[0]
+    elif crowded:
+        batches = _bins(chosen, np.arange(len(sizes)), sizes, len(sizes), experts)
+        np.add.at(layer.groups, groups, batches)
     else:
-        batches = np.bincount(places.ravel(), minlength=experts + 1)[None, 1:]
+        batches = _bins(chosen, np.array(groups), sizes, GROUPS, experts)
+        layer.groups += batches
     layer.rows += len(chosen)
     layer.pairs += batches[0] if len(batches) == 1 else batches.sum(axis=0)
     if crowded:
         layer.overflow_pairs += int(np.maximum(batches - np.array(room)[:, None], 0).sum())
+    _count_contexts(layer, chosen, experts, sequences, groups)
     if entropy is not None:
         known = np.isfinite(entropy)
         layer.scored_rows += int(known.sum())
         layer.entropy_sum += float(entropy[known].sum())
+
+
+def _bins(chosen: Array, keys: Array, sizes: Sequence[int], count: int, experts: int) -> Array:
+    """Return the pairs (count, E) of sequences of these sizes, each added to the row of its key."""
+    places = chosen + 1  # EMPTY comes first
+    if count > 1:
+        places = places + np.repeat(keys * (experts + 1), sizes)[:, None]
+    bins = np.bincount(places.ravel(), minlength=count * (experts + 1))
+    return bins.reshape(count, experts + 1)[:, 1:]
+
+
+def _count_contexts(
+    layer: LayerTally,
+    chosen: Array,
+    experts: int,
+    sequences: Sequence[Rowed],
+    groups: Sequence[int],
+) -> None:
+    """Count the rows of sequences that say what they are about; `chosen` are those of all."""
+    if not any(sequence.context for sequence in sequences):
+        return
+    first = 0
+    for sequence, group in zip(sequences, groups, strict=True):
+        own = chosen[first : (first := first + sequence.last - sequence.first)]
+        if sequence.context:
+            spread = layer.contexts.setdefault(sequence.context, Spread.over(experts))
+            spread.rows += len(own)
+            spread.groups[group] += np.bincount(own.ravel() + 1, minlength=experts + 1)[1:]
