@@ -92,7 +92,10 @@ def distance(base: Spread, live: Spread, z: float) -> Distance:
     psi = sum((b - a) * math.log(b / a) for a, b in zip(q, p, strict=True))
     unit, degrees = 1 / base.effective + 1 / live.effective, max(len(used) - 1, 0)
     chance = degrees * unit
-    slopes = [(math.log(b / a) + 1 - a / b, math.log(a / b) + 1 - b / a) for a, b in zip(q, p, strict=True)]
+    slopes = [
+        (math.log(b / a) + 1 - a / b, math.log(a / b) + 1 - b / a)
+        for a, b in zip(q, p, strict=True)
+    ]
     of_live = _variance(p, [slope for slope, _ in slopes]) / live.effective
     of_base = _variance(q, [slope for _, slope in slopes]) / base.effective
     error = math.sqrt(of_live + of_base + 2 * degrees * unit * unit)

@@ -5,12 +5,15 @@ Translation only. Channels are kept for as long as somebody asks there.
 
 from __future__ import annotations
 
+from array import array
 from datetime import UTC, datetime
 from typing import Final
 
 import grpc
 
 from moe_core.worker_load import WorkerLoad
+from moe_operator.drift import Tallies, Tally
+from moe_operator.drift_spec import Place
 from moe_operator.reports import Unanswered
 from moe_operator.router_report import (
     Counters,
@@ -46,14 +49,17 @@ class GrpcAsker:
     def __init__(self) -> None:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    async def router(self, address: str, digests: tuple[str, ...]) -> RouterReport:
+    async def router(
+        self, address: str, digests: tuple[str, ...], watched: tuple[str, ...]
+    ) -> RouterReport:
         stub = router_pb2_grpc.RouterStub(self._channel(address))
-        request = router_pb2.DescribeRequest(sha256=digests or _NO_DIGEST)
+        asked = tuple(dict.fromkeys((*digests, *watched))) or _NO_DIGEST
+        request = router_pb2.DescribeRequest(sha256=asked, session_groups=bool(watched))
         try:
             said = await stub.Describe(request, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise Unanswered(f"{address}: {error.code().name}: {error.details()}") from None
-        return router_report(said, digests)
+        return router_report(said, digests, watched)
 
     async def worker(self, address: str) -> tuple[WorkerReport, ...]:
         stub = worker_pb2_grpc.WorkerStub(self._channel(address))
@@ -74,8 +80,13 @@ class GrpcAsker:
         return self._channels[address]
 
 
-def router_report(said: router_pb2.DescribeResponse, digests: tuple[str, ...]) -> RouterReport:
-    """Return what a router said; pod and time are for the caller to fill in."""
+def router_report(
+    said: router_pb2.DescribeResponse, digests: tuple[str, ...], watched: tuple[str, ...] = ()
+) -> RouterReport:
+    """Return what a router said; pod and time are for the caller to fill in.
+
+    `digests` are versions under rollout, `watched` those of gates whose routing is looked at.
+    """
     offers: dict[str, set[str]] = {}
     silent: set[str] = set()
     for link in said.links:
@@ -98,7 +109,18 @@ def router_report(said: router_pb2.DescribeResponse, digests: tuple[str, ...]) -
         gates={gate.sha256: _loading(gate) for gate in said.gates},
         shadows=tuple(_shadow(shadow) for shadow in said.gate_shadows),
         loads={link.worker: _load(link) for link in said.links if link.state in _SPEAKING},
+        tallies={g.sha256: _tallies(g) for g in said.gate_counters if g.sha256 in watched},
     )
+
+
+def _tallies(gate: router_pb2.GateCounters) -> Tallies:
+    found: dict[Place, Tally] = {}
+    for layer in gate.layers:
+        pairs = array("q", layer.group_pairs)
+        found[layer.layer, ""] = Tally(layer.rows, pairs, layer.overflow_pairs)
+        for one in layer.contexts:
+            found[layer.layer, one.context] = Tally(one.rows, array("q", one.group_pairs))
+    return found
 
 
 def _load(link: router_pb2.LinkState) -> WorkerLoad:

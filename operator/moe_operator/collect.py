@@ -6,15 +6,18 @@ Objects are read as they lie in the cache, a few at a time; looks go on meanwhil
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
+from moe_core.drift import Distance
 from moe_core.metrics import Family, Labels, Point, one
 from moe_core.process_metrics import ProcessMetrics
 from moe_operator import labels
 from moe_operator import metrics as m
 from moe_operator.cache import Cache
 from moe_operator.collect_rollouts import rollout_metrics
+from moe_operator.drift import Detector
+from moe_operator.drifts import Drifts
 from moe_operator.ends import Ends
 from moe_operator.engine import WORKERS, Engine, Result
 from moe_operator.kinds import (
@@ -45,8 +48,10 @@ class Leads(Protocol):
 class OperatorMetrics:
     """A `Collector`; to be used on the event loop of the operator. No lease: it leads."""
 
-    def __init__(self, engine: Engine, ends: Ends, lease_name: str, lease: Leads | None) -> None:
-        self._engine, self._ends = engine, ends
+    def __init__(
+        self, engine: Engine, ends: Ends, drifts: Drifts, lease_name: str, lease: Leads | None
+    ) -> None:
+        self._engine, self._ends, self._drifts = engine, ends, drifts
         self._lease_name, self._lease = lease_name, lease
         self._process = ProcessMetrics()
 
@@ -59,6 +64,7 @@ class OperatorMetrics:
         if leads:
             yield from object_metrics(self._engine.cache)
             yield from rollout_metrics(self._engine.cache)
+            yield from _routing(self._drifts)
             yield from self._ended()
 
     def _engine_metrics(self) -> Iterator[Block]:
@@ -92,6 +98,20 @@ class OperatorMetrics:
         )
 
 
+def _routing(drifts: Drifts) -> Iterator[Block]:
+    """Give how far the routing of watched gates is from their baselines."""
+    seen = [((key.namespace, key.mixture, of.gate, of.version), h) for key, of, h in drifts.all()]
+
+    def each(read: Callable[[Distance], float]) -> Iterator[Point]:
+        for place, history in seen:
+            for (layer, context), distance in history.distances.items():
+                yield (*place, str(layer), context), read(distance)
+
+    yield m.PSI, each(lambda distance: distance.psi)
+    yield m.PSI_CHANCE, each(lambda distance: distance.chance)
+    yield m.DRIFT_ROWS, ((place, history.rows) for place, history in seen)
+
+
 def object_metrics(cache: Cache) -> Iterator[Block]:
     """Give what is told of objects that are there."""
     tables, deployments = cache.all(ROUTING_TABLE), cache.all(DEPLOYMENT)
@@ -99,6 +119,7 @@ def object_metrics(cache: Cache) -> Iterator[Block]:
     own = [(kind, body) for kind in (MIXTURE, EXPERT, GATE) for body in cache.all(kind)]
     yield m.READY, _conditions(own, "Ready")
     yield m.DEGRADED, _conditions(own, "Degraded")
+    yield m.ALARM, _alarms((kind, body) for kind, body in own if kind == GATE)
     yield m.STUCK, _stuck((kind, body) for kind, body in own if kind != MIXTURE)
     experts = cache.all(EXPERT)
     yield m.EXPERT_WANTED, ((_expert(e), _asked_for(e)) for e in experts)
@@ -165,6 +186,14 @@ def _conditions(own: Iterable[tuple[Kind, Body]], wanted: str) -> Iterator[Point
         for condition in _told(body):
             if condition.get("type") == wanted:
                 yield _object(kind, body), int(condition.get("status") == "True")
+
+
+def _alarms(own: Iterable[tuple[Kind, Body]]) -> Iterator[Point]:
+    for kind, body in own:
+        for condition in _told(body):
+            if condition.get("type") in set(Detector):
+                place = (*_object(kind, body), str(condition["type"]))
+                yield place, int(condition.get("status") == "True")
 
 
 def _stuck(own: Iterable[tuple[Kind, Body]]) -> Iterator[Point]:

@@ -15,11 +15,16 @@ _MESSAGE_LIMIT = 1024
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition as it is to be."""
+    """One condition as it is to be; `holds` is None where that is unknown.
+
+    The sentence of one that is `lasting` has numbers of a moment: it stays as it was written for
+    as long as status and reason do.
+    """
 
     type: str
-    holds: bool
+    holds: bool | None
     why: Why
+    lasting: bool = False
 
 
 def conditions(meta: Meta, now: datetime, wanted: Iterable[Condition]) -> list[dict[str, Any]]:
@@ -31,13 +36,16 @@ def conditions(meta: Meta, now: datetime, wanted: Iterable[Condition]) -> list[d
 def _written(
     condition: Condition, before: Mapping[str, Any], generation: int, now: datetime
 ) -> dict[str, Any]:
-    status = "True" if condition.holds else "False"
+    status = "Unknown" if condition.holds is None else str(condition.holds)
+    reason, message = condition.why.reason.value, condition.why.message[:_MESSAGE_LIMIT]
     since = before.get("lastTransitionTime") if before.get("status") == status else None
+    if condition.lasting and since is not None and before.get("reason") == reason:
+        message = before["message"]
     return {
         "type": condition.type,
         "status": status,
-        "reason": condition.why.reason.value,
-        "message": condition.why.message[:_MESSAGE_LIMIT],
+        "reason": reason,
+        "message": message,
         "lastTransitionTime": since or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "observedGeneration": generation,
     }

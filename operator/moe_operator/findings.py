@@ -35,6 +35,7 @@ class Sources:
     evaluated: Evaluated | None
     routers: Sequence[RouterReport]
     answers: Mapping[Question, Answer]
+    drifts: tuple[Finding, ...] = ()  # of the gates that it concerns
 
 
 def judge(row: ExpertRow, case: Case, sources: Sources) -> Judgement:
@@ -44,6 +45,7 @@ def judge(row: ExpertRow, case: Case, sources: Sources) -> Judgement:
         return Judgement()
     found: list[Finding] = []
     if row.candidate is not None and row.stable is not None:
+        found += sources.drifts
         checks = CHECKS if rollout.step > 0 else DARK_CHECKS
         found += _counted(rollout, row.stable, case, checks)
         sums = [s for r in sources.routers for s in r.outcomes if s.expert_id == row.expert_id]
@@ -59,6 +61,7 @@ def judge_gate(gate: GateRow, row: ExpertRow, case: Case, sources: Sources) -> J
         return Judgement()
     found: list[Finding] = []
     if gate.candidate is not None and row.stable is not None:
+        found += sources.drifts
         found += _loaded(rollout, case)
         shadows = (shadow for router in sources.routers for shadow in router.shadows)
         seen = routing(gate, shadows, strategy.routing)

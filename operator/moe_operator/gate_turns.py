@@ -13,6 +13,7 @@ from itertools import chain
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
 from moe_operator.case import Case, Decision
+from moe_operator.drifting import drift_findings, watched
 from moe_operator.ending import revoke, swap
 from moe_operator.evaluators import Wanted, evaluate, wanted
 from moe_operator.findings import Sources, judge_gate
@@ -43,7 +44,7 @@ def gate_turns(
     settings: Settings,
 ) -> tuple[GateTurn, ...]:
     """Return the turns of all Gates, the oldest first; none begins a rollout yet."""
-    rows, led = rows_by_name(world.table.table if world.table else None), leads(world)
+    rows, led = rows_by_name(_stored(world)), leads(world)
     named = [variant.sha256 for row in rows.values() for variant in row.named]
     seen, own = by_gate(world), GateReach.over(reach, named)
     gates = sorted((g for g in world.gates if not g.meta.deleting), key=lambda g: g.meta.age_key)
@@ -55,6 +56,10 @@ def gate_turns(
         around = _Around(world, mixture, own, windows, restored, settings, row, seen[name], lead)
         turns.append(_turn(gate, around))
     return tuple(turns)
+
+
+def _stored(world: World) -> Table | None:
+    return None if world.table is None else world.table.table
 
 
 def rows_by_name(table: Table | None) -> dict[str, GateRow]:
@@ -105,7 +110,8 @@ def _turn(gate: GateSpec, around: _Around) -> GateTurn:
     case = replace(case, revision=lineage.current.number)
     want = _wanted(row, case, around)
     evaluated = evaluate(want, seen.evaluators, around.settings) if want else None
-    sources = Sources(mixture, evaluated, world.routers, world.answers)
+    drifts = tuple(drift_findings(watched((gate,), _stored(world)), world.drifts))
+    sources = Sources(mixture, evaluated, world.routers, world.answers, drifts)
     if before is not None:
         case = replace(case, judgement=judge_gate(before, row, case, sources))
     variants = known_variants(gate, before, lineage.revisions, world.snapshots)

@@ -14,7 +14,8 @@ from moe_operator.verdict import Tier, Verdict
 class Finding:
     """One verdict and what it is of.
 
-    `stalled` where time alone will not decide it. `late` where it holds up only what ends the
+    `stalled` where time alone will not decide it; `barred` where what is around the candidate
+    forbids to go on, whatever is known of itself. `late` where it holds up only what ends the
     comparison of versions: the raise to all sessions, and the promotion.
     """
 
@@ -23,6 +24,7 @@ class Finding:
     verdict: Verdict
     stalled: bool = False
     late: bool = False
+    barred: bool = False
 
     @property
     def state(self) -> str:
@@ -43,11 +45,15 @@ class Judgement:
         return next((f.verdict for f in self.findings if f.verdict.passed is False), None)
 
     def missing(self, weight: int) -> Finding | None:
-        """Return the first finding that the raise to this weight still waits for."""
-        waits = (f for f in self.findings if f.verdict.passed is None)
+        """Return what the raise to this weight still waits for: first what bars it at all."""
+        waits = sorted((f for f in self.findings if f.verdict.passed is None), key=_free)
         return next((f for f in waits if weight >= 100 or not f.late), None)
 
     def of(self, tier: Tier, name: str) -> Verdict | None:
         """Return the verdict of that name; queries have names that people chose."""
         named = (f.verdict for f in self.findings if (f.tier, f.name) == (tier, name))
         return next(named, None)
+
+
+def _free(finding: Finding) -> bool:
+    return not finding.barred

@@ -17,6 +17,7 @@ _OF: Final = ("mixture_namespace", "mixture")
 _EXPERT: Final = (*_OF, "expert")
 _OBJECT: Final = (*_OF, "kind", "name")
 _ROLLOUT: Final = (*_OBJECT, "version")
+_PLACE: Final = (*_OF, "gate", "version", "layer", "context")
 _QUEUE: Final = ("name", "controller")
 
 
@@ -71,6 +72,29 @@ STUCK = _gauge(
     "1 where Progressing is False: it goes no further by itself; the reason says why.",
     (*_OBJECT, "reason"),
     "E + G at most; none where all goes on",
+)
+ALARM = _gauge(
+    "moeops_object_alarm",
+    "Whether the condition of a detector that spec.drift asks for holds (1 or 0): Drifting, "
+    "Collapsed or Overflowing.",
+    (*_OBJECT, "condition"),
+    "3·G at most",
+)
+PSI = _gauge(
+    "moeops_gate_psi",
+    "Population stability index of the rows of a layer, in the last window, against the baseline; "
+    "context is what the rows are about, empty for all.",
+    _PLACE,
+    "G·L·(1 + contexts) of gates with a baseline",
+)
+PSI_CHANCE = _gauge(
+    "moeops_gate_psi_chance",
+    "What of it chance alone would give, on average.",
+    _PLACE,
+    "G·L·(1 + contexts) of gates with a baseline",
+)
+DRIFT_ROWS = _gauge(
+    "moeops_gate_drift_rows", "Rows of a layer in the last window.", (*_OF, "gate", "version"), "G"
 )
 EXPERT_WANTED = _gauge(
     "moeops_expert_replicas_wanted",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from moe_core.table import Table
+from moe_operator.drifting import watched
 from moe_operator.evidence import digests_under_rollout
 from moe_operator.labels import EVALUATOR, ROUTER, WORKER, short
 from moe_operator.reports import Targets
@@ -29,7 +30,9 @@ def targets(world: World, table: Table | None) -> Targets:
     }
     rolling = () if table is None else digests_under_rollout(table)
     digests = tuple(sorted({*rolling, *_sleepers(world, table)}))
-    return Targets(routers, workers, digests, _every_s(world, table, bool(rolling)))
+    every_s = _every_s(world, table, bool(rolling))
+    chosen = tuple(sorted(of.sha256 for of in watched(world.gates, table)))
+    return Targets(routers, workers, digests, every_s, chosen)
 
 
 def _sleepers(world: World, table: Table | None) -> Iterator[str]:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -15,8 +17,9 @@ import aiohttp
 from moe_core.metrics_port import MetricsPort
 from moe_operator import access, health, heap
 from moe_operator.apply import Apply
-from moe_operator.cache import Cache
+from moe_operator.cache import Cache, Key
 from moe_operator.collect import OperatorMetrics
+from moe_operator.drifts import Drifts
 from moe_operator.engine import Engine, Look, wall_clock
 from moe_operator.fence import Fence
 from moe_operator.kinds import Body, Kind
@@ -27,6 +30,7 @@ from moe_operator.prometheus import Prometheus
 from moe_operator.reconcile import Reconcile
 from moe_operator.reports import Asker, Reports
 from moe_operator.rest import ApiServer
+from moe_operator.router_report import RouterReport
 from moe_operator.scalers import Scalers
 from moe_operator.sweep import Sweep
 from moe_operator.watch import Watch
@@ -46,18 +50,25 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
         api = ApiServer(session, find().server)
         cache = Cache()
         engine = Engine(cache)
-        scalers = Scalers()
-        reports = Reports(asker, engine.queue.add, wall_clock, scalers.hear)
+        scalers, drifts = Scalers(), Drifts()
+
+        def hear(key: Key, said: Iterable[RouterReport], now: datetime) -> bool:
+            reports = tuple(said)
+            moved = scalers.hear(key, reports, now)
+            return drifts.hear(key, reports) or moved
+
+        reports = Reports(asker, engine.queue.add, wall_clock, hear)
         samples = Prometheus(anonymous, lambda key: engine.add((key,)), wall_clock)
         lease = _lease(api, options)
         writer = api if lease is None else Fence(api, lease.leads)
         notes = Notes(writer, cache, wall_clock)
         apply = Apply(writer, api, cache, notes, done=engine.done)
-        look = Reconcile(cache, reports, apply, options.settings, wall_clock, samples, scalers)
+        settings = options.settings
+        look = Reconcile(cache, reports, apply, settings, wall_clock, samples, scalers, drifts)
         sweep = Sweep(api, cache, options.namespaces or (None,), engine.add)
         tell = partial(_hand_over, asyncio.get_running_loop(), engine)
         watch = Watch(find, options.namespaces, tell)
-        metrics = MetricsPort(OperatorMetrics(engine, look.ends, options.lease, lease))
+        metrics = MetricsPort(OperatorMetrics(engine, look.ends, drifts, options.lease, lease))
         if options.metrics_port:
             said = f"--metrics-port {options.metrics_port}"
             await metrics.listen("0.0.0.0", options.metrics_port, said)

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     EVALUATED = "Evaluated"
     PAUSED = "Paused"
     EVIDENCE_MISSING = "EvidenceMissing"
+    DRIFTING = "Drifting"
     WAITING_FOR_PODS = "WaitingForPods"
     WAITING_FOR_ROUTERS = "WaitingForRouters"
     WAITING_FOR_PREVIOUS = "WaitingForPrevious"
@@ -58,6 +59,13 @@ class Reason(StrEnum):
     SETTINGS_IGNORED = "SettingsIgnored"
     LAYERS_PENDING = "LayersPending"
     EXPERTS_DEGRADED = "ExpertsDegraded"
+    # How routing stands to its baseline and limits.
+    ROUTING_SHIFTED = "RoutingShifted"
+    FEW_EXPERTS_IN_USE = "FewExpertsInUse"
+    BEYOND_CAPACITY = "BeyondCapacity"
+    WITHIN_LIMITS = "WithinLimits"
+    BASELINE_MISSING = "BaselineMissing"
+    TOO_FEW_ROWS = "TooFewRows"
 
     @property
     def stuck(self) -> bool:
@@ -70,6 +78,7 @@ _STUCK = frozenset(
         Reason.PAUSED,
         Reason.HELD,
         Reason.EVIDENCE_MISSING,
+        Reason.DRIFTING,
         Reason.UNSCHEDULABLE,
         Reason.ROLLED_BACK,
         Reason.ABORTED,

@@ -12,6 +12,8 @@ from datetime import datetime
 from moe_core.table import Table
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache, Key
+from moe_operator.drifting import watched
+from moe_operator.drifts import Drifts
 from moe_operator.ends import Ends, ended
 from moe_operator.evidence import Evidence
 from moe_operator.intent import Plan
@@ -39,6 +41,7 @@ class Reconcile:
     now: Callable[[], datetime]
     samples: Sampler = field(default_factory=Unasked)
     scalers: Scalers = field(default_factory=Scalers)
+    drifts: Drifts = field(default_factory=Drifts)
     ends: Ends = field(default_factory=Ends)
     _evidence: dict[Key, Evidence] = field(default_factory=dict)
     _readings: dict[Key, Readings] = field(default_factory=dict)
@@ -52,7 +55,8 @@ class Reconcile:
             await self._leave(key)
             return None
         refused, histories = self.apply.refused.get(key, {}), self.scalers.histories(key)
-        world = replace(world, refused=refused, histories=histories)
+        drifts = self.drifts.histories(key)
+        world = replace(world, refused=refused, histories=histories, drifts=drifts)
         table = None if world.table is None else world.table.table
         windows = self._windows(key, world, table)
         plan = plan_mixture(world, windows, self.settings, self.now(), readings)
@@ -60,6 +64,7 @@ class Reconcile:
         self.reports.follow(key, targets(world, after))
         self.samples.follow(key, questions(world, after))
         self.scalers.follow(key, plan.sizes)
+        self.drifts.follow(key, watched(world.gates, after))
         try:
             await self.apply(key, world, plan)
         finally:  # it is stored, even where something after it was not
@@ -83,6 +88,7 @@ class Reconcile:
         self._evidence.pop(key, None)
         self._readings.pop(key, None)
         self.scalers.leave(key)
+        self.drifts.leave(key)
         self.apply.refused.pop(key, None)
         await self.reports.leave(key)
         await self.samples.leave(key)

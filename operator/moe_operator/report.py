@@ -11,6 +11,9 @@ from typing import Any
 from moe_core.table import Table
 from moe_operator import labels
 from moe_operator.admission import Admission
+from moe_operator.conditions import conditions
+from moe_operator.drift import History
+from moe_operator.drifting import drift_conditions, watched
 from moe_operator.gates import Gates
 from moe_operator.intent import Status
 from moe_operator.memory import remember
@@ -116,11 +119,16 @@ def _refused(outlook: Outlook) -> Iterator[Entry]:
 
 
 def _gates(outlook: Outlook) -> Iterator[Entry]:
+    watch = {of.gate: of for of in watched(outlook.world.gates, outlook.table)}
     for turn in outlook.of_gates:
         meta, limit = turn.case.expert.meta, turn.case.expert.history_limit
         in_use = outlook.gates.row(meta.name) is not None
         history = remember(meta, (turn.before.rollout, turn.row.rollout), limit)
         status = gate_status(turn.case, turn.row, turn.decision.why, in_use)
+        if meta.name in watch:
+            drift = outlook.world.drifts.get(meta.name, History())
+            more = drift_conditions(meta, watch[meta.name], drift)
+            status["conditions"] += conditions(meta, outlook.now, more)
         yield "Gate", meta, {**status, "history": history}
 
 

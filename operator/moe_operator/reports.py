@@ -25,7 +25,11 @@ _log = logging.getLogger(__name__)
 class Asker(Protocol):
     """Asks one program over the network. Both raise Unanswered."""
 
-    async def router(self, address: str, digests: tuple[str, ...]) -> RouterReport: ...
+    async def router(
+        self, address: str, digests: tuple[str, ...], watched: tuple[str, ...]
+    ) -> RouterReport:
+        """Ask about versions under rollout, and about gates whose routing is watched."""
+        ...
 
     async def worker(self, address: str) -> tuple[WorkerReport, ...]: ...
 
@@ -36,12 +40,16 @@ class Asker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Whom to ask, by pod name and address, about which versions, and how often."""
+    """Whom to ask, by pod name and address, about which versions, and how often.
+
+    `watched` are versions of gates whose routing is looked at, on trial or not.
+    """
 
     routers: Mapping[str, str] = field(default_factory=dict)
     workers: Mapping[str, str] = field(default_factory=dict)
     digests: tuple[str, ...] = ()
     every_s: float = 10.0
+    watched: tuple[str, ...] = ()
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -152,7 +160,7 @@ class Reports:
         """Ask everybody at once; what one says counts before another has run out of time."""
         targets = known.targets
         routers = [
-            self._ask_router(key, known, pod, address, targets.digests)
+            self._ask_router(key, known, pod, address, targets)
             for pod, address in targets.routers.items()
         ]
         workers = [
@@ -161,10 +169,10 @@ class Reports:
         await asyncio.gather(*routers, *workers)
 
     async def _ask_router(
-        self, key: Key, known: _Mixture, pod: str, address: str, digests: tuple[str, ...]
+        self, key: Key, known: _Mixture, pod: str, address: str, targets: Targets
     ) -> None:
         try:
-            said = await self._asker.router(address, digests)
+            said = await self._asker.router(address, targets.digests, targets.watched)
         except Unanswered as error:
             _log.debug("router %s: %s", pod, error)
             return

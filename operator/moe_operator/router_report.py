@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from moe_core.worker_load import WorkerLoad
+from moe_operator.drift import Tallies
 from moe_operator.sequential import Arm
 
 
@@ -133,6 +134,8 @@ class RouterReport:
     had_table: bool = False
     # By worker, of those whose links are live. They change all the time, which is no news.
     loads: Mapping[str, WorkerLoad] = field(default_factory=dict, compare=False)
+    # What gates chose, by sha256 of those that are watched; neither is that news.
+    tallies: Mapping[str, Tallies] = field(default_factory=dict, compare=False)
 
     @property
     def may_route(self) -> bool:

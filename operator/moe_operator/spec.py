@@ -20,6 +20,7 @@ from moe_core.rollout import Version
 from moe_core.rows import GateVariant, Role
 from moe_core.table import Failover
 from moe_operator.autoscaling import Autoscaling
+from moe_operator.drift_spec import DriftSpec
 from moe_operator.evaluation import Evaluation
 from moe_operator.network import Network
 from moe_operator.pods import PodSettings, RouterSettings
@@ -208,6 +209,7 @@ class GateSpec:
     rollout: Strategy = field(default_factory=partial(Strategy, shadow_percent=5))
     evaluation: Evaluation | None = None  # where there is none, that of the Mixture counts
     history_limit: int = HISTORY_LIMIT
+    drift: DriftSpec | None = None  # where there is none, its routing is not looked at
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -218,17 +220,19 @@ class GateSpec:
         policy = Policy.read(spec.child("policy"))
         policy.check(experts, "spec.policy")
         rollout = spec.optional_child("rollout") or Reader({}, "spec.rollout")
+        drift, version = spec.optional_child("drift"), _version(spec)
         return cls(
             meta=Meta.from_body(body),
             mixture=spec.child("mixtureRef").text("name"),
             layers=tuple(sorted(spec.integers("layers"))),
-            version=_version(spec),
+            version=version,
             experts=experts,
             policy=policy,
             accepts={expert_id: names for expert_id, names in versions.items() if names},
             rollout=Strategy.read(rollout, shadow_percent=5),
             evaluation=_evaluation(spec),
             history_limit=_history_limit(spec),
+            drift=None if drift is None else DriftSpec.read(drift, version.sha256, experts),
         )
 
     @property

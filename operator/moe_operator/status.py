@@ -78,8 +78,9 @@ def _rollout(case: Case, rollout: Rollout, why: Why) -> dict[str, Any]:
 
 
 def _held(rollout: Rollout, why: Why) -> bool:
-    """Return whether a rollout goes no further: by a person, or for want of evidence."""
-    return rollout.outcome is Outcome.PAUSED or why.reason is Reason.EVIDENCE_MISSING
+    """Return whether a rollout goes no further: by a person, for want of evidence, or a drift."""
+    held = why.reason in (Reason.EVIDENCE_MISSING, Reason.DRIFTING)
+    return rollout.outcome is Outcome.PAUSED or held
 
 
 def _told(finding: Finding) -> dict[str, str]:

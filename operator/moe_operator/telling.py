@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from moe_operator.drift import Detector
 from moe_operator.intent import Note, Status
 from moe_operator.overrides import State
 from moe_operator.reason import Reason
@@ -17,7 +18,11 @@ from moe_operator.turn import Turn
 from moe_operator.world import World
 
 # Conditions whose change is worth an Event, and the status that is well.
-_WELL: Final = {"Ready": "True", "Degraded": "False"}
+_WELL: Final = {
+    "Ready": "True",
+    "Degraded": "False",
+    **{found.value: "False" for found in Detector},
+}
 
 
 def steps(turns: Iterable[Turn]) -> Iterator[Note]:
@@ -71,6 +76,8 @@ def _lapse(status: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _worth_telling(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    if new["type"] in set(Detector):  # that it is looked at, or no more, is no news
+        return bool((old["status"] == "True") != (new["status"] == "True"))
     if new["type"] in _WELL:
         return bool(old["status"] != new["status"])
     return bool(old["reason"] != new["reason"] and Reason(new["reason"]).stuck)

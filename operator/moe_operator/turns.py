@@ -5,7 +5,7 @@ What each becomes is decided by `rollout`; who fits whom by `pairing`, whose tur
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,6 +15,8 @@ from moe_core.table import Table
 from moe_operator.admission import Admission, opening_rows
 from moe_operator.case import Case, Decision
 from moe_operator.companions import keep_in_step
+from moe_operator.drift import Watched
+from moe_operator.drifting import drift_findings, watched
 from moe_operator.evaluators import evaluate, wanted
 from moe_operator.findings import Sources, judge
 from moe_operator.fit import Accepted, accepts, draw, on_trial, together
@@ -67,10 +69,11 @@ def take_turns(
     alone_gates = gate_turns(world, mixture, reach, windows, restored, settings)
     asked, accepted = coming(alone_gates), Accepted.by(stored.gates if stored else ())
     tried, led_by = known_to_trials(stored.gates if stored else ()), leads(world)
+    drifting = watched(world.gates, stored)
 
     def turn(expert: ExpertSpec, row: ExpertRow) -> Turn:
-        waiting = asked.get(expert.expert_id, ())
-        own = _Around(reach, windows, accepted, waiting, restored, led_by.get(draw(row)))
+        waiting, lead = asked.get(expert.expert_id, ()), led_by.get(draw(row))
+        own = _Around(reach, windows, accepted, waiting, restored, lead, drifting)
         known, history = seen[expert.meta.name], world.histories.get(expert.meta.name, History())
         held = expert.expert_id in tried
         expert, found = sized(expert, row, known, history, held, reach.now)
@@ -94,7 +97,8 @@ def take_turns(
 class _Around:
     """What is around an expert: `gates` are variants that list it and are not stable yet.
 
-    `lead` is the gate that leads its rollout, if it is tried out with any.
+    `lead` is the gate that leads its rollout, if it is tried out with any; `watched` are those in
+    service whose routing is looked at.
     """
 
     reach: Reach
@@ -103,6 +107,10 @@ class _Around:
     gates: tuple[Coming, ...]
     restored: Restored
     lead: Lead | None
+    watched: Sequence[Watched]
+
+    def listing(self, expert_id: str) -> Iterator[Watched]:
+        return (of for of in self.watched if expert_id in of.experts)
 
     def awaits(self, expert_id: str, version: Version) -> int:
         """Return the first share of sessions of gates to come that accept a version, percent."""
@@ -143,7 +151,8 @@ def _turn(
     )
     want = wanted(row, case, mixture) if around.lead is None else None
     evaluated = evaluate(want, seen.evaluators, settings) if want else None
-    sources = Sources(mixture, evaluated, world.routers, world.answers)
+    drifts = tuple(drift_findings(around.listing(expert.expert_id), world.drifts))
+    sources = Sources(mixture, evaluated, world.routers, world.answers, drifts)
     judged = replace(case, judgement=judge(row, case, sources))
     return Turn(judged, row, advance(row, judged), lineage, seen, evaluated)
 

@@ -98,9 +98,7 @@ class Describer:
             latency_bounds_us=LATENCY_BOUNDS_US,
             outcomes=[_sums(*one) for one in self._outcomes.sums(view)] if view else [],
             gates=[_state(standing) for standing in self._gates.standings()],
-            gate_counters=gate_counters(
-                view, counters.gates, only, grouped=request.session_groups
-            )
+            gate_counters=gate_counters(view, counters.gates, only, grouped=request.session_groups)
             if view
             else [],
             gate_shadows=gate_shadows(self._scorings, only),

@@ -57,9 +57,7 @@ def gate_counters(
     ]
 
 
-def _counters(
-    name: str, sha256: str, tally: GateTally, grouped: bool
-) -> router_pb2.GateCounters:
+def _counters(name: str, sha256: str, tally: GateTally, grouped: bool) -> router_pb2.GateCounters:
     return router_pb2.GateCounters(
         gate=name,
         sha256=sha256,

@@ -53,9 +53,7 @@ def choose() -> Chosen:
     return Chosen(found)
 
 
-def _hook(
-    gate: nn.Module, layers: list[Pieces], pieces: int
-) -> torch.utils.hooks.RemovableHandle:
+def _hook(gate: nn.Module, layers: list[Pieces], pieces: int) -> torch.utils.hooks.RemovableHandle:
     def count(_gate: nn.Module, _args: object, out: outage.GateOutput) -> None:
         chosen = out[2].reshape(pieces, -1).numpy()
         places = chosen + np.arange(pieces)[:, None] * EXPERTS

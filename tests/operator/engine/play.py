@@ -88,7 +88,7 @@ class Asked:
             routers, workers = [], []
             for pod, address in targets.routers.items():
                 with contextlib.suppress(Unanswered):
-                    said = await self.nodes.router(address, targets.digests)
+                    said = await self.nodes.router(address, targets.digests, targets.watched)
                     routers.append(replace(said, pod=pod, at=now))
             for pod, address in targets.workers.items():
                 with contextlib.suppress(Unanswered):
@@ -158,7 +158,9 @@ class Play:
 
     def metrics(self, lease: Leads | None = None) -> OperatorMetrics:
         """Return what the operator of the moment tells Prometheus."""
-        return OperatorMetrics(self._engine, self._look.ends, "moeops-operator", lease)
+        return OperatorMetrics(
+            self._engine, self._look.ends, self._look.drifts, "moeops-operator", lease
+        )
 
     async def put(self, *bodies: Mapping[str, Any]) -> None:
         for body in bodies:
@@ -257,8 +259,9 @@ class Play:
             self._asked.seen = self._told()
             news = await self._asked.ask(self.now())
             asked = list(self._asked.targets)
-            heard = ((key, self._asked.routers(key)) for key in asked)
+            heard = [(key, self._asked.routers(key)) for key in asked]
             news += [key for key, said in heard if self._scalers.hear(key, said, self.now())]
+            news += [key for key, said in heard if self._look.drifts.hear(key, said)]
         self._engine.add(news)
         try:
             while (key := self._engine.queue.poll()) is not None:
@@ -271,7 +274,7 @@ class Play:
 
     def _told(self) -> object:
         """Return what routers and workers can tell of."""
-        return self.api.version, dict(self.nodes.counters)
+        return self.api.version, dict(self.nodes.counters), dict(self.nodes.chosen)
 
     async def _whole_look(self, key: Key) -> datetime | None:
         again_at = await self._look(key)

@@ -14,6 +14,7 @@ from moe_operator import metrics as m
 from moe_operator.cache import Cache, Key
 from moe_operator.cluster import ApiError, Conflict, Unavailable
 from moe_operator.collect import OperatorMetrics
+from moe_operator.drifts import Drifts
 from moe_operator.ends import End, Ends, ended
 from moe_operator.engine import Engine
 from moe_operator.kinds import Body
@@ -100,7 +101,7 @@ async def test_looks_are_counted_by_how_they_ended() -> None:
         assert engine.queue.poll() == TINY
         await engine.step(TINY, look)
 
-    seen = read(OperatorMetrics(engine, Ends(), "", None))
+    seen = read(OperatorMetrics(engine, Ends(), Drifts(), "", None))
 
     results = seen.of("controller_runtime_reconcile_total", controller="mixture")
     assert results == {("success",): 1, ("requeue_after",): 1, ("requeue",): 1, ("error",): 2}

@@ -43,7 +43,9 @@ class Programs:
     open: frozenset[str] = frozenset()
     silent: str = ""  # an address that neither answers nor fails
 
-    async def router(self, address: str, digests: tuple[str, ...]) -> RouterReport:
+    async def router(
+        self, address: str, digests: tuple[str, ...], watched: tuple[str, ...]
+    ) -> RouterReport:
         self.asked.append(address)
         if address == self.silent:
             await asyncio.Event().wait()

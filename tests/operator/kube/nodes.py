@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from moe_core.parts import MissingPart
 from moe_core.worker_load import WorkerLoad
 from moe_operator.cluster import ApiError, Lister, Writer
+from moe_operator.drift import Tallies
 from moe_operator.kinds import (
     BUDGET,
     CONTROLLER_REVISION,
@@ -55,6 +56,8 @@ class Nodes:
     node: str = ""  # where pods are placed that are made from now on
     # What routers count, by sha256.
     counters: dict[str, Counters] = field(default_factory=dict)
+    # What gates chose at each router, by sha256.
+    chosen: dict[str, Tallies] = field(default_factory=dict)
     # Versions whose pods do not become ready, with what their workers say.
     refused: dict[str, str] = field(default_factory=dict)
     # How much more loss a version has on golden sets, in bits per token; 0 where it is not here.
@@ -198,7 +201,9 @@ class Nodes:
         patch = {"status": status}
         await self.api.merge(POD, self.namespace, pod_name, patch, "status")
 
-    async def router(self, address: str, digests: tuple[str, ...]) -> RouterReport:
+    async def router(
+        self, address: str, digests: tuple[str, ...], watched: tuple[str, ...]
+    ) -> RouterReport:
         pod = self._at(address)
         mixture = labels_of(pod)["moeops.dev/mixture"]
         table = next((t for t in self._tables if t["spec"]["mixture"] == mixture), None)
@@ -213,6 +218,7 @@ class Nodes:
             versions={sha256: self.counters.get(sha256, Counters()) for sha256 in digests},
             gates=_loaded(table) if table is not None else {},
             loads=self._loads(links),
+            tallies={sha256: self.chosen[sha256] for sha256 in watched if sha256 in self.chosen},
         )
 
     def _loads(self, links: Mapping[str, tuple[str, ...]]) -> dict[str, WorkerLoad]:
