@@ -34,7 +34,7 @@ class Speaker:
         self, request: router_pb2.DescribeRequest, context: Context
     ) -> router_pb2.DescribeResponse:
         try:
-            return response(await self.nodes.router(self.address, tuple(request.sha256)))
+            return response(await self.nodes.router(self.address, tuple(request.sha256), ()))
         except Unanswered:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the pod is gone")
             raise
