@@ -8,15 +8,18 @@ from dashboards.panels import ONE_IS_GOOD, Board, Look, Query, Row, panel
 from dashboards.queries import quantile, rate, select, top
 from dashboards.variables import EXPERTS, GATE, LAYER, OF_ONE_MIXTURE
 from moe_core.metrics import Family
+from moe_operator import metrics as operator
 from moe_router import metrics as router
 
 _GATE: Final = 'gate=~"$gate"'
+_OF_GATES: Final = 'kind="Gate",name=~"$gate"'
 _LAYER: Final = (_GATE, 'layer=~"$layer"')
 _EXPERT: Final = 'expert=~"$expert"'
 _CELL: Final = (*_LAYER, _EXPERT)
 _VERSION: Final = ("gate", "version")
 _NAME: Final = "{{gate}} {{version}}"
 _ON_TRIAL: Final = "while no version of a gate is in the shadow"
+_NO_BASELINE: Final = "where no baseline is of the version that is served"
 _MOST: Final = 512
 _HEAT: Final = (
     (0, "transparent"),
@@ -146,6 +149,46 @@ _EVEN: Final = Row(
     ),
 )
 
+_SHIFT: Final = Row(
+    "Against the baseline",
+    (
+        panel(
+            "Shift of the routing, worst layers",
+            "Population stability index of the last window against the baseline of the Gate's "
+            "spec.drift; by convention more than 0.25 is a large shift.",
+            "short",
+            (
+                top(10, f"max by (gate, layer, context) ({select(operator.PSI, *_LAYER)})"),
+                "{{gate}} layer {{layer}} {{context}}",
+            ),
+            steps=((0.1, "yellow"), (0.25, "red")),
+            empty=_NO_BASELINE,
+        ),
+        panel(
+            "What chance would give",
+            "Mean of the same index where nothing has shifted, by how many sessions were seen.",
+            "short",
+            (
+                top(10, f"max by (gate, layer, context) ({select(operator.PSI_CHANCE, *_LAYER)})"),
+                "{{gate}} layer {{layer}} {{context}}",
+            ),
+            empty=_NO_BASELINE,
+        ),
+        panel(
+            "Beyond a limit",
+            "Conditions of Gates that hold: Drifting, Collapsed, Overflowing.",
+            "none",
+            (
+                f"max by (name, condition) ({select(operator.ALARM, _OF_GATES)})",
+                "{{name}} {{condition}}",
+            ),
+            steps=((0, "green"), (1, "red")),
+            look=Look.STATES,
+            empty="where no Gate has spec.drift",
+        ),
+    ),
+)
+
 _TRIAL: Final = Row(
     "Candidate against stable",
     (
@@ -214,5 +257,5 @@ ROUTING: Final = Board(
     "Gate and routing",
     "Where gates send rows: by layer and expert, how even it is, and a candidate against stable.",
     (*OF_ONE_MIXTURE, GATE, LAYER, EXPERTS),
-    (_MAP, _EVEN, _TRIAL),
+    (_MAP, _EVEN, _SHIFT, _TRIAL),
 )

@@ -11,7 +11,12 @@ from kubectl_moe.tree import COMPONENT_LABEL, MIXTURE_LABEL
 
 
 def ask(
-    cluster: Cluster, routers: Routers, mixture: str, digests: Sequence[str]
+    cluster: Cluster,
+    routers: Routers,
+    mixture: str,
+    digests: Sequence[str],
+    *,
+    grouped: bool = False,
 ) -> tuple[tuple[Reading, ...], Sequence[str]]:
     """Return what the running routers said, and which said nothing, and why.
 
@@ -23,7 +28,7 @@ def ask(
     if not names:
         where = mixture or f"namespace {cluster.namespace}"
         raise ClusterError(f"no router of {where} is running")
-    readings, silent = routers.read(names, digests)
+    readings, silent = routers.read(names, digests, grouped=grouped)
     if not readings:
         raise ClusterError(f"no router answers: {'; '.join(silent)}")
     return readings, silent

@@ -25,6 +25,7 @@ from moe_core.worker_load import WorkerLoad
 from moeops.v1.router_pb2 import (
     DescribeRequest,
     DescribeResponse,
+    GateContext,
     GateLayer,
     LinkState,
     ShadowLayer,
@@ -86,17 +87,18 @@ class Forwards:
         self._open: dict[str, _Forward] = {}
 
     def read(
-        self, pods: Sequence[str], digests: Sequence[str]
+        self, pods: Sequence[str], digests: Sequence[str], *, grouped: bool = False
     ) -> tuple[tuple[Reading, ...], tuple[str, ...]]:
         """Return the readings of these router pods, and which gave none, and why."""
         for gone in self._open.keys() - set(pods):
             self._close(gone)
         for pod in pods:
             self._start(pod)
+        request = DescribeRequest(sha256=digests, session_groups=grouped)
         until, readings, silent = time.monotonic() + self._timeout_s, [], []
         for pod in pods:
             try:
-                readings.append(self._ask(pod, digests, until))
+                readings.append(self._ask(pod, request, until))
             except ClusterError as error:
                 silent.append(f"router {pod}: {error}")
                 self._close(pod)
@@ -106,11 +108,11 @@ class Forwards:
         for pod in list(self._open):
             self._close(pod)
 
-    def _ask(self, pod: str, digests: Sequence[str], until_s: float) -> Reading:
+    def _ask(self, pod: str, request: DescribeRequest, until_s: float) -> Reading:
         channel = self._open[pod].listen(until_s)
         left = max(until_s - time.monotonic(), 0.1)
         try:
-            said = RouterStub(channel).Describe(DescribeRequest(sha256=digests), timeout=left)
+            said = RouterStub(channel).Describe(request, timeout=left)
         except grpc.RpcError as error:
             raise ClusterError(f"{error.code().name}: {error.details()}") from error
         return to_reading(pod, said, time.monotonic())
@@ -147,6 +149,12 @@ def to_reading(pod: str, said: DescribeResponse, at: float) -> Reading:
         for gate in said.gate_counters
         for layer in gate.layers
     }
+    loads |= {
+        Of(gate.gate, gate.sha256, layer.layer, context=one.context): _of_context(one, layer)
+        for gate in said.gate_counters
+        for layer in gate.layers
+        for one in layer.contexts
+    }
     for shadow in said.gate_shadows:
         for layer in shadow.layers:
             of = Of(shadow.gate, shadow.sha256, layer.layer, shadow=True)
@@ -167,8 +175,15 @@ def _heard(link: LinkState) -> WorkerLoad:
 
 
 def _load(layer: GateLayer) -> Load:
-    pairs = tuple(layer.pairs)
-    return Load(layer.rows, pairs, layer.overflow_pairs, layer.scored_rows, layer.entropy_sum)
+    pairs, groups = tuple(layer.pairs), tuple(layer.group_pairs)
+    scored = layer.scored_rows, layer.entropy_sum
+    return Load(layer.rows, pairs, layer.overflow_pairs, *scored, groups)
+
+
+def _of_context(one: GateContext, layer: GateLayer) -> Load:
+    groups, experts = tuple(one.group_pairs), len(layer.pairs)
+    pairs = tuple(sum(groups[expert::experts]) for expert in range(experts))
+    return Load(one.rows, pairs, groups=groups)
 
 
 def _shadow(layer: ShadowLayer) -> Load:

@@ -15,12 +15,16 @@ from moe_core.worker_load import WorkerLoad
 
 @dataclass(frozen=True, slots=True)
 class Of:
-    """One layer of one version of a gate; in the shadow it only scores rows that others serve."""
+    """One layer of one version of a gate; in the shadow it only scores rows that others serve.
+
+    `context` where it is only of the rows that say that they are about this.
+    """
 
     gate: str
     sha256: str
     layer: int
     shadow: bool = False
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Load:
 
     `overflow_pairs` are those beyond a capacity of 1.2·k·T/E in a batch; `entropy_sum` is that of
     the gate's probabilities in bits, over the `scored_rows` for which a router applied the gate.
+    `groups` are the pairs by group of sessions and expert, where these were asked for.
     """
 
     rows: int
@@ -36,16 +41,19 @@ class Load:
     overflow_pairs: int = 0
     scored_rows: int = 0
     entropy_sum: float = 0.0
+    groups: tuple[int, ...] = ()
 
     def plus(self, other: Load, sign: int = 1) -> Load:
         """Return the sum; with sign −1 the difference."""
         pairs = zip(self.pairs, other.pairs, strict=True)
+        groups = zip(self.groups, other.groups, strict=True)
         return Load(
             self.rows + sign * other.rows,
             tuple(mine + sign * its for mine, its in pairs),
             self.overflow_pairs + sign * other.overflow_pairs,
             self.scored_rows + sign * other.scored_rows,
             self.entropy_sum + sign * other.entropy_sum,
+            tuple(mine + sign * its for mine, its in groups),
         )
 
     @property

@@ -20,9 +20,12 @@ class Routers(Protocol):
     """Asks router pods what their gates chose and what their workers bear."""
 
     def read(
-        self, pods: Sequence[str], digests: Sequence[str]
+        self, pods: Sequence[str], digests: Sequence[str], *, grouped: bool = False
     ) -> tuple[tuple[Reading, ...], tuple[str, ...]]:
-        """Return the readings of these pods, and which gave none, and why."""
+        """Return the readings of these pods, and which gave none, and why.
+
+        `grouped`: with pairs by group of sessions, and by what rows are about.
+        """
         ...
 
     def close(self) -> None: ...

@@ -44,6 +44,10 @@ def _verb(name: str) -> Callable[[Namespace, Session], Exit]:
             from kubectl_moe.routing import routing
 
             return routing
+        case "baseline":
+            from kubectl_moe.baseline import baseline
+
+            return baseline
         case "set":
             from kubectl_moe.set_version import set_version
 

@@ -132,6 +132,21 @@ ROUTING: Final = Verb(
     ),
     _PLAIN,
 )
+BASELINE: Final = Verb(
+    "baseline",
+    "print how a gate spreads rows now, for spec.drift of its Gate",
+    (
+        Argument(("gate",), "NAME of the gate", words=Words.GATE),
+        Argument(
+            ("--window",),
+            "what comes in the next D (default: since routers started)",
+            "D",
+            duration,
+        ),
+    ),
+    _PLAIN,
+    example="kubectl moe baseline mixtral-gate --window 10m > baseline.yaml",
+)
 SET: Final = Verb(
     "set",
     "ask for another version of an expert or a gate: changes its spec, which begins a rollout",
@@ -207,7 +222,7 @@ DECISIONS: Final = (
     _decision("resume", "follow the spec again: remove Pause and Serve overrides", mixtures=True),
 )
 VERBS: Final = (
-    *(GET, STATUS, TOP, HISTORY, DIFF, ROUTING),
+    *(GET, STATUS, TOP, HISTORY, DIFF, ROUTING, BASELINE),
     *DECISIONS,
     *(SET, LINT, VERSION, COMPLETION),
 )

@@ -21,7 +21,7 @@ class FakeRouters:
         self.before_reading: Callable[[], None] = lambda: None
 
     def read(
-        self, pods: Sequence[str], digests: Sequence[str]
+        self, pods: Sequence[str], digests: Sequence[str], *, grouped: bool = False
     ) -> tuple[tuple[Reading, ...], tuple[str, ...]]:
         self.before_reading()
         self.asked.append(tuple(digests))
