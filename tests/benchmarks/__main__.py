@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from tests.benchmarks import chaos, dispatch, failover, gate_shadow, scaling, scrapes, verdicts
+from tests.benchmarks import (
+    chaos,
+    dispatch,
+    drift,
+    failover,
+    gate_shadow,
+    scaling,
+    scrapes,
+    verdicts,
+)
 
-ALL = (dispatch, gate_shadow, failover, chaos, scrapes, verdicts, scaling)
+ALL = (dispatch, gate_shadow, failover, chaos, scrapes, verdicts, scaling, drift)
 
 
 def main() -> None:

@@ -98,7 +98,10 @@ def test_rows_of_one_context_have_a_baseline_of_their_own_where_there_are_enough
     seen.run("baseline gate")
     layers = printed(seen)["baselines"][0]["layers"]
     assert [layer.get("context") for layer in layers] == [None, "legal", None]
-    assert "left out: layer 0, context rare: 5 rows are of too few sessions" in seen.progress.getvalue()
+    assert (
+        "left out: layer 0, context rare: 5 rows are of too few sessions"
+        in seen.progress.getvalue()
+    )
 
 
 def test_too_few_sessions_are_refused_with_what_helps() -> None:
