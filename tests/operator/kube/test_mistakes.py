@@ -111,6 +111,19 @@ FULL["gate"]["spec"]["policy"] = {
         "known": [{"name": "legal", "biases": [{"id": "e0", "bias": "-2.5"}]}],
     },
 }
+BASELINE: Body = {
+    "version": "v1",
+    "sha256": sha("9"),
+    "layers": [{"layer": 0, "context": "legal", "effectivePairs": 1, "pairs": [0, 5]}],
+}
+FULL["gate"]["spec"]["drift"] = {
+    "baselines": [BASELINE],
+    "windowRows": 256,
+    "maxPsiPercent": 1,
+    "minExpertsInUsePercent": 1,
+    "maxOverflowPercent": 1,
+    "onDrift": "RollBack",
+}
 FULL["noisy gate"] = copy.deepcopy(GOOD["gate"])
 FULL["noisy gate"]["spec"]["policy"] = {"type": "NoisyTopK", "topK": 2, "noise": {"seed": 7}}
 
@@ -400,6 +413,17 @@ MISTAKES: tuple[tuple[str, str, Any, str], ...] = (
         {"bound": "4", "known": [{**LEGAL, "biases": [{"id": "e0", "bias": "-101"}]}]},
         "from -100 to 100",
     ),
+    ("gate", "spec.drift", {}, "nothing is looked at without"),
+    ("gate", "spec.drift", {"maxPsiPercent": 10}, "nothing is looked at without"),
+    ("gate", "spec.drift", {"maxOverflowPercent": 0}, "greater than or equal to 1"),
+    ("gate", "spec.drift", {"minExpertsInUsePercent": 101}, "less than or equal to 100"),
+    ("gate", "spec.drift.onDrift", "Panic", '"Report", "Pause", "RollBack"'),
+    ("gate", "spec.drift.windowRows", 255, "greater than or equal to 256"),
+    ("gate", "spec.drift.baselines", [], "at least 1"),
+    ("gate", "spec.drift.baselines", [{"sha256": "b"}], "[0-9a-f]{64}"),
+    ("gate", "spec.drift.baselines", [{**BASELINE, "layers": []}], "at least 1"),
+    ("gate", "spec.drift.baselines", [BASELINE] * 2, "Duplicate value"),
+    ("gate", "spec.drift.baselines", [{**BASELINE, "layers": [{"layer": 0}]}], "Required value"),
     ("serve", "spec.action", "Undo", '"Serve", "Pause", "Promote", "Abort", "Retry"'),
     ("serve", "spec.action", None, "spec.action: Required value"),
     ("serve", "spec.version", None, "Serve needs version and insteadOf"),

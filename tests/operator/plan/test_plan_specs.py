@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from moe_core.document import InvalidDocument
+from moe_core.drift import Spread
 from moe_core.rows import Role
 from moe_core.table import LADDER, Rung
+from moe_operator.drift_spec import OnDrift
 from moe_operator.evaluation import Evaluation
 from moe_operator.override_spec import Action, OverrideSpec
 from moe_operator.pods import ServiceType
 from moe_operator.spec import ExpertSpec, GateSpec, MixtureSpec, Numerics
 from moe_operator.strategy import OutcomeLimits, Query, Step
-from tests.operator.plan.bodies import expert, gate, mixture, override
+from tests.operator.plan.bodies import expert, gate, mixture, override, sha
 
 Read = Callable[[dict[str, Any]], object]
 READERS: Mapping[str, tuple[Read, dict[str, Any]]] = {
@@ -30,6 +32,14 @@ READERS: Mapping[str, tuple[Read, dict[str, Any]]] = {
 
 
 GOLDEN = {"artifact": {"uri": "file:///golden", "sha256": "7" * 64}}
+
+
+def recorded(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Return a drift spec with a baseline of the version in the gate's spec."""
+    return {"baselines": [{"sha256": sha("gate", "g1"), "layers": list(layers)}]}
+
+
+RECORDED = recorded({"layer": 0, "effectivePairs": 9, "pairs": [1, 2]})
 
 
 def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -104,6 +114,35 @@ def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             [{"name": "errors", "query": "up"}],
             "spec.rollout.analysis.prometheus[0].maxIncreasePercent is missing",
         ),
+        ("gate", "spec.drift", {}, "spec.drift has none of baselines, minExpertsInUsePercent"),
+        ("gate", "spec.drift", {"maxOverflowPercent": 0}, "maxOverflowPercent is 0"),
+        ("gate", "spec.drift", {**RECORDED, "windowRows": 9}, "windowRows is 9; it must be 256"),
+        ("gate", "spec.drift", {**RECORDED, "maxPsiPercent": 0}, "maxPsiPercent is 0"),
+        ("gate", "spec.drift", {**RECORDED, "onDrift": "Panic"}, "one of Report, Pause, RollBack"),
+        (
+            "gate",
+            "spec.drift",
+            recorded({"layer": 0, "effectivePairs": 9, "pairs": [1, 2, 3]}),
+            "baselines[0].layers[0].pairs has 3 numbers; spec.experts has 2",
+        ),
+        (
+            "gate",
+            "spec.drift",
+            recorded({"layer": 0, "effectivePairs": 9, "pairs": [0, 0]}),
+            "layers[0].pairs must be counts, one of them above 0",
+        ),
+        (
+            "gate",
+            "spec.drift",
+            recorded({"layer": 0, "pairs": [1, 2]}),
+            "layers[0].effectivePairs is missing",
+        ),
+        (
+            "gate",
+            "spec.drift",
+            recorded(*[{"layer": 0, "effectivePairs": 9, "pairs": [1, 2]}] * 2),
+            "baselines[0].layers[1] is of the same rows as one before it",
+        ),
         ("gate", "spec.experts", [{}], "spec.experts[0].id is missing"),
         ("gate", "spec.experts", [{"id": "e0", "versions": [2]}], "versions[0] is 2"),
         ("mixture", "spec.rollouts.maxConcurrent", 0, "a whole number from 1 to 100"),
@@ -137,6 +176,20 @@ def test_the_policy_of_a_gate_is_what_the_table_says_of_its_version() -> None:
     policy = {"type": "Switch", "topK": 1, "capacityFactor": "1.5", "overflow": "Residual"}
     read = GateSpec.from_body(changed(gate(["e0", "e1"]), "spec.policy", policy))
     assert read.variant.to_dict()["policy"] == policy
+
+
+def test_a_baseline_is_shares_and_how_much_they_are_worth() -> None:
+    read = GateSpec.from_body(changed(gate(["e0", "e1"]), "spec.drift", RECORDED)).drift
+    assert read is not None
+    assert read.baselines == {sha("gate", "g1"): {(0, ""): Spread((1 / 3, 2 / 3), 9.0)}}
+    assert (read.window_rows, read.max_psi_percent, read.on_drift) == (65_536, 25, OnDrift.REPORT)
+    assert (read.min_experts_percent, read.max_overflow_percent) == (None, None)
+
+
+def test_a_baseline_of_another_version_may_be_of_other_experts() -> None:
+    other = recorded({"layer": 0, "effectivePairs": 9, "pairs": [1, 2, 3]})
+    other["baselines"][0]["sha256"] = sha("gate", "g0")
+    assert GateSpec.from_body(changed(gate(["e0", "e1"]), "spec.drift", other)).drift is not None
 
 
 def test_promote_needs_the_revision_that_was_seen() -> None:

@@ -1,0 +1,53 @@
+"""Traffic that shifts under a gate: nothing is said of the same mix, and a shift is, and pauses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from e2e.stage.kube import condition, wait_for
+from e2e.stage.tiny import Tiny
+from e2e.test_gates import gate, status, weights
+from moe_client.recording import Recording
+
+# Slow enough to be still under way when it is looked at; nothing but the drift is waited for.
+SLOW = {
+    "steps": [{"weightPercent": 5, "pauseSeconds": 600}],
+    "minRequests": 0,
+    "shadowPercent": 0,
+    "scaleDownDelaySeconds": 1,
+}
+
+
+def recorded(tiny: Tiny) -> dict[str, Any]:
+    """Return how the gate spreads rows in the next seconds, as a person would record it."""
+    done = tiny.kube.moe("baseline", "tiny-gate", "--window", "8s", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    drift: dict[str, Any] = json.loads(done.stdout)["spec"]["drift"]
+    return drift
+
+
+def said(tiny: Tiny, kind: str) -> tuple[str, str]:
+    found = condition({"status": status(tiny)}, kind)
+    return str(found.get("status")), str(found.get("reason"))
+
+
+def test_a_shift_of_the_text_is_told_and_pauses_what_is_rolling_out(
+    tiny: Tiny, recording: Recording, scripture: Recording
+) -> None:
+    sharper = {layer: (w * 1.125).astype(w.dtype) for layer, w in weights().items()}
+    body = gate("v2-drift", sharper)
+    with tiny.load(recording, rows=64) as load:
+        drift = {**recorded(tiny), "windowRows": 4096, "onDrift": "Pause"}
+        body["spec"] |= {"drift": drift, "rollout": SLOW}
+        tiny.kube.apply(body)
+        wait_for("it goes on", lambda: status(tiny).get("weight") == "5%", 60)
+        assert said(tiny, "Drifting") == ("False", "WithinLimits")
+        assert load.report().failed == 0, load.report().failures
+    with tiny.load(scripture, rows=64):
+        wait_for("the shift is told", lambda: said(tiny, "Drifting")[0] == "True", 60)
+        wait_for("it pauses", lambda: said(tiny, "Progressing") == ("False", "Drifting"), 20)
+    found = status(tiny)
+    assert found["rollout"]["outcome"] == "Paused"
+    assert found["weight"] == "5%"
+    assert "is at PSI" in condition({"status": found}, "Drifting")["message"]
