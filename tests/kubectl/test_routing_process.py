@@ -12,8 +12,10 @@ import pytest
 from kubectl_moe.cluster import ClusterError
 from kubectl_moe.forward import Forwards, to_reading
 from kubectl_moe.gate_loads import total
+from moe_core.drift import GROUPS, group_of
 from moe_core.table import Failover, Rung
 from moe_core.worker_load import WorkerLoad
+from moe_operator.asking import GrpcAsker
 from moeops.v1.router_pb2 import DescribeResponse, LinkState, SequenceRows
 from tests.kubectl import port_forward
 from tests.router.process import RouterProcess, spawn
@@ -56,6 +58,29 @@ def test_a_router_is_read_again_and_again_through_one_forward(
     assert (load.rows, load.pairs, load.scored_rows) == (3, (1, 2), 0)
     assert again == readings
     assert readings[0].incarnation == running.describe().incarnation
+
+
+def test_pairs_by_group_of_sessions_come_where_they_are_asked_for(
+    router: tuple[RouterProcess, str],
+) -> None:
+    running, sha256 = router
+    with closing(forwards(f"r1={running.address}")) as routers:
+        readings, _ = routers.read(["r1"], [sha256], grouped=True)
+    (load,) = total(readings).values()
+    first = 2 * group_of("s")
+    assert load.groups[first : first + 2] == (1, 2)
+    assert sum(load.groups) == 3
+    assert len(load.groups) == 2 * GROUPS
+
+
+async def test_the_operator_asks_for_them_too(router: tuple[RouterProcess, str]) -> None:
+    running, sha256 = router
+    asker = GrpcAsker()
+    watched = await asker.router(running.address, (), (sha256,))
+    assert sum(watched.tallies[sha256][0, ""].pairs) == 3
+    assert watched.versions == {}
+    assert (await asker.router(running.address, (sha256,), ())).tallies == {}
+    await asker.forget(frozenset())
 
 
 def test_what_gives_no_reading_is_told_with_its_reason(router: tuple[RouterProcess, str]) -> None:

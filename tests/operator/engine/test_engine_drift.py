@@ -22,7 +22,7 @@ MIX = {"code": 1.0, "law": 1.0}
 KINDS = {"code": (0.9, 0.1), "law": (0.1, 0.9)}
 
 
-def drifting(on_drift: str = "Report", **spec: Any) -> Body:
+def drifting(on_drift: str = "Report", **spec: int) -> dict[str, Any]:
     """Return the gate with a baseline of code and law alike."""
     recorded = Traffic(KINDS, seed=9)
     recorded.serve(4000, MIX)
@@ -42,7 +42,7 @@ def drifting(on_drift: str = "Report", **spec: Any) -> Body:
 class Stage:
     """A mixture that is served, and the rows that its gate chooses for."""
 
-    def __init__(self, on_drift: str = "Report", **spec: Any) -> None:
+    def __init__(self, on_drift: str = "Report", **spec: int) -> None:
         self.play, self.traffic = Play(), Traffic(KINDS)
         self.gate = drifting(on_drift, **spec)
 
@@ -180,11 +180,9 @@ async def test_an_operator_that_dies_forgets_a_window_and_lets_nothing_pass() ->
 async def test_a_version_without_a_baseline_is_told_and_holds_nothing_up() -> None:
     stage = Stage("Pause")
     await stage.begin()
-    body = drifting("Pause")
-    body["spec"] |= gate("e0", "e1", digest=sha("8"), version="v2")["spec"] | {
-        "drift": body["spec"]["drift"]
-    }
-    await stage.play.put(body)
+    new = gate("e0", "e1", digest=sha("8"), version="v2")
+    new["spec"]["drift"] = stage.gate["spec"]["drift"]
+    await stage.play.put(new)
     await stage.serve(20, MIX)
     status, reason, message = stage.condition("Gate", "tiny-gate", "Drifting")
     assert (status, reason) == ("Unknown", "BaselineMissing")
@@ -198,8 +196,8 @@ async def test_a_version_without_a_baseline_is_told_and_holds_nothing_up() -> No
 
 @pytest.mark.parametrize("detector", ["Collapsed", "Overflowing"])
 async def test_each_limit_that_is_given_is_a_condition(detector: str) -> None:
-    limits = {"Collapsed": {"minExpertsInUsePercent": 80}, "Overflowing": {"maxOverflowPercent": 1}}
-    stage = Stage(**limits[detector])
+    limits = {"Collapsed": "minExpertsInUsePercent", "Overflowing": "maxOverflowPercent"}
+    stage = Stage("Report", **{limits[detector]: 40})
     await stage.begin()
     conditions = stage.object("Gate", "tiny-gate")["status"]["conditions"]
     names = [condition["type"] for condition in conditions]
