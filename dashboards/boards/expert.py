@@ -83,6 +83,13 @@ _VERSIONS: Final = Row(
             steps=ANY_IS_BAD,
         ),
         panel(
+            "Mean norm of the answers",
+            "Mean L2 norm of the rows that a version answers. A version never changes: where this "
+            "does, it gets other rows.",
+            "short",
+            _share(router.VERSION_NORM, router.VERSION_ROWS),
+        ),
+        panel(
             "Latency of attempts, p50",
             "Time of attempts at versions on trial, on the link and in the worker.",
             "s",

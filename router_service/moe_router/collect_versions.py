@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -40,6 +41,8 @@ def version_metrics(mixture: str, view: View, counters: Counters) -> Iterator[Bl
     yield m.VERSION_REQUESTS, each(lambda tally: tally.requests)
     yield m.VERSION_ROWS, each(lambda tally: tally.rows)
     yield m.VERSION_NONFINITE, each(lambda tally: tally.nonfinite_rows)
+    norms = ((one.labels, one.tally.norm_sum) for one in told)
+    yield m.VERSION_NORM, ((labels, norm) for labels, norm in norms if math.isfinite(norm))
     yield m.VERSION_ERRORS, _errors(told)
     yield m.EXPERT_RUNG_ROWS, _rungs(mixture, view, counters)
     yield from _trials([one for one in told if one.tried])

@@ -105,6 +105,12 @@ VERSION_NONFINITE = _counter(
     _VERSION,
     _CAPPED,
 )
+VERSION_NORM = _counter(
+    "router_version_norm",
+    "L2 norms of the rows that it answered, summed; of a version whose norms are finite.",
+    _VERSION,
+    _CAPPED,
+)
 VERSION_ERRORS = _counter(
     "router_version_errors",
     "Attempts at a version without a usable answer; only causes seen, all of what is on trial.",

@@ -48,10 +48,10 @@ trial:
 
 | experts | by default | Full |
 |---|---|---|
-| 256, each over all 58 layers, one gate | 1,754 | 16,538 |
-| 14,848, each of one layer, 58 gates | 3,262 | 18,046 |
+| 256, each over all 58 layers, one gate | 2,010 | 16,794 |
+| 14,848, each of one layer, 58 gates | 3,774 | 18,558 |
 
-An expert on trial adds at most 61. A gate on trial adds 43, ten for each layer, and one for each \
+An expert on trial adds at most 62. A gate on trial adds 43, ten for each layer, and one for each \
 of its experts. A worker with one expert has 69, and two more for each layer with Full. An \
 operator has 45 of its own; one that leads tells 15 of each Mixture, 6 of each Expert and 1 of \
 each Gate at rest, and at most 19 of a rollout under way. A Gate with spec.drift adds up to four, \
