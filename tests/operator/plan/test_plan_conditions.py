@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from moe_operator.drift import Detector, History
 from moe_operator.plan import plan_mixture
 from moe_operator.spec import Meta
 from moe_operator.world import Invalid
@@ -274,3 +275,29 @@ def test_people_are_told_of_steps_and_of_what_stops_serving() -> None:
         ("Serving", False),
         ("AsWanted", False),
     ]
+
+
+def drifted(psi: float) -> History:
+    return History(whole_window=True, alarms={Detector.DRIFTING: f"PSI {psi}"})
+
+
+def test_a_drift_that_comes_or_goes_is_an_event_and_numbers_alone_are_not_even_written() -> None:
+    sim = started()
+    layer = {"layer": 0, "effectivePairs": 9, "pairs": [1, 2]}
+    baselines = [{"sha256": sha("gate", "g1"), "layers": [layer]}]
+    put_gate(sim, "e0", "e1", drift={"baselines": baselines})
+    sim.run(3)
+    told: list[list[tuple[bool, str, str]]] = []
+    for history in (History(), History(whole_window=True), drifted(0.4), drifted(0.5), History()):
+        world = replace(sim.world(), drifts={"gate": history})
+        plan = plan_mixture(world, {}, SETTINGS, sim.now)
+        told.append([(n.warning, n.reason, n.message) for n in plan.notes])
+        for status in plan.statuses:
+            place = status.kind, status.name
+            sim.bodies[place] = {**sim.bodies[place], "status": dict(status.status)}
+        if history == drifted(0.5):
+            assert plan.statuses == ()
+    assert told == [[], [], [(True, "RoutingShifted", "PSI 0.4")], [], []]
+    world = replace(sim.world(), drifts={"gate": History(whole_window=True)})
+    (note,) = plan_mixture(world, {}, SETTINGS, sim.now).notes
+    assert (note.warning, note.reason) == (False, "WithinLimits")
