@@ -84,7 +84,27 @@ def gate_node(gate: Body, objects: Objects) -> Node:
     info = _with_candidate(f"serves {served}" if served else "serves nothing yet", gate)
     evidence = evidence_nodes(gate) if gate.get("status", {}).get("candidate") else ()
     decided = _override_nodes(gate, objects)
-    return _node(gate, diagnose(gate), info, (*decided, *evidence))
+    return _node(gate, diagnose(gate), info, (*decided, *_routing_nodes(gate), *evidence))
+
+
+def _routing_nodes(gate: Body) -> tuple[Node, ...]:
+    """Return what the detectors of a gate's spec.drift say, a line for each."""
+    return tuple(
+        Node(
+            one["type"],
+            "Routing",
+            one["status"],
+            one.get("lastTransitionTime", ""),
+            one["message"],
+            _ALARMS.get(one["status"], Health.PROGRESSING),
+        )
+        for one in gate.get("status", {}).get("conditions", ())
+        if one["type"] in _DETECTORS
+    )
+
+
+_DETECTORS = frozenset({"Drifting", "Collapsed", "Overflowing"})
+_ALARMS = {"True": Health.DEGRADED, "False": Health.HEALTHY}
 
 
 def _with_candidate(info: str, body: Body) -> str:

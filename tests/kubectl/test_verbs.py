@@ -95,6 +95,18 @@ def test_a_gate_shows_its_candidate_and_what_is_known_of_it() -> None:
     assert lines[2].startswith("└── ✔ load Sanity Pass")
 
 
+@pytest.mark.parametrize(("status", "icon"), [("True", "✖"), ("False", "✔"), ("Unknown", "◌")])
+def test_how_the_routing_of_a_gate_stands_hangs_below_it(status: str, icon: str) -> None:
+    said = {"type": "Drifting", "status": status, "reason": "R", "message": "layer 0 is at PSI 1"}
+    gate = bodies.gate()
+    gate["status"]["conditions"] = [*gate["status"].get("conditions", []), said]
+    terminal = Terminal(gate)
+    terminal.run("status gate/tiny-gate")
+    line = " ".join(terminal.lines()[2].split())
+    assert line.startswith(f"└── {icon} Drifting Routing {status}")
+    assert line.endswith("layer 0 is at PSI 1")
+
+
 def test_resume_says_what_is_missing_where_evidence_is() -> None:
     paused = bodies.rollout("Paused", message="0 of 20 requests; paused for want of evidence")
     terminal = Terminal(bodies.expert(version="v2", candidate="v2", rollout=paused))
