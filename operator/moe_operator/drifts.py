@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
 
 from moe_operator.cache import Key
 from moe_operator.drift import History, Tallies, Watched, plus, remember, since
 from moe_operator.router_report import RouterReport
+
+# Who asked nobody for so long did not lead, or slept.
+_GAP: Final = timedelta(seconds=60)
 
 
 @dataclass(slots=True)
@@ -22,6 +27,19 @@ class _Gate:
     of: Watched
     history: History = field(default_factory=History)
     stood: dict[str, tuple[str, Tallies]] = field(default_factory=dict)
+    heard: datetime | None = None
+
+    def hear(self, reports: Iterable[RouterReport], now: datetime) -> bool:
+        """Take in what routers said; return whether an alarm came or went, or a window is whole."""
+        if self.heard is None or now - self.heard > _GAP:
+            self.history, self.stood = History(), {}  # what came meanwhile is of no known time
+        self.heard, before = now, self.history
+        came = self.came(reports)
+        if any(tally.rows for tally in came.values()):
+            self.history = remember(before, came, self.of)
+        after = self.history
+        moved = after.alarms.keys() != before.alarms.keys()
+        return moved or after.whole_window != before.whole_window
 
     def came(self, reports: Iterable[RouterReport]) -> Tallies:
         """Return what routers counted since they were last heard.
@@ -29,8 +47,9 @@ class _Gate:
         One that is heard for the first time may have counted for long: that is passed over.
         """
         found: Tallies = {}
+        stood, self.stood = self.stood, {}
         for report in reports:
-            now, known = report.tallies.get(self.of.sha256), self.stood.get(report.pod)
+            now, known = report.tallies.get(self.of.sha256), stood.get(report.pod)
             if now is None:
                 continue
             self.stood[report.pod] = report.incarnation, now
@@ -67,16 +86,8 @@ class Drifts:
     def leave(self, key: Key) -> None:
         self._mixtures.pop(key, None)
 
-    def hear(self, key: Key, reports: Iterable[RouterReport]) -> bool:
+    def hear(self, key: Key, reports: Iterable[RouterReport], now: datetime) -> bool:
         """Take in what routers said; return whether that changes what follows from it."""
         said = tuple(reports)
-        news = [_hear(gate, said) for gate in self._mixtures.get(key, {}).values()]
+        news = [gate.hear(said, now) for gate in self._mixtures.get(key, {}).values()]
         return any(news)
-
-
-def _hear(gate: _Gate, reports: Iterable[RouterReport]) -> bool:
-    came, before = gate.came(reports), gate.history
-    if not any(tally.rows for tally in came.values()):
-        return False
-    now = gate.history = remember(before, came, gate.of)
-    return (now.alarms.keys(), now.whole_window) != (before.alarms.keys(), before.whole_window)

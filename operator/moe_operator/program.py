@@ -55,7 +55,7 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
         def hear(key: Key, said: Iterable[RouterReport], now: datetime) -> bool:
             reports = tuple(said)
             moved = scalers.hear(key, reports, now)
-            return drifts.hear(key, reports) or moved
+            return drifts.hear(key, reports, now) or moved
 
         reports = Reports(asker, engine.queue.add, wall_clock, hear)
         samples = Prometheus(anonymous, lambda key: engine.add((key,)), wall_clock)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_core.drift import GROUPS
+from moe_core.drift import GROUPS, Spread
 from moe_operator.cache import Key
 from moe_operator.drift import Detector, History, Tallies, Tally, Watched, remember
 from moe_operator.drift_spec import DriftSpec
@@ -22,6 +22,7 @@ from tests.operator.drift.traffic import Traffic
 
 SHA = "9" * 64
 TINY = Key("default", "tiny")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = 16_384  # 256 sessions
 LAW = {"law": 1.0}
 NOTHING: dict[str, float] = {}
@@ -76,17 +77,35 @@ def test_a_shift_is_found_before_the_window_is_full_of_it_and_ends_when_it_is_ov
     assert live.samples_until(Detector.DRIFTING, False, EVEN) <= 20
 
 
-def test_an_alarm_holds_until_the_estimate_is_well_below_the_limit() -> None:
-    """A mix right at the limit neither raises one nor ends one."""
-    at_limit = {**EVEN, "law": 4.8}  # its PSI is about 0.25
-    spec = recorded(100_000)
-    calm, raised = Live(spec), Live(spec)
-    calm.serve(40, at_limit)
-    assert calm.history.alarms == {}
-    assert 0.2 < calm.history.distances[0, ""].likely < 0.3
-    raised.serve(20, LAW)
-    raised.serve(40, at_limit)
-    assert set(raised.history.alarms) == {Detector.DRIFTING}
+def exactly(*shares: float) -> Tallies:
+    """Return rows of so many sessions that nothing is left to chance: all groups are alike."""
+    pairs = [round(1e4 * share) for share in shares] * GROUPS
+    return {(0, ""): Tally(WINDOW, array("q", pairs))}
+
+
+FAR, CLOSE, NEAR = (0.7, 0.1, 0.1, 0.1), (0.5, 0.2, 0.15, 0.15), (0.4, 0.2, 0.2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("came", "alarm"),
+    [
+        pytest.param([NEAR, NEAR], False, id="well below the limit"),
+        pytest.param([CLOSE] * 9, False, id="a little below it"),
+        pytest.param([FAR] * 9, True, id="beyond it"),
+        pytest.param([FAR] * 9 + [CLOSE] * 9, True, id="a little below it again"),
+        pytest.param([FAR] * 9 + [NEAR] * 9, False, id="well below it again"),
+        pytest.param([FAR] * 9 + [NEAR] * 9 + [CLOSE] * 9, False, id="and a little below it"),
+    ],
+)
+def test_an_alarm_holds_until_the_estimate_is_well_below_the_limit(
+    came: list[tuple[float, ...]], alarm: bool
+) -> None:
+    base = Spread((0.25,) * 4, 1e6)
+    spec = DriftSpec({SHA: {(0, ""): base}}, WINDOW, max_psi_percent=32)  # CLOSE is at 29
+    history = History()
+    for shares in came:
+        history = remember(history, exactly(*shares), watched(spec))
+    assert (Detector.DRIFTING in history.alarms) is alarm
 
 
 def test_few_experts_in_use_are_told_without_a_baseline() -> None:
@@ -149,8 +168,7 @@ def test_a_window_holds_the_last_rows_and_forgets_those_before(counts: list[int]
 
 
 def report(tallies: Tallies, pod: str = "r0", incarnation: str = "i") -> RouterReport:
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    return RouterReport(pod, incarnation, at, "t", 3, (), {}, {}, tallies={SHA: tallies})
+    return RouterReport(pod, incarnation, NOW, "t", 3, (), {}, {}, tallies={SHA: tallies})
 
 
 def counted(rows: int) -> Tallies:
@@ -168,9 +186,19 @@ def test_routers_are_added_up_and_one_that_starts_anew_counts_from_zero() -> Non
     ]
     rows = []
     for said in heard:
-        assert drifts.hear(TINY, said) is False
+        assert drifts.hear(TINY, said, NOW) is False
         rows.append(drifts.histories(TINY)["gate"].rows)
     assert rows == [0, 10, 30, 33]
+
+
+def test_after_a_gap_it_begins_anew() -> None:
+    """An operator that did not lead meanwhile, or slept, cannot say when what came has come."""
+    drifts, rows = Drifts(), []
+    drifts.follow(TINY, [watched(recorded())])
+    for seconds, count in ((0, 100), (50, 110), (100, 120), (200, 90_000), (210, 90_005)):
+        drifts.hear(TINY, [report(counted(count))], NOW + timedelta(seconds=seconds))
+        rows.append(drifts.histories(TINY)["gate"].rows)
+    assert rows == [0, 10, 20, 0, 5]
 
 
 def test_a_look_is_asked_for_when_an_alarm_comes_or_goes_or_a_window_is_whole() -> None:
@@ -179,20 +207,20 @@ def test_a_look_is_asked_for_when_an_alarm_comes_or_goes_or_a_window_is_whole() 
     news = []
     for sample, mix in enumerate([EVEN] * 30 + [LAW] * 30):
         traffic.serve(16, mix)
-        if drifts.hear(TINY, [report(traffic.tallies)]):
+        if drifts.hear(TINY, [report(traffic.tallies)], NOW):
             news.append((sample, set(drifts.histories(TINY)["gate"].alarms)))
     (whole, quiet), (shifted, alarms) = news
     assert (whole, quiet) == (16, set())
     assert 30 <= shifted < 46
     assert alarms == {Detector.DRIFTING}
-    assert drifts.hear(TINY, [report(traffic.tallies)]) is False  # nothing came
+    assert drifts.hear(TINY, [report(traffic.tallies)], NOW) is False  # nothing came
 
 
 def test_another_baseline_or_version_begins_anew_and_the_same_goes_on() -> None:
     drifts, spec = Drifts(), recorded()
     drifts.follow(TINY, [watched(spec)])
-    drifts.hear(TINY, [report(counted(0))])
-    drifts.hear(TINY, [report(counted(50))])
+    drifts.hear(TINY, [report(counted(0))], NOW)
+    drifts.hear(TINY, [report(counted(50))], NOW)
     drifts.follow(TINY, [watched(replace(spec))])
     assert drifts.histories(TINY)["gate"].rows == 50
     drifts.follow(TINY, [watched(replace(spec, max_psi_percent=10))])
