@@ -7,6 +7,7 @@ from typing import Any
 
 from e2e.stage.kube import condition, wait_for
 from e2e.stage.tiny import Tiny
+from e2e.stage.watching import Watch
 from e2e.test_gates import gate, status, weights
 from moe_client.recording import Recording
 
@@ -33,7 +34,7 @@ def said(tiny: Tiny, kind: str) -> tuple[str, str]:
 
 
 def test_a_shift_of_the_text_is_told_and_pauses_what_is_rolling_out(
-    tiny: Tiny, recording: Recording, scripture: Recording
+    tiny: Tiny, recording: Recording, scripture: Recording, watch: Watch | None
 ) -> None:
     sharper = {layer: (w * 1.125).astype(w.dtype) for layer, w in weights().items()}
     body = gate("v2-drift", sharper)
@@ -47,6 +48,8 @@ def test_a_shift_of_the_text_is_told_and_pauses_what_is_rolling_out(
     with tiny.load(scripture, rows=64):
         wait_for("the shift is told", lambda: said(tiny, "Drifting")[0] == "True", 60)
         wait_for("it pauses", lambda: said(tiny, "Progressing") == ("False", "Drifting"), 20)
+        if watch is not None:  # the whole suite runs, and Prometheus looks on
+            wait_for("it is alerted", lambda: "MoeRoutingDrift" in watch.fired(), 60, 1)
     found = status(tiny)
     assert found["rollout"]["outcome"] == "Paused"
     assert found["weight"] == "5%"
