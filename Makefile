@@ -5,7 +5,7 @@ CLUSTER = $(PYTHON) -m cluster
 IN_CLUSTER = . .moe/env &&
 PYTEST = .venv/bin/python -m pytest
 # The tests of a file stay together: they share what they start.
-BESIDE = --numprocesses=auto --maxprocesses=4 --dist=loadfile
+BESIDE = --numprocesses=auto --maxprocesses=3 --dist=loadfile
 
 # Large packages are imported again and again: let Python keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE

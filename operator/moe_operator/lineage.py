@@ -8,12 +8,13 @@ losing the revisions restarts nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_core.rows import ExpertRow
 from moe_operator.revisions import name_of
-from moe_operator.spec import ExpertSpec
+from moe_operator.spec import ExpertSpec, Tried
 from moe_operator.world import Revision
 
 
@@ -40,13 +41,17 @@ def trace(
     """Return the lineage with the revision that the spec asks for, made if it is new.
 
     `revisions` are the expert's own; `render` gives the template as it would be today, for a new
-    artifact and for one that is tried again. One that is being served keeps its own.
+    artifact and for one that is tried again. One that is being served keeps its own; one whose pods
+    are waited for begins anew when its template would be another, so that settings by which no pod
+    can run are mended where they were made.
     """
     own = tuple(sorted(revisions, key=lambda revision: revision.number))
     number = _number(expert, row, own, retried)
     known = next((r for r in own if r.number == number), None)
     if known is not None and known.version.sha256 == expert.version.sha256:
-        return Lineage(known, own)
+        if not _starts(expert, row, number) or _alike(known.template, render()):
+            return Lineage(known, own)
+        number += 1
     served = row is not None and expert.version.sha256 in {v.sha256 for v in row.named}
     kept = _template(own, expert.version.sha256) if served else None
     made = Revision(
@@ -63,6 +68,22 @@ def trace(
 def _template(revisions: Sequence[Revision], sha256: str) -> Mapping[str, object] | None:
     known = (r for r in reversed(revisions) if r.version.sha256 == sha256)
     return next((revision.template for revision in known), None)
+
+
+def _starts(expert: ExpertSpec, row: ExpertRow | None, number: int) -> bool:
+    """Say whether this revision is under way and no table has named its version yet.
+
+    A gate has no pods, so nothing that it waits for is mended by another template.
+    """
+    if row is None or row.rollout is None or expert.kind is not Tried.EXPERT:
+        return False
+    under_way = row.rollout.revision == number and not row.rollout.outcome.ended
+    return under_way and expert.version.sha256 not in {v.sha256 for v in row.named}
+
+
+def _alike(kept: Mapping[str, object], today: Mapping[str, object]) -> bool:
+    """Compare as JSON, which is how templates are kept."""
+    return json.dumps(kept, sort_keys=True) == json.dumps(today, sort_keys=True)
 
 
 def _number(

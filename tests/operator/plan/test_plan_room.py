@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from moe_core.rollout import Outcome
-from tests.operator.plan.bodies import override, sha, steps
+from tests.operator.plan.bodies import mixture, override, sha, steps
 from tests.operator.plan.looks import (
     condition,
     deployments,
@@ -43,6 +45,45 @@ def test_no_room_for_a_candidate_leaves_everything_as_it_is() -> None:
     sim.full = set()
     sim.run(20)
     assert stable(sim) == "v2"
+
+
+def image_of(sim: Simulation, sha256: str) -> str:
+    (found,) = (d for d in sim.deployments.values() if d.sha256 == sha256)
+    image: str = found.manifest.body["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image
+
+
+def test_settings_by_which_no_pod_can_run_are_mended_where_they_were_made() -> None:
+    sim, other = without_room(), "registry.example.com/worker:other"
+    sim.run(5)
+    sim.put("Mixture", mixture(workers={"image": other}))
+    sim.run(3)
+    assert image_of(sim, V2) == other
+    assert image_of(sim, V1) != other, "what is served is not restarted"
+    rollout = row(sim).rollout
+    assert rollout is not None
+    assert rollout.revision == 3
+    sim.full = set()
+    sim.run(20)
+    assert stable(sim) == "v2"
+
+
+@pytest.mark.parametrize(
+    "failed", [pytest.param(True, id="failed"), pytest.param(False, id="seen")]
+)
+def test_a_version_that_was_tried_keeps_its_settings(failed: bool) -> None:
+    sim = started(rollout={"steps": steps(50, pause=60)})
+    sim.want("e0", "v2")
+    if failed:
+        sim.behaviours[V2] = Behaviour(starts=False)
+        sim.run(40)
+        assert outcome(sim) is Outcome.ROLLED_BACK
+    else:
+        until_weight(sim, 50)
+    before = row(sim).rollout
+    sim.put("Mixture", mixture(workers={"image": "registry.example.com/worker:other"}))
+    sim.run(3)
+    assert row(sim).rollout == before
 
 
 def test_the_time_to_come_up_runs_from_when_there_was_room() -> None:
