@@ -32,12 +32,17 @@ API = "moeops.dev/v1alpha1"
 def commands_of(program: str) -> list[ParameterSet]:
     """Return what is typed for a program on any page."""
     return [
-        pytest.param(shlex.split(line)[len(program.split()) :], id=f"{_place(path, block)}: {line}")
+        pytest.param(_words(line)[len(program.split()) :], id=f"{_place(path, block)}: {line}")
         for path in PAGES
         for block in blocks(path.read_text())
         for line in typed(block)
         if line.startswith(f"{program} ")
     ]
+
+
+def _words(line: str) -> list[str]:
+    words = shlex.split(line)
+    return words[: words.index(">")] if ">" in words else words
 
 
 def manifests() -> list[ParameterSet]:

@@ -47,6 +47,7 @@ ARGO: Final[Mapping[str, str]] = {
 MORE: Final[Mapping[str, str]] = {
     "top": "the load of each version of each expert, live",
     "routing": "what gates choose",
+    "baseline": "how a gate spreads rows now, to tell drift by",
     "history": "revisions and epochs, how they ended, why, and who decided",
     "diff": "what differs between two of them",
     "resume": "the end of a Pause or of a rollback",
