@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from moe_core.tls import BadTls
 from moe_worker.log import to_stderr
 from moe_worker.settings import parse
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.enable()
     try:
         return run(settings, to_stderr)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, BadTls) as error:
         to_stderr("cannot start", reason=str(error))
         return 1
 

@@ -14,6 +14,7 @@ import torch
 
 from moe_core.frames import FIRST_PROTOCOL, encode
 from moe_worker.log import Log
+from moe_worker.sealed import Sealed
 from moeops.v1.link_pb2 import LinkFrame
 
 MAX_UNSENT_BYTES = 128 << 20
@@ -40,9 +41,15 @@ class Link:
     """
 
     def __init__(
-        self, sock: socket.socket, peer: str, log: Log, max_unsent_bytes: int = MAX_UNSENT_BYTES
+        self,
+        sock: socket.socket,
+        peer: str,
+        log: Log,
+        max_unsent_bytes: int = MAX_UNSENT_BYTES,
+        *,
+        sealed: Sealed | None = None,
     ) -> None:
-        self._sock = sock
+        self._sock, self._sealed = sock, sealed
         self.peer = peer
         self._log = log
         self._max_unsent_bytes = max_unsent_bytes
@@ -81,6 +88,8 @@ class Link:
         with self._change:
             if self._closed:
                 return
+            if self._sealed is not None:
+                views = self._sealed.seal(views)
             if not self._unsent:
                 views = self._send_now(views)
             self._unsent.extend(views)

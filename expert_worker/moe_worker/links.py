@@ -8,6 +8,7 @@ admitted here and handed on; what breaks the framing closes that link and no oth
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -15,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_core.frames import FIRST_PROTOCOL, PROTOCOL, BadFrame, encode
+from moe_core.identity import refusal
+from moe_core.tls import Folder, server_context
 from moe_worker.address import Address
 from moe_worker.link import Link, tune
 from moe_worker.log import Log
 from moe_worker.receive import Receiver, Stalled
+from moe_worker.sealed import HANDSHAKE_S, Sealed
 from moeops.v1.link_pb2 import Compute, LinkFrame
 
 BEAT_S = 0.05
@@ -34,13 +38,24 @@ class Handlers:
     heartbeat: Callable[[], LinkFrame]
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Links have TLS, and only this name may open one."""
+
+    certificate: Folder
+    routers: str
+
+
 class Links:
     """All links. `publish` tells them the inventory; before the first one nobody is let in."""
 
-    def __init__(self, address: Address, handlers: Handlers, log: Log) -> None:
+    def __init__(
+        self, address: Address, handlers: Handlers, log: Log, guard: Guard | None = None
+    ) -> None:
         self._listener, self.address = _listen(address)
         self._handlers = handlers
         self._log = log
+        self._guard = guard
         self._inventory = LinkFrame()
         self._links: set[Link] = set()
         self._lock = threading.Lock()
@@ -65,9 +80,10 @@ class Links:
                 if not self._ended.wait(0.1):
                     self._log("accepting failed", reason=error.strerror)
                 continue
-            link = Link(sock, _peer(sock), self._log)
+            sealed = self._seal(sock)
+            link = Link(sock, _peer(sock), self._log, sealed=sealed)
             threading.Thread(
-                target=self._serve, args=(link, sock), name=f"read {link.peer}", daemon=True
+                target=self._serve, args=(link, sock, sealed), name=f"read {link.peer}", daemon=True
             ).start()
 
     def beat(self) -> None:
@@ -97,12 +113,12 @@ class Links:
         for link in links:
             link.close("the worker ends")
 
-    def _serve(self, link: Link, sock: socket.socket) -> None:
+    def _serve(self, link: Link, sock: socket.socket, sealed: Sealed | None) -> None:
         """Read one link to its end; the body of its reading thread."""
         try:
             tune(sock)
-            if self._welcome(link):
-                receiver = Receiver(sock)
+            if self._known(link, sealed) and self._welcome(link):
+                receiver = Receiver(sock, sealed)
                 while True:
                     self._handle(link, receiver)
         except EOFError as error:
@@ -117,6 +133,27 @@ class Links:
             with self._lock:
                 self._links.discard(link)
             link.finish()
+
+    def _seal(self, sock: socket.socket) -> Sealed | None:
+        """Links that begin now go by the certificate that there is now."""
+        if self._guard is None:
+            return None
+        return Sealed(sock, server_context(self._guard.certificate.newest()))
+
+    def _known(self, link: Link, sealed: Sealed | None) -> bool:
+        if self._guard is None or sealed is None:
+            return True
+        try:
+            names = sealed.shake_hands()
+        except BlockingIOError:
+            raise Stalled(f"no handshake within {HANDSHAKE_S} s") from None
+        except ssl.SSLError as error:
+            link.close(f"the handshake failed: {error.reason or error.strerror}")
+            return False
+        reason = refusal(names, {self._guard.routers})
+        if reason:
+            link.close(reason)
+        return not reason
 
     def _welcome(self, link: Link) -> bool:
         with self._lock:

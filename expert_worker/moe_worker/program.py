@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 import torch
 
 from moe_core.metrics_settings import Detail
+from moe_core.tls import Folder
+from moe_worker import control, links
 from moe_worker.admission import Gatekeeper
 from moe_worker.backlog import Backlog
 from moe_worker.collect import WorkerMetrics
@@ -83,8 +85,10 @@ class Worker:
             clock=time.monotonic,
         )
         handlers = Handlers(self.intake.take, self.heartbeat)
-        self.links = Links(settings.link, handlers, self.log)
-        self.control = Control(settings.control, WorkerServicer(self.loader.assign, self.describe))
+        servicer = WorkerServicer(self.loader.assign, self.describe)
+        between, above = _guards(settings, self.log)
+        self.links = Links(settings.link, handlers, self.log, between)
+        self.control = Control(settings.control, servicer, above)
         if settings.metrics is not None:
             self.scrapes = Scrapes(self._collector(), *settings.metrics)
 
@@ -111,6 +115,8 @@ class Worker:
         for body in bodies:
             threading.Thread(target=self._live, args=(body,), daemon=True).start()
         self.control.start()
+        if self.control.health is not None:
+            self.log("health", address=self.control.health)
         self.log(
             "listening",
             link=self.links.address,
@@ -192,6 +198,15 @@ class Worker:
         """Tell whether rows wait, or routers still ask."""
         last_us = max(self.intake.last_us, drain_began_us)
         return self.backlog.rows > 0 or clock_us() - last_us < IDLE_S * 1e6
+
+
+def _guards(settings: Settings, log: Log) -> tuple[links.Guard | None, control.Guard | None]:
+    """Return what guards links and control, if anything does. Raises BadTls."""
+    if settings.tls is None:
+        return None, None
+    certificate = Folder(settings.tls, lambda reason: log("certificate not read", reason=reason))
+    above = control.Guard(certificate, settings.operator, settings.health)
+    return links.Guard(certificate, settings.routers), above
 
 
 def _one_line(counters: Counters) -> str:

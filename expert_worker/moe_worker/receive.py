@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import Protocol
 
 from moe_core.frames import (
     SHORTEST_PREFIX_BYTES,
@@ -26,15 +27,21 @@ class Stalled(Exception):
     """In the middle of a frame the peer sent nothing for too long."""
 
 
+class Opened(Protocol):
+    """What bytes are read from, where they were sealed."""
+
+    def recv_into(self, into: memoryview) -> int: ...
+
+
 class Receiver:
-    """The reading end of one link; used by one thread.
+    """The reading end of one link; used by one thread. Bytes come from `opened` if that is given.
 
     Raises EOFError where the peer hung up (its message says if that was in mid-frame), BadFrame,
     Stalled, OSError.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, sock: socket.socket, opened: Opened | None = None) -> None:
+        self._from: Opened = sock if opened is None else opened
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _STALL_S, 0))
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._start = 0
@@ -89,7 +96,7 @@ class Receiver:
     def _receive(self, into: memoryview, *, patient: bool) -> int:
         while True:
             try:
-                got = self._sock.recv_into(into)
+                got = self._from.recv_into(into)
             except BlockingIOError:
                 if patient:
                     continue

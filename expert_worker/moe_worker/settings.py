@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from moe_core import identity
 from moe_core.dtypes import ELEMENT_TYPES, ElementType, by_name
 from moe_core.metrics_settings import Detail, read_address, read_detail
 from moe_worker.address import Address
@@ -46,6 +47,15 @@ class Settings:
     mixture: str
     metrics: tuple[str, int] | None
     metrics_detail: Detail
+    namespace: str = "default"
+    tls: Path | None = None
+    operator: str = ""
+    health: Address = field(default_factory=lambda: Address("0.0.0.0", 7103))
+
+    @property
+    def routers(self) -> str:
+        """The name in the certificate of who may open links."""
+        return identity.routers(self.mixture, self.namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,10 @@ def _numerics(text: str) -> bool:
     return text == "Exact"
 
 
+def _folder(text: str) -> Path | None:
+    return _cache(text) if text else None
+
+
 def _cache(text: str) -> Path:
     if not text.startswith("/"):
         raise ValueError("it must be an absolute path")
@@ -116,6 +130,14 @@ _FLAGS: Final = (
           "where GET /metrics is answered: host:port, or none"),
     _Flag("metrics-detail", "MOE_METRICS_DETAIL", "Rollup", "NAME", read_detail,
           "Rollup, or Full for each layer of each expert"),
+    _Flag("namespace", "POD_NAMESPACE", "default", "NAME", str, "the mixture's namespace"),
+    _Flag("tls", "MOE_TLS", "", "DIR", _folder,
+          "tls.crt, tls.key and ca.crt: links and control have TLS, and only the mixture's routers "
+          "and the operator may come; read again when they change"),
+    _Flag("operator", "MOE_TLS_OPERATOR", "moeops-operator.moeops-system.svc", "NAME", str,
+          "with --tls: the DNS name in the certificate of who may use the control port"),
+    _Flag("health", "MOE_HEALTH", "0.0.0.0:7103", "ADDR", Address.parse,
+          "with --tls: where health checks are answered without TLS"),
 )  # fmt: skip
 
 
@@ -146,6 +168,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         mixture=values["mixture"],
         metrics=values["metrics"],
         metrics_detail=values["metrics_detail"],
+        namespace=values["namespace"],
+        tls=values["tls"],
+        operator=values["operator"],
+        health=values["health"],
     )
 
 

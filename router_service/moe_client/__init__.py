@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moe_client.channel import Tls
 from moe_client.client import RouterClient
 from moe_client.errors import (
     Closed,
@@ -54,6 +55,7 @@ __all__ = [
     "RouterClient",
     "Rows",
     "Sequence",
+    "Tls",
     "Unavailable",
     "Worth",
     "attach",

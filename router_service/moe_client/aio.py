@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import grpc
-
 from moe_client.asking import Request
 from moe_client.begun import MAX_SESSIONS, Begun, to_request
-from moe_client.channel import MAX_MESSAGE_BYTES, connect
+from moe_client.channel import MAX_MESSAGE_BYTES, Credentials, connect
 from moe_client.errors import Closed, InvalidRequest, MalformedAnswer
 from moe_client.messages import (
     Answer,
@@ -71,7 +69,7 @@ class RouterClient:
         *,
         mixture: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         names = [addresses] if isinstance(addresses, str) else list(addresses)
         if not names:

@@ -16,13 +16,12 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
-
 from moe_client.agreement import check_digests, check_shape, trust
 from moe_client.aio import DEFAULT_TIMEOUT_S
 from moe_client.alignment import align
 from moe_client.applying import Applying
 from moe_client.calls import Caches, holds_rows, make_call, named, shape_of
+from moe_client.channel import Credentials
 from moe_client.client import RouterClient
 from moe_client.counters import Counters
 from moe_client.errors import InvalidRequest
@@ -48,7 +47,7 @@ def attach(
     mixture: str | None = None,
     session: Names = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
-    credentials: grpc.ChannelCredentials | None = None,
+    credentials: Credentials | None = None,
     digests: bool = True,
     forced: Mapping[str, str] | None = None,
     forced_gates: Mapping[str, str] | None = None,
@@ -58,7 +57,8 @@ def attach(
     """Run the experts of `model` at these routers, until the attachment is detached.
 
     `mixture` may be left out where the routers serve one only. `session` names the sequences of
-    every batch (see `Attachment.sessions`). Each layer's request ends within `timeout_s`.
+    every batch (see `Attachment.sessions`). `credentials` are a `moe_client.Tls` where routers ask
+    for certificates. Each layer's request ends within `timeout_s`.
     `digests=False` skips the comparison of trunk and gate, which reads all of the trunk, and takes
     the model's gates for the stable ones. `forced` are versions by expert, `forced_gates` by gate
     (see `Attachment.forced`), `on_repin` says what follows when a

@@ -1,10 +1,15 @@
-"""How a client connects to a router: one place for addresses and options of gRPC."""
+"""How a client connects to a router: one place for addresses, certificates and options of gRPC."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
+
+from moe_client.errors import InvalidRequest
+from moe_core.grpc_tls import channel_credentials
+from moe_core.tls import BadTls, Folder
 
 MAX_MESSAGE_BYTES = 256 << 20
 
@@ -18,11 +23,39 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 
-def connect(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+class Tls:
+    """A folder with the routers' authority, ca.crt, and tls.crt and tls.key of this client.
+
+    It is read again when it changes, so that a client outlives its certificate. `name` is the DNS
+    name that the routers' certificate must have, where they are not reached by one that it has:
+    `tiny-router.default.svc`. A folder without tls.crt and tls.key proves nothing to routers.
+    Raises InvalidRequest, naming the file and what is wrong with it.
+    """
+
+    def __init__(self, folder: str | Path, name: str = "") -> None:
+        self.name = name
+        try:
+            self._folder = Folder(Path(folder), anonymous=True)
+        except BadTls as error:
+            raise InvalidRequest(f"tls: {error}") from None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Return those of the folder as it is now."""
+        return channel_credentials(self._folder.newest())
+
+
+Credentials = grpc.ChannelCredentials | Tls
+
+
+def connect(address: str, credentials: Credentials | None = None) -> grpc.aio.Channel:
     """Return a channel to `host:port` or `unix:/path`, encrypted where credentials are given."""
     options = [*_OPTIONS]
     if address.startswith("unix:"):
         options.append(("grpc.default_authority", "localhost"))
+    if isinstance(credentials, Tls):
+        if credentials.name:
+            options.append(("grpc.ssl_target_name_override", credentials.name))
+        credentials = credentials.credentials()
     if credentials is not None:
         return grpc.aio.secure_channel(address, credentials, options)
     return grpc.aio.insecure_channel(address, options)

@@ -12,10 +12,9 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import grpc
-
 from moe_client import aio
 from moe_client.begun import Begun
+from moe_client.channel import Credentials
 from moe_client.messages import Answer, Choice, Rows
 from moe_client.mixture import Mixture
 from moe_client.retry import Health
@@ -60,7 +59,7 @@ class RouterClient:
         *,
         mixture: str = "",
         timeout_s: float = aio.DEFAULT_TIMEOUT_S,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._client = aio.RouterClient(
             addresses, mixture=mixture, timeout_s=timeout_s, credentials=credentials

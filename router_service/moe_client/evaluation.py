@@ -28,6 +28,7 @@ from moe_artifacts.golden import Golden, read_golden
 from moe_artifacts.location import parse_uri
 from moe_artifacts.trunk import trunk_sha256
 from moe_client.attachment import attach
+from moe_client.channel import Tls
 from moe_client.comparison import to_error, to_result
 from moe_client.errors import MoeError
 from moe_client.evaluator import Versions, compare
@@ -55,6 +56,13 @@ _FLAGS: tuple[tuple[str, str, str | None, str], ...] = (
     ("golden", "MOE_EVAL_GOLDEN_URI", None, "uri of the golden set (`moe golden`)"),
     ("golden-sha256", "MOE_EVAL_GOLDEN_SHA256", None, "the golden set's digest"),
     ("result", "MOE_EVAL_RESULT", "/dev/termination-log", "file for the result"),
+    ("tls", "MOE_EVAL_TLS", "", "folder with ca.crt, tls.crt and tls.key: connect by TLS"),
+    (
+        "tls-name",
+        "MOE_EVAL_TLS_NAME",
+        "",
+        "DNS name in the routers' certificate; default: the host",
+    ),
     ("cache", "MOE_CACHE", "/var/cache/moeops", "folder for a golden set that is downloaded"),
 )
 
@@ -71,6 +79,7 @@ class Settings:
     golden_uri: str
     golden_sha256: str
     cache: Path
+    tls: Tls | None = None
 
     @classmethod
     def read(cls, given: Mapping[str, str]) -> Self:
@@ -104,6 +113,7 @@ class Settings:
             golden_uri=given["golden"],
             golden_sha256=given["golden-sha256"],
             cache=Path(given["cache"]),
+            tls=Tls(given["tls"], given["tls-name"]) if given["tls"] else None,
         )
 
     @property
@@ -174,7 +184,8 @@ def evaluate(settings: Settings) -> str:
             told = now
             print(f"{done} of {total} batches, {now - began:.0f} s", flush=True)
 
-    with attach(model, settings.routers, mixture=settings.mixture) as attachment:
+    where: Any = {"mixture": settings.mixture, "credentials": settings.tls}
+    with attach(model, settings.routers, **where) as attachment:
         versions = settings.versions
         pairs, flips = compare(model, attachment, golden, versions, pause=time.sleep, tell=tell)
     return to_result(settings.named, pairs, flips)

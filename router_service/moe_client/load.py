@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from moe_client.channel import Tls
 from moe_client.errors import MoeError
 from moe_client.figures import Report
 from moe_client.recording import load_recording
@@ -31,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recording = None if given.recording is None else load_recording(given.recording)
     except (OSError, KeyError, ValueError) as error:
         parser.error(f"--recording {given.recording} cannot be read: {error}")
+    try:
+        tls = Tls(given.tls, given.tls_name) if given.tls else None
+    except MoeError as error:
+        parser.error(f"--tls {given.tls}: {error.message}")
     load = SteadyLoad(
         given.address,
         recording,
@@ -39,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows=given.rows,
         requests_per_s=given.requests_per_s,
         timeout_s=given.timeout_s,
+        credentials=tls,
     )
     try:
         with load:
@@ -88,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--rows", type=_count, default=1, help="rows in each message (1)")
     add("--requests-per-s", type=_positive, help="of all sessions; default: as fast as it goes")
     add("--timeout-s", type=_positive, default=5.0, help="of each request, with its retries (5)")
+    add("--tls", default="", help="folder with ca.crt, tls.crt and tls.key: connect by TLS")
+    add("--tls-name", default="", help="DNS name in the routers' certificate; default: the host")
     add("-o", "--output", choices=("text", "json"), default="text")
     return parser
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import grpc
 
+from moe_client.handshake import explained
 from moe_client.messages import Encode
 from moe_client.retry import Lost, Silent
 from moeops.v1.router_pb2 import RowsResponse
@@ -117,7 +118,7 @@ class Pipe:
             async for response in self._call:
                 self._hear(response)
         except grpc.aio.AioRpcError as error:
-            code, message = error.code(), error.details() or "the stream broke"
+            code, message = error.code(), explained(error.details())
         except asyncio.CancelledError:
             code, message = grpc.StatusCode.CANCELLED, "the stream was cancelled"
         self._lose(code, message)

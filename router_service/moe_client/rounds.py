@@ -14,6 +14,7 @@ import grpc
 
 from moe_client import retry
 from moe_client.errors import MoeError, from_code
+from moe_client.handshake import explained
 from moe_client.router import Router
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ async def first_answer(
             try:
                 return await ask(router)
             except grpc.aio.AioRpcError as error:
-                text = f"router {router.address}: {error.details()}"
+                text = f"router {router.address}: {explained(error.details())}"
                 refusals.append(from_code(error.code(), text))
                 if error.code() not in passed:
                     raise refusals[-1] from None

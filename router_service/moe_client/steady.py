@@ -19,9 +19,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Final, Self
 
-import grpc
-
 from moe_client.aio import RouterClient
+from moe_client.channel import Credentials
 from moe_client.client import LoopThread
 from moe_client.errors import Mismatch, MoeError
 from moe_client.figures import Record, Report, report
@@ -53,7 +52,7 @@ class SteadyLoad:
         rows: int = 1,
         requests_per_s: float | None = None,
         timeout_s: float = 5.0,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._client = RouterClient(
             addresses, mixture=mixture, timeout_s=timeout_s, credentials=credentials

@@ -7,8 +7,9 @@ import sys
 
 import uvloop
 
+from moe_router.edge import CannotStart
 from moe_router.events import configure
-from moe_router.program import CannotStart, Router, sources
+from moe_router.program import Router, sources
 from moe_router.settings import BadSetting, Settings, parse
 
 

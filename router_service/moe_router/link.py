@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,9 +26,11 @@ from moe_router.ladder import Cause
 from moe_router.message import Message, replaceable
 from moe_router.pulse import Pulse
 from moe_router.replica import Offer, Routable
+from moe_router.trust import TLS, Trust, secured
 from moeops.v1.link_pb2 import Heartbeat, Hello, Inventory, LinkFrame, Result
 
 CONNECT_S = 0.5
+CONNECT_TLS_S = 2.0
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 1.0
 
@@ -60,10 +63,18 @@ class Attempt:
 
 
 class Link:
-    """The link to the worker at `address` (`host:port` or `unix:/path`)."""
+    """The link to the worker at `address` (`host:port`, with `tls:` before it, or `unix:/path`)."""
 
-    def __init__(self, address: str, owner: Owner, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        address: str,
+        owner: Owner,
+        clock: Callable[[], float],
+        trust: Trust | None = None,
+    ) -> None:
         self.address = address
+        self._trust = trust
+        self._refusal = ""  # told once
         self.inventory = Inventory()
         self.heartbeat = Heartbeat()
         self.rows = 0
@@ -132,19 +143,26 @@ class Link:
         loop = asyncio.get_running_loop()
         kind, _, rest = self.address.partition(":")
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(CONNECT_TLS_S if kind == "tls" else CONNECT_S):
                 if kind == "unix":
                     await loop.create_unix_connection(lambda: Connection(self), rest)
                 else:
-                    host, _, port = self.address.rpartition(":")
-                    await loop.create_connection(
-                        lambda: Connection(self), host.strip("[]"), int(port)
-                    )
-        except (OSError, TimeoutError):
+                    host, _, port = self.address.removeprefix(TLS).rpartition(":")
+                    place = host.strip("[]"), int(port)
+                    how = secured(self.address, self._trust)
+                    await loop.create_connection(lambda: Connection(self), *place, **how)
+        except (OSError, TimeoutError) as error:
+            if isinstance(error, ssl.SSLError):
+                self._refused(str(error))
             self.tried = True
             self._owner.offer_changed(self)
             return False
         return True
+
+    def _refused(self, reason: str) -> None:
+        if reason != self._refusal:
+            tell("link_refused", address=self.address, reason=reason)
+        self._refusal = reason
 
     def send(self, message: Message, waiter: Waiter) -> bool:
         """Send an attempt; False where the link is not up."""

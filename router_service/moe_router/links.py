@@ -17,13 +17,14 @@ from moe_router.message import Message, replaceable
 from moe_router.outlier import LOOK_S, Standing, look, peers_of
 from moe_router.pulse import TICK_S, widespread
 from moe_router.replica import Routable
+from moe_router.trust import Trust
 
 
 class Links:
     """All links of a router. Everything happens on one event loop."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], trust: Trust | None = None) -> None:
+        self._clock, self._trust = clock, trust
         self._links: dict[str, Link] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._listed: frozenset[str] = frozenset()
@@ -64,7 +65,7 @@ class Links:
             tell("workers", listed=len(listed))
         self._listed = listed
         for address in sorted(self._listed - self._links.keys()):
-            link = self._links[address] = Link(address, self, self._clock)
+            link = self._links[address] = Link(address, self, self._clock, self._trust)
             self._tasks[address] = asyncio.create_task(link.keep())
         self._check_settled()
 

@@ -14,14 +14,16 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health
 
 from moe_core.metrics_port import CannotListen, MetricsPort
 from moe_core.metrics_settings import Detail
+from moe_router import edge
 from moe_router.collect import RouterMetrics
 from moe_router.copies import Copies
 from moe_router.describe import Describer, Identity
+from moe_router.edge import CannotStart
 from moe_router.engine import Engine, Limits
 from moe_router.events import tell
 from moe_router.gates import GateArtifacts
@@ -37,25 +39,12 @@ from moe_router.sources import (
     WorkerSource,
 )
 from moe_router.tables import Tables
-from moeops.v1 import router_pb2_grpc
 
-MAX_MESSAGE_BYTES = 256 << 20
 END_S = 30.0
 SETTLE_S = 2.0
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.so_reuseport", 0),
-]
-
-
-class CannotStart(Exception):
-    """The address cannot be listened on, or there is nowhere to get a table from."""
 
 
 class Router:
@@ -65,7 +54,8 @@ class Router:
         self._settings, self._table_source, self._worker_source = settings, table, workers
         clock = time.monotonic
         self.tables = Tables(settings.mixture, clock)
-        self.links = Links(clock)
+        self._certificate = edge.certificate(settings)
+        self.links = Links(clock, edge.trust(settings, self._certificate))
         self._gates = GateArtifacts(settings.cache)
         self.tables.on_change(self._gates.want)
         limits = Limits(settings.max_rows, settings.deadline_s)
@@ -108,13 +98,15 @@ class Router:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
         await self._listen_for_scrapes()
-        server = await self._listen()
+        await self._set_health(_NOT_SERVING)
+        await self._health.set("liveness", _SERVING)
+        servers = await edge.listen(self._settings, self._certificate, self._servicer, self._health)
         self.tables.on_change(lambda _: self._set_ready())
         self._restore()
         tasks = [asyncio.create_task(work) for work in self._works()]
         stopped = asyncio.create_task(ended.wait())
         await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        await self._end(server)
+        await self._end(servers)
         for task in [stopped, *tasks]:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -131,20 +123,6 @@ class Router:
         except CannotListen as error:
             raise CannotStart(str(error)) from error
         tell("metrics", address=f"{host}:{port}")
-
-    async def _listen(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=_OPTIONS)
-        router_pb2_grpc.add_RouterServicer_to_server(self._servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        await self._set_health(_NOT_SERVING)
-        await self._health.set("liveness", _SERVING)
-        try:
-            port = server.add_insecure_port(self._settings.listen)
-        except RuntimeError as error:
-            raise CannotStart(f"--listen {self._settings.listen}: {error}") from error
-        await server.start()
-        tell("listening", address=self._settings.listen, port=port)
-        return server
 
     def _works(self) -> list[Any]:
         return [
@@ -200,12 +178,12 @@ class Router:
         for service in ("", "readiness"):
             await self._health.set(service, status)
 
-    async def _end(self, server: grpc.aio.Server) -> None:
+    async def _end(self, servers: list[grpc.aio.Server]) -> None:
         tell("ending", drain_s=self._settings.drain_s)
         await self._set_health(_NOT_SERVING)
         await asyncio.sleep(self._settings.drain_s)
         self._servicer.end_streams()
-        await server.stop(END_S)
+        await asyncio.gather(*(server.stop(END_S) for server in servers))
         self._gates.end()
         self._metrics.close()
         tell("ended")

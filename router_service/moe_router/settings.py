@@ -39,6 +39,10 @@ class Settings:
     deadline_s: float
     metrics: tuple[str, int] | None
     metrics_detail: Detail
+    tls: Path | None = None
+    listen_tls: str = ""
+    operator: str = ""
+    health: str = ""
 
 
 # flag, variable, default, help
@@ -48,8 +52,8 @@ _FLAGS = (
     ("listen", "MOE_LISTEN", "0.0.0.0:7000", "where clients connect: HOST:PORT or unix:PATH"),
     ("table-file", "MOE_TABLE_FILE", "", "a RoutingTable in JSON or YAML, read when it changes; "
      "without it the object is watched"),
-    ("workers", "MOE_WORKERS", "", "link addresses of workers, with commas between; without it "
-     "the EndpointSlices of MIXTURE-workers are watched"),
+    ("workers", "MOE_WORKERS", "", "link addresses of workers, with commas between, tls:HOST:PORT "
+     "where they have TLS; without it the EndpointSlices of MIXTURE-workers are watched"),
     ("cache", "MOE_CACHE", "", "where the last table and gate artifacts are kept"),
     ("name", "POD_NAME", "", "this router's name; default: that of the host"),
     ("node", "NODE_NAME", "", "its node"),
@@ -62,6 +66,14 @@ _FLAGS = (
      "none"),
     ("metrics-detail", "MOE_METRICS_DETAIL", "Rollup", "Rollup, or Full for each expert of each "
      "layer"),
+    ("tls", "MOE_TLS", "", "folder with tls.crt, tls.key and ca.crt, read again when they change: "
+     "proves to workers who this is, and serves --listen-tls"),
+    ("listen-tls", "MOE_LISTEN_TLS", "0.0.0.0:7443", "with --tls: where clients connect that prove "
+     "who they are: HOST:PORT or unix:PATH"),
+    ("operator", "MOE_TLS_OPERATOR", "moeops-operator.moeops-system.svc", "with --tls: the DNS "
+     "name in the operator's certificate"),
+    ("health", "MOE_HEALTH", "0.0.0.0:7003", "with --tls: where health checks are answered "
+     "without TLS, whatever --listen is"),
 )  # fmt: skip
 
 
@@ -87,6 +99,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         return str(found)
 
     table_file, workers, cache = value("table-file"), value("workers"), value("cache")
+    tls = value("tls")
     return Settings(
         mixture=value("mixture"),
         namespace=value("namespace"),
@@ -102,6 +115,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         deadline_s=_number("--deadline-seconds", value("deadline-seconds"), 0.01, 600),
         metrics=_read("--metrics", value("metrics"), read_address),
         metrics_detail=_read("--metrics-detail", value("metrics-detail"), read_detail),
+        tls=Path(tls) if tls else None,
+        listen_tls=_address("--listen-tls", value("listen-tls")),
+        operator=value("operator"),
+        health=_address("--health", value("health")),
     )
 
 
@@ -123,7 +140,14 @@ def _number(name: str, text: str, low: float, high: float) -> float:
 
 
 def _addresses(text: str) -> tuple[str, ...]:
-    return tuple(_address("--workers", part.strip()) for part in text.split(",") if part.strip())
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return tuple(_worker(part) for part in parts)
+
+
+def _worker(text: str) -> str:
+    """Return a link address, which may say that the link has TLS."""
+    _address("--workers", text.removeprefix("tls:"))
+    return text
 
 
 def _address(name: str, text: str) -> str:

@@ -16,8 +16,11 @@ import yaml
 from moe_router.events import tell
 from moe_router.kube import Api, Objects, Watch
 from moe_router.parts import TableParts
+from moe_router.trust import TLS
 
 POLL_S = 0.05
+# Port of a worker's endpoint, and what stands before its link address.
+_SCHEMES = {"link": "", "link-tls": TLS}
 
 Body = dict[str, Any]
 
@@ -124,7 +127,7 @@ class TableObject:
 
 
 class EndpointSlices:
-    """The endpoints of a Service, ready or not, by the port named `link`."""
+    """The endpoints of a Service, ready or not, by the ports named `link` and `link-tls`."""
 
     def __init__(self, api: Api, namespace: str, service: str) -> None:
         self._api, self._service = api, service
@@ -138,17 +141,25 @@ class EndpointSlices:
 
 
 def addresses(slices: Objects) -> frozenset[str]:
-    """Return `host:port` of every endpoint in these EndpointSlices."""
+    """Return the link address of every endpoint in these EndpointSlices.
+
+    Whether a worker's links have TLS is said here, by the name of its port, and never found out
+    by trying: who is in between could make it look as if there were none.
+    """
     found = set()
     for body in slices.values():
-        ports = [p["port"] for p in body.get("ports") or [] if p.get("name") == "link"]
+        ports = [(_SCHEMES[p["name"]], p["port"]) for p in body.get("ports") or [] if _link(p)]
         hosts = [a for e in body.get("endpoints") or [] for a in e.get("addresses") or []]
         found |= {
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            f"{scheme}[{host}]:{port}" if ":" in host else f"{scheme}{host}:{port}"
             for host in hosts
-            for port in ports
+            for scheme, port in ports
         }
     return frozenset(found)
+
+
+def _link(port: Body) -> bool:
+    return port.get("name") in _SCHEMES and port.get("port") is not None
 
 
 async def _run(watch: Watch) -> None:
