@@ -20,7 +20,7 @@ _log = logging.getLogger("moe_operator")
 
 async def run(options: Options) -> None:
     """Run the operator. Returns after SIGTERM; raises NoAccess and CannotListen."""
-    operating = asyncio.create_task(operate(options, access.find, GrpcAsker()))
+    operating = asyncio.create_task(operate(options, access.find, GrpcAsker))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, operating.cancel, number.name)
     try:

@@ -6,11 +6,14 @@ Translation only. Channels are kept for as long as somebody asks there.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 import grpc
 
+from moe_core.grpc_tls import channel_credentials
+from moe_core.tls import Material
 from moe_core.worker_load import WorkerLoad
 from moe_operator.drift import Tallies, Tally
 from moe_operator.drift_spec import Place
@@ -26,6 +29,7 @@ from moe_operator.router_report import (
     Shadow,
 )
 from moe_operator.sequential import Arm
+from moe_operator.tls import parsed
 from moe_operator.world import WorkerReport
 from moeops.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
 
@@ -44,15 +48,21 @@ _OPTIONS: Final = (
 
 
 class GrpcAsker:
-    """An `Asker` over gRPC, one channel for each address."""
+    """An `Asker` over gRPC, one channel for each address.
 
-    def __init__(self) -> None:
+    `own` is the operator's certificate as it is now; a channel of an older one is left for a new
+    one. Without one nothing that has TLS is asked.
+    """
+
+    def __init__(self, own: Callable[[], Material | None] = lambda: None) -> None:
+        self._own = own
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._used: Material | None = None
 
     async def router(
         self, address: str, digests: tuple[str, ...], watched: tuple[str, ...]
     ) -> RouterReport:
-        stub = router_pb2_grpc.RouterStub(self._channel(address))
+        stub = router_pb2_grpc.RouterStub(await self._channel(address))
         asked = tuple(dict.fromkeys((*digests, *watched))) or _NO_DIGEST
         request = router_pb2.DescribeRequest(sha256=asked, session_groups=bool(watched))
         try:
@@ -62,7 +72,7 @@ class GrpcAsker:
         return router_report(said, digests, watched)
 
     async def worker(self, address: str) -> tuple[WorkerReport, ...]:
-        stub = worker_pb2_grpc.WorkerStub(self._channel(address))
+        stub = worker_pb2_grpc.WorkerStub(await self._channel(address))
         request = worker_pb2.DescribeWorkerRequest()
         try:
             said = await stub.Describe(request, timeout=_TIMEOUT_S)
@@ -74,10 +84,24 @@ class GrpcAsker:
         for address in [a for a in self._channels if a not in addresses]:
             await self._channels.pop(address).close()
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
+    async def _channel(self, address: str) -> grpc.aio.Channel:
+        """Return the channel to an address. Raises Unanswered where it takes a certificate."""
+        own, (name, place) = self._own(), parsed(address)
+        if own is not self._used:
+            self._used = own
+            await self.forget(frozenset(a for a in self._channels if not parsed(a)[0]))
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            self._channels[address] = _connect(place, name, own)
         return self._channels[address]
+
+
+def _connect(place: str, name: str, own: Material | None) -> grpc.aio.Channel:
+    if not name:
+        return grpc.aio.insecure_channel(place, options=_OPTIONS)
+    if own is None:
+        raise Unanswered(f"{place}: it asks for a certificate, and this operator has none")
+    options = (*_OPTIONS, ("grpc.ssl_target_name_override", name))
+    return grpc.aio.secure_channel(place, channel_credentials(own), options=options)
 
 
 def router_report(

@@ -49,9 +49,16 @@ class OperatorMetrics:
     """A `Collector`; to be used on the event loop of the operator. No lease: it leads."""
 
     def __init__(
-        self, engine: Engine, ends: Ends, drifts: Drifts, lease_name: str, lease: Leads | None
+        self,
+        engine: Engine,
+        ends: Ends,
+        drifts: Drifts,
+        lease_name: str,
+        lease: Leads | None,
+        certificates: Callable[[], Iterable[Point]] = tuple,
     ) -> None:
         self._engine, self._ends, self._drifts = engine, ends, drifts
+        self._certificates = certificates
         self._lease_name, self._lease = lease_name, lease
         self._process = ProcessMetrics()
 
@@ -66,6 +73,7 @@ class OperatorMetrics:
             yield from rollout_metrics(self._engine.cache)
             yield from _routing(self._drifts)
             yield from self._ended()
+            yield m.CERTIFICATES, self._certificates()
 
     def _engine_metrics(self) -> Iterator[Block]:
         results, queue = self._engine.results.copy(), self._engine.queue

@@ -65,6 +65,7 @@ BUDGET: Final = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudget
 NETWORK_POLICY: Final = Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies")
 EVENT: Final = Kind("Event", "", "v1", "events")
 LEASE: Final = Kind("Lease", "coordination.k8s.io", "v1", "leases")
+SECRET: Final = Kind("Secret", "", "v1", "secrets")
 
 # What is watched and cached; tables first, so that a mixture is never seen without its journal.
 WATCHED: Final = (
@@ -86,7 +87,7 @@ WATCHED: Final = (
 )
 # An installation for some namespaces may lack the right to read these, and does without.
 OPTIONAL: Final = frozenset({NODE})
-KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in (*WATCHED, EVENT, LEASE)}
+KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in (*WATCHED, EVENT, LEASE, SECRET)}
 
 
 def metadata(body: Body) -> Mapping[str, Any]:

@@ -151,6 +151,14 @@ FINDINGS = _gauge(
     (*_ROLLOUT, "tier", "state"),
     "12·R at most",
 )
+CERTIFICATES = _gauge(
+    "moeops_certificate_expiry_timestamp_seconds",
+    "When a certificate is over that this operator keeps, unix time: of a mixture's part (router, "
+    "workers, client), or its own (authority, operator).",
+    (*_OF, "part"),
+    "3·M + 2 with TLS; none without",
+    "seconds",
+)
 ENDED = Family(
     "moeops_rollouts_ended",
     Kind.COUNTER,

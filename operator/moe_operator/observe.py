@@ -44,6 +44,7 @@ from moe_operator.readings import Readings
 from moe_operator.reason import moment
 from moe_operator.router_report import RouterReport
 from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec
+from moe_operator.tls import SECURE_PORTS
 from moe_operator.world import (
     Answer,
     DeploymentSeen,
@@ -191,7 +192,15 @@ def pod_seen(body: Body) -> PodSeen:
         succeeded=status.get("phase") == "Succeeded",
         message=str(_terminated(status).get("message", "")),
         gate=own.get(labels.GATE, ""),
+        secure=_secure(spec_of(body)),
     )
+
+
+def _secure(spec: Any) -> bool:
+    """Return whether a pod has TLS, which the names of its ports say."""
+    containers = spec.get("containers") or ()
+    ports = {port.get("name") for each in containers for port in each.get("ports") or ()}
+    return not ports.isdisjoint(SECURE_PORTS)
 
 
 def _terminated(status: Any) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from moe_operator.template import Settings
+from moe_operator.tls import TlsMode
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING")
 _OUTSIDE: Final = "how to reach the API server from outside its cluster"
@@ -34,6 +35,7 @@ class Options:
     metrics_port: int
     sweep_s: float
     log_level: str
+    authority: str = ""  # name of the Secret with the authority of certificates
 
     @classmethod
     def read(cls, arguments: Sequence[str], environ: Mapping[str, str]) -> Self:
@@ -52,6 +54,8 @@ class Options:
                 args.router_image,
                 args.evaluator_image,
                 environ.get("POD_NAMESPACE", ""),
+                args.tls,
+                f"{args.lease or 'moeops-operator'}.{args.lease_namespace}.svc",
             ),
             kubeconfig=args.kubeconfig,
             lease=args.lease,
@@ -61,6 +65,7 @@ class Options:
             metrics_port=args.metrics_port,
             sweep_s=args.sweep_seconds,
             log_level=args.log_level,
+            authority=args.tls_authority,
         )
 
 
@@ -102,6 +107,7 @@ def _add_flags(add: Callable[..., argparse.Action], environ: Mapping[str, str]) 
     level = environ.get("MOE_LOG_LEVEL", "INFO")
     said = f"one of {', '.join(_LEVELS)} [MOE_LOG_LEVEL; default INFO]"
     add("--log-level", choices=_LEVELS, default=level, help=said)
+    _add_tls(add, environ)
 
 
 def _add_ports(add: Callable[..., argparse.Action], environ: Mapping[str, str]) -> None:
@@ -115,10 +121,36 @@ def _add_ports(add: Callable[..., argparse.Action], environ: Mapping[str, str]) 
         add(f"--{name}-port", type=_port, default=port, metavar="PORT", help=said)
 
 
+def _add_tls(add: Callable[..., argparse.Action], environ: Mapping[str, str]) -> None:
+    add(
+        "--tls",
+        type=_tls,
+        default=environ.get("MOE_TLS_MODE", TlsMode.DISABLED.value),
+        metavar="MODE",
+        help="Disabled; Permitted: links have it, clients may; Required: clients must, too "
+        "[MOE_TLS_MODE; default Disabled]",
+    )
+    add(
+        "--tls-authority",
+        default=environ.get("MOE_TLS_AUTHORITY", "moeops-operator-ca"),
+        metavar="NAME",
+        help="the Secret in --lease-namespace with the authority that vouches for programs "
+        "[MOE_TLS_AUTHORITY; default moeops-operator-ca]",
+    )
+
+
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"it is {text!r:.80}; it must be a port, or 0 for none")
     return int(text)
+
+
+def _tls(text: str) -> TlsMode:
+    try:
+        return TlsMode(text)
+    except ValueError:
+        right = " or ".join(TlsMode)
+        raise argparse.ArgumentTypeError(f"it is {text!r:.80}; it must be {right}") from None
 
 
 def _split(text: str) -> list[str]:

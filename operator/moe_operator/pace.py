@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from moe_core import identity
 from moe_core.table import Table
+from moe_operator import tls
 from moe_operator.drifting import watched
 from moe_operator.evidence import digests_under_rollout
 from moe_operator.labels import EVALUATOR, ROUTER, WORKER, short
@@ -22,11 +24,9 @@ _IDLE_S: Final = 10.0
 def targets(world: World, table: Table | None) -> Targets:
     """Return whom to ask, given what is seen and the table as it stands after the plan."""
     asked = [pod for pod in world.pods if pod.address and not pod.deleting]
-    routers = {p.name: f"{p.address}:{ROUTER_PORT}" for p in asked if p.component == ROUTER}
+    routers = {p.name: _router(world, p) for p in asked if p.component == ROUTER}
     workers = {
-        pod.name: f"{pod.address}:{CONTROL_PORT}"
-        for pod in asked
-        if pod.component == WORKER and not pod.ready
+        pod.name: _worker(world, pod) for pod in asked if pod.component == WORKER and not pod.ready
     }
     rolling = () if table is None else digests_under_rollout(table)
     digests = tuple(sorted({*rolling, *_sleepers(world, table)}))
@@ -47,6 +47,20 @@ def _sleepers(world: World, table: Table | None) -> Iterator[str]:
             and (row.name, short(stable.sha256)) in empty
         ):
             yield stable.sha256
+
+
+def _router(world: World, pod: PodSeen) -> str:
+    if not pod.secure:
+        return f"{pod.address}:{ROUTER_PORT}"
+    name = identity.routers(world.name, world.namespace)
+    return tls.address(name, f"{pod.address}:{tls.ROUTER_TLS_PORT}")
+
+
+def _worker(world: World, pod: PodSeen) -> str:
+    plain = f"{pod.address}:{CONTROL_PORT}"
+    if not pod.secure:
+        return plain
+    return tls.address(identity.workers(world.name, world.namespace), plain)
 
 
 def _every_s(world: World, table: Table | None, rolling: bool) -> float:

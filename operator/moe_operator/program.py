@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -15,9 +15,13 @@ from typing import Final
 import aiohttp
 
 from moe_core.metrics_port import MetricsPort
+from moe_core.tls import Material
 from moe_operator import access, health, heap
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache, Key
+from moe_operator.certificates import BadCertificate
+from moe_operator.certify import Certify
+from moe_operator.cluster import ApiError, Writer
 from moe_operator.collect import OperatorMetrics
 from moe_operator.drifts import Drifts
 from moe_operator.engine import Engine, Look, wall_clock
@@ -41,7 +45,10 @@ _CONNECTIONS: Final = 32
 _STOP_S: Final = 0.5
 
 
-async def operate(options: Options, find: access.Find, asker: Asker) -> None:
+MakeAsker = Callable[[Callable[[], Material | None]], Asker]
+
+
+async def operate(options: Options, find: access.Find, make_asker: MakeAsker) -> None:
     """Run until cancelled. Raises NoAccess and CannotListen."""
     async with (
         access.open_session(find, _CONNECTIONS) as session,
@@ -51,16 +58,12 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
         cache = Cache()
         engine = Engine(cache)
         scalers, drifts = Scalers(), Drifts()
-
-        def hear(key: Key, said: Iterable[RouterReport], now: datetime) -> bool:
-            reports = tuple(said)
-            moved = scalers.hear(key, reports, now)
-            return drifts.hear(key, reports, now) or moved
-
-        reports = Reports(asker, engine.queue.add, wall_clock, hear)
-        samples = Prometheus(anonymous, lambda key: engine.add((key,)), wall_clock)
         lease = _lease(api, options)
         writer = api if lease is None else Fence(api, lease.leads)
+        certify = _certify(options, writer, api, cache)
+        asker = make_asker((lambda: None) if certify is None else certify.own)
+        reports = Reports(asker, engine.queue.add, wall_clock, partial(_hear, scalers, drifts))
+        samples = Prometheus(anonymous, lambda key: engine.add((key,)), wall_clock)
         notes = Notes(writer, cache, wall_clock)
         apply = Apply(writer, api, cache, notes, done=engine.done)
         settings = options.settings
@@ -68,19 +71,21 @@ async def operate(options: Options, find: access.Find, asker: Asker) -> None:
         sweep = Sweep(api, cache, options.namespaces or (None,), engine.add)
         tell = partial(_hand_over, asyncio.get_running_loop(), engine)
         watch = Watch(find, options.namespaces, tell)
-        metrics = MetricsPort(OperatorMetrics(engine, look.ends, drifts, options.lease, lease))
+        ends = tuple if certify is None else certify.ends
+        told = OperatorMetrics(engine, look.ends, drifts, options.lease, lease, ends)
+        metrics = MetricsPort(told)
         if options.metrics_port:
             said = f"--metrics-port {options.metrics_port}"
             await metrics.listen("0.0.0.0", options.metrics_port, said)
-        told = partial(_wrong, watch), partial(_unready, watch)
+        health_of = partial(_wrong, watch), partial(_unready, watch)
         try:
-            async with health.serving(options.health_port, *told), asyncio.TaskGroup() as group:
+            async with health.serving(options.health_port, *health_of), asyncio.TaskGroup() as group:
                 kinds = await engine.fill(sweep)
                 watch.start(kinds)
                 group.create_task(heap.keep())
                 swept = replace(sweep, kinds=kinds)
                 group.create_task(engine.sweep(swept, options.sweep_s))
-                group.create_task(_lead(engine, look, notes, (reports, samples), lease))
+                group.create_task(_lead(engine, look, notes, (reports, samples), lease, certify))
         finally:
             metrics.close()
             await _stop(watch, reports, samples, lease)
@@ -92,6 +97,7 @@ async def _lead(
     notes: Notes,
     asking: tuple[Reports, Prometheus],
     lease: Lease | None,
+    certify: Certify | None,
 ) -> None:
     """Look at all mixtures whenever this process leads; its cache stays warm meanwhile."""
     while True:
@@ -100,7 +106,9 @@ async def _lead(
         engine.add(engine.cache.keys())
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(engine.work(look))
+                group.create_task(engine.work(_certified(look, certify)))
+                if certify is not None:
+                    group.create_task(certify.keep())
                 group.create_task(notes.run())
                 if lease is not None:
                     group.create_task(lease.hold())
@@ -121,12 +129,44 @@ async def _release(lease: Lease | None) -> None:
                 await lease.release()
 
 
+def _hear(
+    scalers: Scalers, drifts: Drifts, key: Key, said: Iterable[RouterReport], now: datetime
+) -> bool:
+    """Take in what routers of a mixture said; return whether it is to be looked at."""
+    reports = tuple(said)
+    moved = scalers.hear(key, reports, now)
+    return drifts.hear(key, reports, now) or moved
+
+
 def _hand_over(
     loop: asyncio.AbstractEventLoop, engine: Engine, kind: Kind, event: str | None, body: Body
 ) -> None:
     """Bring an event from the watching thread to the loop that decides."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(engine.seen, kind, event, body)
+
+
+def _certified(look: Look, certify: Certify | None) -> Look:
+    """Let a mixture's certificates be there before its pods; where that fails, looks go on."""
+    if certify is None:
+        return look
+
+    async def both(key: Key) -> datetime | None:
+        try:
+            await certify(key)
+        except (ApiError, BadCertificate) as error:
+            _log.warning("certificates are not as they must be mixture=%s: %s", key, error)
+        return await look(key)
+
+    return both
+
+
+def _certify(options: Options, writer: Writer, api: ApiServer, cache: Cache) -> Certify | None:
+    settings = options.settings
+    if not settings.secure:
+        return None
+    where = options.lease_namespace, options.authority
+    return Certify(writer, api, cache, *where, settings.operator, wall_clock)
 
 
 def _lease(api: ApiServer, options: Options) -> Lease | None:

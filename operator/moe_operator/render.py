@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from moe_core.rollout import Version
-from moe_operator import labels
+from moe_operator import labels, tls
 from moe_operator.intent import Manifest
 from moe_operator.pods import ServiceType
 from moe_operator.spec import ExpertSpec, Meta, MixtureSpec
@@ -22,6 +22,7 @@ from moe_operator.template import (
     Settings,
     router_template,
 )
+from moe_operator.tls import TlsMode
 
 ROUTERS_COME_UP_S: Final = 600
 
@@ -89,8 +90,8 @@ def mixture_children(
             _service_account(mixture),
             _role(mixture),
             _role_binding(mixture),
-            _workers_service(mixture),
-            _routers_service(mixture),
+            _workers_service(mixture, settings.secure),
+            _routers_service(mixture, settings.tls),
             _routers(mixture, settings, surge),
         )
     )
@@ -123,32 +124,49 @@ def _deployment_spec(
     }
 
 
-def _routers_service(mixture: MixtureSpec) -> dict[str, Any]:
-    """Clients from outside stay on their node, so that a lost node loses only its own."""
+def _routers_service(mixture: MixtureSpec, mode: TlsMode) -> dict[str, Any]:
+    """Clients from outside stay on their node, so that a lost node loses only its own.
+
+    The port that all clients can use is the first, and has the node's port that is asked for.
+    """
     routers = mixture.routers
     body = of_mixture("v1", "Service", labels.routers_name(mixture.meta.name), mixture)
-    port: dict[str, Any] = {"name": "grpc", "port": ROUTER_PORT, "targetPort": "grpc"}
-    port |= {"protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
+    plain: dict[str, Any] = {"name": "grpc", "port": ROUTER_PORT, "targetPort": "grpc"}
+    plain |= {"protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
+    secure: dict[str, Any] = {"name": tls.EDGE, "port": tls.ROUTER_TLS_PORT, "protocol": "TCP"}
+    secure["targetPort"] = tls.EDGE
+    ports = {
+        TlsMode.DISABLED: [plain],
+        TlsMode.PERMITTED: [plain, secure],
+        TlsMode.REQUIRED: [secure],
+    }[mode]
     if routers.node_port and routers.service is not ServiceType.CLUSTER_IP:
-        port["nodePort"] = routers.node_port
+        ports[0]["nodePort"] = routers.node_port
     body["spec"] = {
         "type": routers.service.value,
         "selector": labels.of_component(mixture.meta.name, labels.ROUTER),
-        "ports": [port],
+        "ports": ports,
     }
     if routers.service is not ServiceType.CLUSTER_IP:
         body["spec"]["externalTrafficPolicy"] = "Local"
     return body
 
 
-def _workers_service(mixture: MixtureSpec) -> dict[str, Any]:
-    """Routers find workers here, also those that are not ready: links decide, not probes."""
+def _workers_service(mixture: MixtureSpec, secure: bool) -> dict[str, Any]:
+    """Routers find workers here, also those that are not ready: links decide, not probes.
+
+    A worker is listed under the port that its template names, and so whether its links have TLS.
+    """
+    ports = [{"name": "link", "port": LINK_PORT, "targetPort": "link", "protocol": "TCP"}]
+    if secure:
+        number = LINK_PORT + 10  # of the Service, which has no address: nobody connects to it
+        ports.append({"name": tls.LINK, "port": number, "targetPort": tls.LINK, "protocol": "TCP"})
     body = of_mixture("v1", "Service", labels.workers_name(mixture.meta.name), mixture)
     body["spec"] = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
         "selector": labels.of_component(mixture.meta.name, labels.WORKER),
-        "ports": [{"name": "link", "port": LINK_PORT, "targetPort": "link", "protocol": "TCP"}],
+        "ports": ports,
     }
     return body
 

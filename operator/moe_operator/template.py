@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from moe_core.rollout import Version
-from moe_operator import labels
+from moe_operator import labels, tls
 from moe_operator.golden import Trial
 from moe_operator.pods import PodSettings
 from moe_operator.spec import ExpertSpec, MixtureSpec
+from moe_operator.tls import Part, TlsMode
 
 LINK_PORT: Final = 7100
 CONTROL_PORT: Final = 7101
@@ -32,12 +33,18 @@ _LOST_NODE_S: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator was started with: images for Mixtures that name none, and where it is."""
+    """What the operator was started with: images for Mixtures that name none, where it is, TLS."""
 
     worker_image: str
     router_image: str
     evaluator_image: str = ""
     namespace: str = ""  # where the operator runs; empty outside of the cluster
+    tls: TlsMode = TlsMode.DISABLED
+    operator: str = ""  # the name in the operator's certificate
+
+    @property
+    def secure(self) -> bool:
+        return self.tls is not TlsMode.DISABLED
 
 
 def worker_template(
@@ -58,22 +65,27 @@ def worker_template(
         "MOE_NUMERICS": mixture.numerics.value,
         "MOE_CACHE": CACHE,
         "MOE_MIXTURE": mixture.meta.name,
+        **_certified(settings),
     }
+    health = [_port("health", tls.WORKER_HEALTH_PORT)] if settings.secure else []
     container = {
         "name": labels.WORKER,
         "image": mixture.workers.image or settings.worker_image,
         "ports": [
-            _port("link", LINK_PORT),
+            _port(tls.LINK if settings.secure else "link", LINK_PORT),
             _port("control", CONTROL_PORT),
             _port("metrics", WORKER_METRICS_PORT),
+            *health,
         ],
-        **_probes(CONTROL_PORT, 3),
+        **_probes(tls.WORKER_HEALTH_PORT if settings.secure else CONTROL_PORT, 3),
     }
     apart = [(100, labels.of_version(expert, version.sha256))]
     if expert.backup:
         backup = labels.of_component(expert.mixture, labels.WORKER)
         apart.append((50, {**backup, labels.EXPERT_ID: expert.backup}))
     spec = _pod(container, env, mixture.workers, apart)
+    if settings.secure:
+        spec = tls.with_folder(spec, mixture.meta.name, Part.WORKERS)
     spec["automountServiceAccountToken"] = False
     metadata = {
         "labels": labels.of_worker(expert, version),
@@ -86,14 +98,22 @@ def router_template(mixture: MixtureSpec, settings: Settings) -> dict[str, Any]:
     """Return the pod template of a mixture's routers."""
     name = mixture.meta.name
     selected = labels.of_component(name, labels.ROUTER)
+    ports = [_port("grpc", ROUTER_PORT), _port("metrics", ROUTER_METRICS_PORT)]
+    if settings.secure:
+        ports += [_port(tls.EDGE, tls.ROUTER_TLS_PORT), _port("health", tls.ROUTER_HEALTH_PORT)]
     container = {
         "name": labels.ROUTER,
         "image": mixture.routers.pods.image or settings.router_image,
-        "ports": [_port("grpc", ROUTER_PORT), _port("metrics", ROUTER_METRICS_PORT)],
-        **_probes(ROUTER_PORT, 2),
+        "ports": ports,
+        **_probes(tls.ROUTER_HEALTH_PORT if settings.secure else ROUTER_PORT, 2),
     }
-    env = {"MOE_MIXTURE": name, "MOE_CACHE": CACHE}
+    env = {"MOE_MIXTURE": name, "MOE_CACHE": CACHE, **_certified(settings)}
+    if settings.tls is TlsMode.REQUIRED:
+        # What is let into the pod by the API server, `kubectl moe routing`, still needs none.
+        env["MOE_LISTEN"] = f"127.0.0.1:{ROUTER_PORT}"
     spec = _pod(container, env, mixture.routers.pods, [(100, selected)])
+    if settings.secure:
+        spec = tls.with_folder(spec, name, Part.ROUTER)
     spec["serviceAccountName"] = labels.routers_name(name)
     return {"metadata": {"labels": {**labels.common(), **selected}}, "spec": spec}
 
@@ -110,8 +130,9 @@ def evaluator_spec(
     It ends by itself, and what it has to say is its termination message.
     """
     name = mixture.meta.name
+    port = tls.ROUTER_TLS_PORT if settings.secure else ROUTER_PORT
     env = {
-        "MOE_EVAL_ROUTERS": f"{labels.routers_name(name)}:{ROUTER_PORT}",
+        "MOE_EVAL_ROUTERS": f"{labels.routers_name(name)}:{port}",
         "MOE_EVAL_MIXTURE": name,
         f"MOE_EVAL_{trial.kind.upper()}": trial.expert_id,
         "MOE_EVAL_STABLE": trial.stable,
@@ -122,6 +143,7 @@ def evaluator_spec(
         "MOE_EVAL_GOLDEN_SHA256": trial.golden,
         "MOE_CACHE": CACHE,
         **({"MOE_EVAL_BESIDE": trial.told_beside} if trial.beside else {}),
+        **({"MOE_EVAL_TLS": tls.FOLDER} if settings.secure else {}),
     }
     container = {
         "name": labels.EVALUATOR,
@@ -130,10 +152,18 @@ def evaluator_spec(
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     spec = _pod(container, env, mixture.evaluators, ())
+    if settings.secure:
+        spec = tls.with_folder(spec, name, Part.CLIENT)
     spec["automountServiceAccountToken"] = False
     spec["restartPolicy"] = "Never"
     spec["activeDeadlineSeconds"] = expert.rollout.evidence_deadline_s
     return spec
+
+
+def _certified(settings: Settings) -> dict[str, str]:
+    if not settings.secure:
+        return {}
+    return {"MOE_TLS": tls.FOLDER, "MOE_TLS_OPERATOR": settings.operator}
 
 
 def _pod(

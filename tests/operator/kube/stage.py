@@ -96,7 +96,9 @@ class Stage:
         flags = ["--namespace", self.namespace, "--lease", "", "--health-port", "0"]
         flags += ["--metrics-port", "0"]
         options = Options.read(flags, images)
-        self._operator = asyncio.create_task(operate(options, self.account(), self.nodes))
+        self._operator = asyncio.create_task(
+            operate(options, self.account(), lambda own: self.nodes)
+        )
 
     async def stop(self) -> None:
         """End the operator, wherever it is."""
