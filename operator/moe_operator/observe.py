@@ -44,7 +44,7 @@ from moe_operator.readings import Readings
 from moe_operator.reason import moment
 from moe_operator.router_report import RouterReport
 from moe_operator.spec import ExpertSpec, GateSpec, Meta, MixtureSpec
-from moe_operator.tls import SECURE_PORTS
+from moe_operator.tls import asked_securely
 from moe_operator.world import (
     Answer,
     DeploymentSeen,
@@ -197,10 +197,10 @@ def pod_seen(body: Body) -> PodSeen:
 
 
 def _secure(spec: Any) -> bool:
-    """Return whether a pod has TLS, which the names of its ports say."""
+    """Return whether a pod is asked by TLS, which the names of its ports say."""
     containers = spec.get("containers") or ()
     ports = {port.get("name") for each in containers for port in each.get("ports") or ()}
-    return not ports.isdisjoint(SECURE_PORTS)
+    return asked_securely(ports)
 
 
 def _terminated(status: Any) -> Any:

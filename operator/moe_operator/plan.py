@@ -25,6 +25,7 @@ from moe_operator.gate_turns import rows_by_name
 from moe_operator.gates import Surroundings
 from moe_operator.idle import wakes_at
 from moe_operator.intent import Delete, Manifest, Note, Plan, Status
+from moe_operator.labels import WORKER
 from moe_operator.memory import remember
 from moe_operator.pruning import outdated
 from moe_operator.reach import Reach
@@ -37,6 +38,7 @@ from moe_operator.spec import MixtureSpec
 from moe_operator.spread import Move, spread
 from moe_operator.telling import changes, lapses, steps
 from moe_operator.template import Settings
+from moe_operator.tls import TlsMode
 from moe_operator.turn import Turn
 from moe_operator.turns import take_turns
 from moe_operator.world import Window, World
@@ -70,11 +72,12 @@ def plan_mixture(
     remembered = Readings() if known is None else known
     drain = Drain.of(world, now)
     children = [expert_children(turn, mixture, settings, drain, remembered) for turn in turns]
-    surge = drain.surge(ROUTERS, mixture.routers.replicas)
-    manifests = [*mixture_children(mixture, settings, surge), *_of_experts(children)]
+    surge, of_routers = drain.surge(ROUTERS, mixture.routers.replicas), beside(settings, world)
+    own = mixture_children(mixture, of_routers, surge)
+    manifests = [*own, *_of_experts(children)]
     managed = frozenset(m.body["metadata"]["name"] for m in manifests if _is_deployment(m))
     guarded = budgets(world, mixture, drain, managed, remembered)
-    policies = guards.network_policies(mixture, settings.namespace)
+    policies = guards.network_policies(mixture, of_routers.namespace)
     manifests += [*guarded.manifests, *policies]
     named = [*table.experts, *(stored.experts if stored else ())]
     kept = frozenset(name for child in children for name in child.kept)
@@ -194,3 +197,12 @@ def _locks(world: World, table: Table) -> tuple[Status, ...]:
         for kind, meta in metas
         if meta.status.get("inUse") is not True and not meta.deleting
     )
+
+
+def beside(settings: Settings, world: World) -> Settings:
+    """Return what routers are made by: they keep TLS for as long as a worker has it, whose template
+    is frozen, also where it is disabled now."""
+    needed = any(pod.secure and pod.component == WORKER for pod in world.pods)
+    if needed and not settings.secure:
+        return replace(settings, tls=TlsMode.PERMITTED)
+    return settings

@@ -98,7 +98,9 @@ def router_template(mixture: MixtureSpec, settings: Settings) -> dict[str, Any]:
     """Return the pod template of a mixture's routers."""
     name = mixture.meta.name
     selected = labels.of_component(name, labels.ROUTER)
-    ports = [_port("grpc", ROUTER_PORT), _port("metrics", ROUTER_METRICS_PORT)]
+    ports = [_port("metrics", ROUTER_METRICS_PORT)]
+    if settings.tls is not TlsMode.REQUIRED:
+        ports.insert(0, _port(tls.PLAIN_EDGE, ROUTER_PORT))
     if settings.secure:
         ports += [_port(tls.EDGE, tls.ROUTER_TLS_PORT), _port("health", tls.ROUTER_HEALTH_PORT)]
     container = {

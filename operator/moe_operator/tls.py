@@ -6,7 +6,7 @@ names of its ports whether it has TLS.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ ROUTER_HEALTH_PORT: Final = 7003
 WORKER_HEALTH_PORT: Final = 7103
 LINK: Final = "link-tls"  # the name of a worker's port for links with TLS
 EDGE: Final = "grpc-tls"  # the name of a router's port for callers with TLS
-SECURE_PORTS: Final = frozenset({LINK, EDGE})
+PLAIN_EDGE: Final = "grpc"
 
 
 class TlsMode(StrEnum):
@@ -68,6 +68,14 @@ def with_folder(spec: Mapping[str, Any], mixture: str, part: Part) -> dict[str, 
     mounted = {**container, "volumeMounts": [*container["volumeMounts"], mount()]}
     volumes = [*spec["volumes"], volume(mixture, part)]
     return {**spec, "volumes": volumes, "containers": [mounted]}
+
+
+def asked_securely(ports: Collection[str]) -> bool:
+    """Return whether a pod with ports of these names is to be asked by TLS.
+
+    Where routers are open to all callers, the operator needs no certificate either.
+    """
+    return LINK in ports or (EDGE in ports and PLAIN_EDGE not in ports)
 
 
 def address(name: str, host_port: str) -> str:

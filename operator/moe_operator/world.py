@@ -130,7 +130,7 @@ class PodSeen:
     succeeded: bool = False
     message: str = ""
     gate: str = ""  # name of the Gate that an evaluator is for
-    secure: bool = False  # it has TLS
+    secure: bool = False  # it is asked by TLS
 
 
 @dataclass(frozen=True, slots=True)

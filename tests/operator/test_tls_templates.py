@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from moe_core.rollout import Version
-from moe_operator import tls
+from moe_operator import labels, tls
 from moe_operator.observe import pod_seen
+from moe_operator.plan import beside
 from moe_operator.render import mixture_children
 from moe_operator.spec import ExpertSpec, MixtureSpec
 from moe_operator.template import Settings, router_template, worker_template
 from moe_operator.tls import TlsMode
+from moe_operator.world import World
 from tests.operator.engine.bodies import expert, mixture
 
 PLAIN = Settings("worker", "router")
@@ -25,7 +27,8 @@ V1 = Version("v1", "0" * 64, "file:///e3")
 
 
 def worker(settings: Settings) -> dict[str, Any]:
-    return worker_template(TINY, E3, V1, settings)["spec"]
+    spec: dict[str, Any] = worker_template(TINY, E3, V1, settings)["spec"]
+    return spec
 
 
 def ports(spec: dict[str, Any]) -> dict[str, int]:
@@ -91,10 +94,34 @@ def test_the_edge_by_mode(mode: TlsMode, listens: str | None, served: dict[str, 
 
 @pytest.mark.parametrize("mode", list(TlsMode))
 def test_a_pod_is_seen_with_what_its_template_says(mode: TlsMode) -> None:
+    """Routers that are open to all callers are asked without TLS, too."""
+    secure = {
+        worker(SECURE[mode])["containers"][0]["name"]: mode is not TlsMode.DISABLED,
+        "router": mode is TlsMode.REQUIRED,
+    }
     for spec in (worker(SECURE[mode]), router_template(TINY, SECURE[mode])["spec"]):
         meta = {"name": "p", "resourceVersion": "1", "creationTimestamp": "2030-01-01T00:00:00Z"}
         seen = pod_seen({"metadata": meta, "spec": spec, "status": {}})
-        assert seen.secure is (mode is not TlsMode.DISABLED)
+        assert seen.secure is secure[spec["containers"][0]["name"]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "secure", "made_by"),
+    [
+        pytest.param(TlsMode.DISABLED, False, TlsMode.DISABLED, id="nothing has it"),
+        pytest.param(TlsMode.DISABLED, True, TlsMode.PERMITTED, id="a worker still has it"),
+        pytest.param(TlsMode.REQUIRED, True, TlsMode.REQUIRED, id="it is asked for"),
+    ],
+)
+def test_routers_keep_tls_while_a_worker_has_it(
+    mode: TlsMode, secure: bool, made_by: TlsMode
+) -> None:
+    meta = {"name": "p", "resourceVersion": "1", "creationTimestamp": "2030-01-01T00:00:00Z"}
+    own = {"metadata": {**meta, "labels": {labels.COMPONENT: labels.WORKER}}, "status": {}}
+    pod = pod_seen({**own, "spec": worker(SECURE[TlsMode.PERMITTED] if secure else PLAIN)})
+    own_name = TINY.meta.namespace, TINY.meta.name
+    world = World(*own_name, TINY, None, *((),) * 5, pods=(pod,), routers=(), workers=())
+    assert beside(SECURE[mode], world).tls is made_by
 
 
 def test_an_address_says_whose_certificate_is_right() -> None:

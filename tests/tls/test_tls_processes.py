@@ -243,7 +243,7 @@ def test_a_workers_control_port_is_the_operators(
         try:
             WorkerStub(to).Describe(DescribeWorkerRequest(), timeout=20)
         except grpc.RpcError as error:
-            seen = error.code()  # type: ignore[attr-defined]
+            seen = error.code()
     assert seen is code
 
 
@@ -257,7 +257,7 @@ def test_health_checks_need_no_certificate_and_get_nothing_else(house: House) ->
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
             with pytest.raises(grpc.RpcError) as refused:
                 RouterStub(channel).DescribeMixture(DescribeMixtureRequest(), timeout=20)
-            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_all_is_rotated_under_load_and_no_request_fails(house: House, tmp_path: Path) -> None:
