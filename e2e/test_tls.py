@@ -66,28 +66,43 @@ def edges(tiny: Tiny) -> list[str]:
     return [f"{nodes.address(node)}:{port}" for node in nodes.workers(tiny.kube) for port in ports]
 
 
-def served(address: str) -> str:
-    """Return the key of the authority whose certificate a router shows."""
+def shown(address: str) -> bytes:
+    """Return the certificate that a router shows; empty where a node has no router."""
     host, _, port = address.rpartition(":")
-    shown = ssl.get_server_certificate((host, int(port)), timeout=5)
-    return facts(shown.encode()).issuer
+    try:
+        return ssl.get_server_certificate((host, int(port)), timeout=5).encode()
+    except OSError:
+        return b""
 
 
 def take_step(tiny: Tiny, client: Client) -> None:
-    """Have the authority exchanged one step further, and let everybody read of it at once."""
-    before = secret(tiny.kube, "tiny-router-tls")
+    """Have the authority exchanged one step further, and wait until programs have read of it."""
+    before = secrets(tiny)
     SYSTEM.run("annotate", "secret", AUTHORITY, "moeops.dev/rotate=")
 
     def written() -> bool:
-        return secret(tiny.kube, "tiny-router-tls") != before
+        return all(one != other for one, other in zip(secrets(tiny), before, strict=True))
 
-    wait_for("the step is in the Secrets", written, 90)
-    now = str(hash(before["tls.crt"]))
+    wait_for("the step is in all Secrets", written, 90)
+    router, *_ = now = secrets(tiny)
+    mark = str(abs(hash(now[0]["tls.crt"])))
     for component in ("router", "worker"):  # the kubelet looks at a pod that changes at once
         for pod in tiny.pods(component=component):
             name = pod["metadata"]["name"]
-            tiny.kube.run("annotate", "pod", name, f"moeops.dev/e2e={now}", "--overwrite")
+            tiny.kube.run("annotate", "pod", name, f"moeops.dev/e2e={mark}", "--overwrite")
     client.refresh()
+
+    def read() -> bool:
+        seen = [facts(found) for found in map(shown, edges(tiny)) if found]
+        return bool(seen) and set(seen) == {facts(router["tls.crt"])}
+
+    wait_for("the routers show what is in the Secret", read, 150, interval_s=0.5)
+
+
+def secrets(tiny: Tiny) -> list[dict[str, bytes]]:
+    """Return those of router, workers and client, in this order."""
+    parts = ("router", "workers", "client")
+    return [secret(tiny.kube, f"{tiny.mixture}-{part}-tls") for part in parts]
 
 
 def secure_links(tiny: Tiny) -> int:
@@ -114,12 +129,12 @@ def test_switched_on_and_rotated_under_load(
         tiny.roll_out("v2-better")
         tiny.wait_outcome("v2-better", "Promoted")
         wait_for("links have TLS", lambda: secure_links(tiny), 120)
-        old = served(edges(tiny)[0])
+        old = facts(secrets(tiny)[0]["tls.crt"]).issuer
         options = {"mixture": tiny.mixture, "sessions": 2, "timeout_s": 10.0}
         with SteadyLoad(edges(tiny), scripture, credentials=client.tls, **options) as load:  # type: ignore[arg-type]
             for _ in range(2):  # announced, then it vouches
                 take_step(tiny, client)
-            wait_for("routers show the new one's", lambda: served(edges(tiny)[0]) != old, 120)
+            assert facts(secrets(tiny)[0]["tls.crt"]).issuer != old
             with moe_client.RouterClient(edges(tiny), credentials=client.tls) as again:
                 assert again.describe().name == tiny.mixture
             report = load.report()

@@ -49,6 +49,15 @@ def test_the_environment_is_read_and_a_flag_wins() -> None:
     assert (settings.name, settings.node) == ("r-0", "n1")
 
 
+def test_tls_is_off_without_a_folder() -> None:
+    settings = parse(["--mixture", "tiny"], {})
+    assert settings.tls is None
+    assert (settings.listen_tls, settings.health) == ("0.0.0.0:7443", "0.0.0.0:7003")
+    assert settings.operator == "moeops-operator.moeops-system.svc"
+    given = parse(["--mixture", "m", "--workers", "tls:[::1]:1,b:2"], {"MOE_TLS": "/etc/tls"})
+    assert (given.tls, given.workers) == (Path("/etc/tls"), ("tls:[::1]:1", "b:2"))
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -57,6 +66,9 @@ def test_the_environment_is_read_and_a_flag_wins() -> None:
         pytest.param(["--listen", "h:99999"], "--listen is 'h:99999'", id="port too high"),
         pytest.param(["--listen", "unix:"], "--listen is 'unix:'", id="no path"),
         pytest.param(["--workers", "a:1,b"], "--workers is 'b'", id="a worker without port"),
+        pytest.param(["--workers", "tls:a"], "--workers is 'a'", id="TLS without port"),
+        pytest.param(["--listen-tls", "7443"], "--listen-tls is '7443'", id="TLS port"),
+        pytest.param(["--health", "none"], "--health is 'none'", id="health"),
         pytest.param(["--max-rows", "none"], "--max-rows is 'none'; it must be a", id="rows"),
         pytest.param(["--max-rows", "0"], "--max-rows is '0'", id="no rows"),
         pytest.param(["--drain-seconds", "-1"], "--drain-seconds is '-1'", id="back in time"),

@@ -256,6 +256,9 @@ async def test_endpoints_are_taken_from_all_slices_ready_or_not() -> None:
     [
         pytest.param(slice_body("a", "fd00::1"), {"[fd00::1]:7100"}, id="six"),
         pytest.param(slice_body("a", "10.0.0.1", port="grpc"), set(), id="no port named link"),
+        pytest.param(
+            slice_body("a", "10.0.0.1", port="link-tls"), {"tls:10.0.0.1:7100"}, id="with TLS"
+        ),
         pytest.param({"ports": None, "endpoints": None}, set(), id="an empty slice"),
         pytest.param({"endpoints": [{"addresses": None}], "ports": []}, set(), id="no addresses"),
     ],

@@ -44,6 +44,16 @@ def test_metrics_can_be_elsewhere_nowhere_or_in_full() -> None:
     assert parse(["--hidden-size=64", "--metrics=h:9"], environment).metrics == ("h", 9)
 
 
+def test_tls_is_off_without_a_folder_and_names_who_may_come() -> None:
+    assert parse(["--hidden-size", "64"], {}).tls is None
+    environment = {"MOE_TLS": "/etc/tls", "MOE_MIXTURE": "tiny", "POD_NAMESPACE": "moe"}
+    settings = parse(["--hidden-size", "64", "--operator", "o.system.svc"], environment)
+    assert settings.tls == Path("/etc/tls")
+    assert settings.routers == "tiny-router.moe.svc"
+    assert settings.operator == "o.system.svc"
+    assert settings.health == Address("0.0.0.0", 7103)
+
+
 def test_variables_are_read_and_flags_win() -> None:
     environment = {
         "MOE_ASSIGNMENT": assignment(),

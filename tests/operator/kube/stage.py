@@ -35,7 +35,7 @@ def install(server: KubeServer) -> None:
     for name in ("operator.yaml", "requested-by.yaml"):
         for body in yaml.safe_load_all((DEPLOY / name).read_text()):
             if body["kind"] != "Deployment":
-                server.request("POST", _collection(body), body)
+                server.request("POST", collection(body), body)
     _await_policies(server)
 
 
@@ -67,7 +67,7 @@ def _taken(server: KubeServer, path: str, body: Body) -> bool:
     return "requestedBy" in made["spec"]
 
 
-def _collection(body: Body) -> str:
+def collection(body: Body) -> str:
     group, _, version = body["apiVersion"].rpartition("/")
     root = f"/apis/{group}/{version}" if group else f"/api/{version}"
     kind = str(body["kind"])
