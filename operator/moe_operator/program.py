@@ -72,14 +72,14 @@ async def operate(options: Options, find: access.Find, make_asker: MakeAsker) ->
         tell = partial(_hand_over, asyncio.get_running_loop(), engine)
         watch = Watch(find, options.namespaces, tell)
         ends = tuple if certify is None else certify.ends
-        told = OperatorMetrics(engine, look.ends, drifts, options.lease, lease, ends)
-        metrics = MetricsPort(told)
+        collector = OperatorMetrics(engine, look.ends, drifts, options.lease, lease, ends)
+        metrics = MetricsPort(collector)
         if options.metrics_port:
             said = f"--metrics-port {options.metrics_port}"
             await metrics.listen("0.0.0.0", options.metrics_port, said)
-        health_of = partial(_wrong, watch), partial(_unready, watch)
+        told = partial(_wrong, watch), partial(_unready, watch)
         try:
-            async with health.serving(options.health_port, *health_of), asyncio.TaskGroup() as group:
+            async with health.serving(options.health_port, *told), asyncio.TaskGroup() as group:
                 kinds = await engine.fill(sweep)
                 watch.start(kinds)
                 group.create_task(heap.keep())
