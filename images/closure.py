@@ -46,8 +46,9 @@ def lists(project: Path) -> Mapping[str, list[str]]:
         described["project"]["dependencies"],
         described["project"]["optional-dependencies"],
     )
-    worker, evaluator = closure(base + extras["worker"]), closure(base + extras["client"])
-    router, operator = closure(base + extras["router"]), closure(base + extras["operator"])
+    traced = base + extras["tracing"]
+    worker, evaluator = closure(traced + extras["worker"]), closure(base + extras["client"])
+    router, operator = closure(traced + extras["router"]), closure(base + extras["operator"])
     common = worker & router & operator
     shared = (router & operator) - common
     named = {

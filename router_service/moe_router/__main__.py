@@ -9,12 +9,12 @@ import uvloop
 
 from moe_router.edge import CannotStart
 from moe_router.events import configure
-from moe_router.program import Router, sources
+from moe_router.program import Router, sources, tracer
 from moe_router.settings import BadSetting, Settings, parse
 
 
 async def _run(settings: Settings) -> None:
-    await Router(settings, *sources(settings)).run()
+    await Router(settings, *sources(settings), tracer(settings)).run()
 
 
 def main() -> int:

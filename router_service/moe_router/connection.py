@@ -62,4 +62,8 @@ def compute_frame(message: Message, attempt: int) -> LinkFrame:
         groups=[Group(sha256=part.ask.sha256, rows=len(part.pairs)) for part in message.parts],
         deadline_ms=max(1, int(message.timeout_s * 1000)),
     )
+    if message.trace is not None:
+        compute.trace_id = message.trace.trace_id.to_bytes(16)
+        for group, span_id in zip(compute.groups, message.trace.spans, strict=True):
+            group.span_id = span_id
     return LinkFrame(compute=compute)

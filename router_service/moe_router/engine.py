@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy.typing as npt
 
+from moe_core.tracing import Span
 from moe_router.applied import choose
 from moe_router.begin import Begun, begin, parse_begin
 from moe_router.counters import Counters
-from moe_router.exchange import Exchange
+from moe_router.exchange import Exchange, Tally
 from moe_router.flight import Flight, Links
 from moe_router.marks import Loss, Marks
 from moe_router.message import Outlook
@@ -32,6 +33,7 @@ from moe_router.sequences import check_count
 from moe_router.sessions import PinsKept, Start, Taken, Tokens, check_start
 from moe_router.settle import Outcome
 from moe_router.shadow import Shadows, Trail
+from moe_router.spans import Attempts, about, tell_combine, tell_gate
 from moe_router.tables import Tables, served
 from moe_router.view import View
 from moeops.v1.router_pb2 import (
@@ -105,21 +107,21 @@ class Engine:
     def rows_under_way(self) -> int:
         return self._room.rows
 
-    async def dispatch(self, message: DispatchRequest) -> Answer:
-        """Serve rows whose experts the caller chose. Raises Refused."""
+    async def dispatch(self, message: DispatchRequest, span: Span | None = None) -> Answer:
+        """Serve rows whose experts the caller chose; `span` if it is traced. Raises Refused."""
         began_s = self._clock()
         with self._counted():
             view = await self._table_for(message)
             request = parse_dispatch(message, view, self._tokens.read, self._pins.of)
-            return await self._serve(request.rows, lambda: request, view, began_s)
+            return await self._serve(request.rows, lambda: request, view, began_s, span)
 
-    async def route(self, message: RouteRequest) -> Answer:
-        """Serve rows, applying the table's gate. Raises Refused."""
+    async def route(self, message: RouteRequest, span: Span | None = None) -> Answer:
+        """Serve rows, applying the table's gate; `span` if it is traced. Raises Refused."""
         began_s = self._clock()
         with self._counted():
             view = await self._table_for(message)
             rows = parse_route(message, view, self._tokens.read, self._pins.of)
-            return await self._serve(rows, lambda: self._chosen(rows), view, began_s)
+            return await self._serve(rows, lambda: self._chosen(rows), view, began_s, span)
 
     async def begin(self, message: BeginRequest) -> tuple[View, list[Begun]]:
         """Begin sessions, or look at those that have begun, by this table. Raises Refused."""
@@ -174,15 +176,24 @@ class Engine:
         return served(self._tables)
 
     async def _serve(
-        self, rows: Rows, choose_: Callable[[], Request], view: View, began_s: float
+        self,
+        rows: Rows,
+        choose_: Callable[[], Request],
+        view: View,
+        began_s: float,
+        span: Span | None,
     ) -> Answer:
         """Serve rows, and count for their gates how that went."""
         gates = self.counters.gates
+        if span is not None:
+            span.tell(about(rows, view))
         try:
             with self._room.hold((s.session, s.last - s.first) for s in rows.sequences):
                 request = choose_()
                 chosen_s = self._clock()
-                exchange = await self._exchange(request, view)
+                if span is not None:
+                    tell_gate(span, request, began_s, chosen_s)
+                exchange = await self._exchange(request, view, span)
                 answered_s = self._clock()
                 hidden, outcomes = exchange.answer()
                 self._account(view, outcomes)
@@ -191,6 +202,8 @@ class Engine:
                 gates.failed(rows, self._clock() - began_s)
             raise
         ended_s = self._clock()
+        if span is not None:
+            tell_combine(span, outcomes, answered_s, ended_s)
         gates.answered(request, outcomes, ended_s - began_s)
         self.counters.timed(began_s, chosen_s, answered_s, ended_s)
         for load in loads(request, view):
@@ -204,15 +217,21 @@ class Engine:
         gate, layer = rows.gate, rows.layer
         return choose(rows, [self._gates.layer(gate, v, layer) for v in rows.variants])
 
-    async def _exchange(self, request: Request, view: View) -> Exchange:
+    async def _exchange(self, request: Request, view: View, span: Span | None) -> Exchange:
         deadline_ms = request.rows.deadline_ms
         within_s = deadline_ms / 1000 if deadline_ms else self._limits.deadline_s
         pins = [s.pins.force(s.forced) for s in request.rows.sequences]
         deadline_s, turn = self._clock() + within_s, next(self._turns)
         exchange = Exchange(request, view, pins, deadline_s, turn)
-        flight = Flight(exchange, self._links, lambda: self._outlook(view), self.counters)
-        await flight.finish()
+        if span is None:
+            await self._fly(exchange, view, self._links, self.counters)
+        else:
+            with Attempts(span, view, self._links, self.counters, self._clock) as attempts:
+                await self._fly(exchange, view, attempts, attempts)
         return exchange
+
+    async def _fly(self, exchange: Exchange, view: View, links: Links, tally: Tally) -> None:
+        await Flight(exchange, links, lambda: self._outlook(view), tally).finish()
 
     def _outlook(self, view: View) -> Outlook:
         newest = self._tables.view or view

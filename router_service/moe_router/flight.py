@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from moe_router.counters import Counters
-from moe_router.exchange import Exchange
+from moe_router.exchange import Exchange, Tally
 from moe_router.ladder import Cause
 from moe_router.message import Message, Outlook
 from moe_router.replica import Routable
@@ -55,32 +54,32 @@ class Flight:
         exchange: Exchange,
         links: Links,
         outlook: Callable[[], Outlook],
-        counters: Counters,
+        tally: Tally,
     ) -> None:
         self._exchange, self._links = exchange, links
-        self._outlook, self._counters = outlook, counters
+        self._outlook, self._tally = outlook, tally
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def finish(self) -> None:
         """Send what there is to send and wait until the exchange has its answer."""
-        self._send(self._exchange.begin(self._outlook(), self._counters))
+        self._send(self._exchange.begin(self._outlook(), self._tally))
         await self._done
 
     def answered(self, message: Message, result: Result, body: memoryview) -> None:
         if not self._done.done():
-            self._go(lambda o, c: self._exchange.answered(message, result, body, o, c))
+            self._go(lambda o, t: self._exchange.answered(message, result, body, o, t))
 
     def failed(self, message: Message, cause: Cause) -> None:
         if not self._done.done():
-            self._go(lambda o, c: self._exchange.failed(message, cause, o, c))
+            self._go(lambda o, t: self._exchange.failed(message, cause, o, t))
 
     def late(self, message: Message) -> bool:
-        return not self._done.done() and self._go(lambda o, c: self._exchange.late(message, o, c))
+        return not self._done.done() and self._go(lambda o, t: self._exchange.late(message, o, t))
 
-    def _go(self, step: Callable[[Outlook, Counters], list[Message]]) -> bool:
+    def _go(self, step: Callable[[Outlook, Tally], list[Message]]) -> bool:
         """Take a step of the exchange; whether there is something to send by it."""
         try:
-            messages = step(self._outlook(), self._counters)
+            messages = step(self._outlook(), self._tally)
             self._send(messages)
         except Exception as error:
             self._done.set_exception(error)
@@ -93,6 +92,6 @@ class Flight:
             message = unsent.popleft()
             if not self._links.send(message, self):
                 outlook = self._outlook()
-                unsent += self._exchange.failed(message, Cause.BROKEN, outlook, self._counters)
+                unsent += self._exchange.failed(message, Cause.BROKEN, outlook, self._tally)
         if self._exchange.finished and not self._done.done():
             self._done.set_result(None)

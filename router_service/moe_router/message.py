@@ -27,6 +27,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """The trace of a sampled request, and in it the span of each part of a message."""
+
+    trace_id: int
+    spans: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """What one worker is asked: the rows of all parts, one after another."""
 
@@ -36,6 +44,7 @@ class Message:
     rows: Array  # (n, H)
     sent_s: float
     timeout_s: float
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)

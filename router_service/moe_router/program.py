@@ -19,6 +19,8 @@ from grpc_health.v1.health import aio as health
 
 from moe_core.metrics_port import CannotListen, MetricsPort
 from moe_core.metrics_settings import Detail
+from moe_core.tracing import Tracer
+from moe_core.tracing_start import CannotTrace, tracer_of
 from moe_router import edge
 from moe_router.collect import RouterMetrics
 from moe_router.copies import Copies
@@ -50,8 +52,11 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Router:
     """One router with everything it holds. Made and run on one event loop."""
 
-    def __init__(self, settings: Settings, table: TableSource, workers: WorkerSource) -> None:
+    def __init__(
+        self, settings: Settings, table: TableSource, workers: WorkerSource, tracer: Tracer
+    ) -> None:
         self._settings, self._table_source, self._worker_source = settings, table, workers
+        self._tracer = tracer
         clock = time.monotonic
         self.tables = Tables(settings.mixture, clock)
         self._certificate = edge.certificate(settings)
@@ -74,7 +79,7 @@ class Router:
             clock,
             time.time,
         )
-        self._servicer = RouterServicer(self.engine, self.tables, self._gates, describer)
+        self._servicer = RouterServicer(self.engine, self.tables, self._gates, describer, tracer)
         self._metrics = MetricsPort(self._collector(clock))
         self._health = health.HealthServicer()
         self._copies = Copies(settings.cache, settings.mixture) if settings.cache else None
@@ -186,7 +191,23 @@ class Router:
         await asyncio.gather(*(server.stop(END_S) for server in servers))
         self._gates.end()
         self._metrics.close()
+        await asyncio.to_thread(self._tracer.close)
         tell("ended")
+
+
+def tracer(settings: Settings) -> Tracer:
+    """Return what sends spans where the settings say. Raises CannotStart."""
+    about = {
+        "service.instance.id": settings.name,
+        "k8s.pod.name": settings.name,
+        "k8s.node.name": settings.node,
+        "k8s.namespace.name": settings.namespace,
+        "moe.mixture": settings.mixture,
+    }
+    try:
+        return tracer_of(settings.tracing, "moe-router", about)
+    except CannotTrace as error:
+        raise CannotStart(str(error)) from error
 
 
 def sources(settings: Settings) -> tuple[TableSource, WorkerSource]:

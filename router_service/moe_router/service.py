@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 
+from moe_core.tracing import Context, Span, Tracer, Untraced
 from moe_router.begin import Begun
 from moe_router.describe import WIRE_RUNGS, Describer, describe_mixture
 from moe_router.engine import Answer, Engine, Fate
@@ -30,16 +31,26 @@ INTERNAL = 13
 REFUSALS_TOLD = 16
 MAX_STREAMS = 1_024
 STREAM_RETRY_MS = 1_000
+_TRACEPARENT = "traceparent"
 _PUSHBACK = "grpc-retry-pushback-ms"  # gRPC's own word for when to try again
+
+
+Work = Callable[[R, Span | None], Awaitable[Answer]]
 
 
 class RouterServicer(router_pb2_grpc.RouterServicer):
     """Serves `moeops.v1.Router`."""
 
     def __init__(
-        self, engine: Engine, tables: Tables, gates: GateArtifacts, describer: Describer
+        self,
+        engine: Engine,
+        tables: Tables,
+        gates: GateArtifacts,
+        describer: Describer,
+        tracer: Tracer | None = None,
     ) -> None:
         self._engine, self._tables, self._describer = engine, tables, describer
+        self._tracer = tracer or Untraced()
         self.gates = gates
         self.streams: set[RowsStream[Any]] = set()
         self._ending = False
@@ -49,14 +60,14 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self, request_iterator: AsyncIterator[DispatchRequest], context: Any
     ) -> AsyncIterator[RowsResponse]:
         async with _refusing(context, self._tell_refusal):
-            async for response in self._pipe(self._engine.dispatch, request_iterator):
+            async for response in self._pipe(self._engine.dispatch, request_iterator, context):
                 yield response
 
     async def Route(  # noqa: N802
         self, request_iterator: AsyncIterator[RouteRequest], context: Any
     ) -> AsyncIterator[RowsResponse]:
         async with _refusing(context, self._tell_refusal):
-            async for response in self._pipe(self._engine.route, request_iterator):
+            async for response in self._pipe(self._engine.route, request_iterator, context):
                 yield response
 
     async def DescribeMixture(  # noqa: N802
@@ -110,10 +121,22 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
             stream.end()
 
     async def _pipe(
-        self, work: Callable[[R], Awaitable[Answer]], requests: AsyncIterator[R]
+        self, work: Work[R], requests: AsyncIterator[R], context: Any
     ) -> AsyncIterator[RowsResponse]:
+        around = _trace_of(context)
+
         async def serve(request: R) -> Reply:
-            return await self._serve(work, request)
+            parent = Context.parse(request.traceparent) if request.traceparent else around
+            span = self._tracer.begin("request", parent, monotonic())
+            if span is None:
+                return await self._serve(work, request, None)
+            failure = "the stream ended before the answer"
+            try:
+                reply = await self._serve(work, request, span)
+                failure = reply.response.failure.message
+                return reply
+            finally:
+                span.end(monotonic(), failure)
 
         if len(self.streams) >= MAX_STREAMS:
             text = f"{MAX_STREAMS} streams are open here already; use one for many requests"
@@ -126,10 +149,10 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         finally:
             self.streams.discard(stream)
 
-    async def _serve(self, work: Callable[[R], Awaitable[Answer]], request: R) -> Reply:
+    async def _serve(self, work: Work[R], request: R, span: Span | None) -> Reply:
         began = perf_counter()
         try:
-            answer = await work(request)
+            answer = await work(request, span)
         except Refused as refused:
             self._tell_refusal(refused)
             failure = refused.to_failure()
@@ -183,6 +206,12 @@ async def _refusing(
         again = ((_PUSHBACK, str(refused.retry_after_ms)),) if refused.retry_after_ms else ()
         await context.abort(code, refused.message, again)
         raise
+
+
+def _trace_of(context: Any) -> Context | None:
+    """Return what the stream's metadata says of its caller's trace."""
+    found = dict(context.invocation_metadata() or ()).get(_TRACEPARENT, "")
+    return Context.parse(found) if isinstance(found, str) else None
 
 
 def _session(begun: Begun) -> router_pb2.SessionGates:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from moe_core.metrics_settings import Detail, read_address, read_detail
+from moe_core.tracing_settings import BadTracing, Tracing, read_tracing
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ class Settings:
     deadline_s: float
     metrics: tuple[str, int] | None
     metrics_detail: Detail
+    tracing: Tracing | None
     tls: Path | None = None
     listen_tls: str = ""
     operator: str = ""
@@ -115,11 +117,19 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         deadline_s=_number("--deadline-seconds", value("deadline-seconds"), 0.01, 600),
         metrics=_read("--metrics", value("metrics"), read_address),
         metrics_detail=_read("--metrics-detail", value("metrics-detail"), read_detail),
+        tracing=_tracing(environment),
         tls=Path(tls) if tls else None,
         listen_tls=_address("--listen-tls", value("listen-tls")),
         operator=value("operator"),
         health=_address("--health", value("health")),
     )
+
+
+def _tracing(environment: Mapping[str, str]) -> Tracing | None:
+    try:
+        return read_tracing(environment)
+    except BadTracing as error:
+        raise BadSetting(str(error)) from None
 
 
 def _read(name: str, text: str, read: Callable[[str], T]) -> T:
