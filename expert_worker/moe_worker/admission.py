@@ -58,7 +58,7 @@ class Gatekeeper:
                 asked.append(_invalid("groups.rows is 0; it must be 1 or more"))
             else:
                 slot = group.sha256, compute.layer
-                asked.append(Group(kernel, first, out, group.rows, slot))
+                asked.append(Group(kernel, first, out, group.rows, slot, span_id=group.span_id))
                 out += group.rows
             first += group.rows
         return Admitted(tuple(asked), rows)

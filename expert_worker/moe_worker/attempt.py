@@ -41,6 +41,14 @@ class Group:
     nonfinite_rows: int = 0
     norm_sum: float = 0.0
     failure: Failure | None = None
+    span_id: int = 0
+    began_us: int | None = None
+    compute_us: int = 0
+
+    def worked(self, began_us: int, spent_us: int) -> None:
+        """Note a batch with rows of it; of interest where the attempt is traced."""
+        self.began_us = began_us if self.began_us is None else self.began_us
+        self.compute_us += spent_us
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +56,7 @@ class Attempt:
     """A Compute message with at least one group to compute. Times are microseconds of one clock.
 
     `asked` has an entry per group of the message, in order: a Group, or why it failed at once.
+    `trace_id` is 0 where it is not traced; only then its groups know how they fared.
     """
 
     number: int
@@ -58,6 +67,7 @@ class Attempt:
     deadline_us: int | None
     began_us: int | None = None
     compute_us: int = 0
+    trace_id: int = 0
     left: int = field(init=False)
     answers: torch.Tensor | None = None
 

@@ -34,13 +34,17 @@ _Piece = Piece[ExpertKernel, _Part]
 
 @dataclass(slots=True)
 class Computer:
-    """Works a backlog off. `clock_us` gives microseconds that only rise."""
+    """Works a backlog off. `clock_us` gives microseconds that only rise.
+
+    Attempts of a trace are given to `traced` once they are answered, with the time.
+    """
 
     backlog: Backlog
     counters: Counters
     batch_rows: int
     log: Log
     clock_us: Callable[[], int]
+    traced: Callable[[Attempt, int], None] = lambda attempt, now_us: None
     _line: list[_Piece] = field(default_factory=list)
     _open: set[Attempt] = field(default_factory=set)
 
@@ -96,6 +100,9 @@ class Computer:
         else:
             _deal(batch, outcome)
         spent = self.counters.computed(rows, len(attempts), batch[0].owner.group.slot)
+        for piece in batch:
+            if piece.owner.attempt.trace_id:
+                piece.owner.group.worked(now_us, spent)
         for attempt in attempts:
             attempt.compute_us += spent
             if attempt.left == 0:
@@ -109,6 +116,8 @@ class Computer:
         self.counters.answered(codes, (result.queue_us, result.compute_us))
         attempt.asker.answer(frame, body)
         self.backlog.release(attempt.body.shape[0])
+        if attempt.trace_id:
+            self.traced(attempt, self.clock_us())
 
 
 @dataclass(frozen=True, slots=True)

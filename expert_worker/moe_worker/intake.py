@@ -22,6 +22,7 @@ from moe_worker.receive import Receiver
 from moeops.v1.link_pb2 import Compute
 from moeops.v1.types_pb2 import Failure
 
+_TRACE_BYTES = 16
 _SHORTEST_RETRY_MS, _LONGEST_RETRY_MS = 5, 1000
 
 
@@ -54,9 +55,10 @@ class Intake:
             raise
         link.under_way.add(compute.attempt)
         deadline_us = received_us + 1000 * compute.deadline_ms if compute.deadline_ms else None
-        self.backlog.put(
-            Attempt(compute.attempt, link, admitted.asked, body, received_us, deadline_us)
-        )
+        attempt = Attempt(compute.attempt, link, admitted.asked, body, received_us, deadline_us)
+        if compute.trace_id:
+            attempt.trace_id = int.from_bytes(compute.trace_id[:_TRACE_BYTES])
+        self.backlog.put(attempt)
 
     def _read(self, receiver: Receiver, body_bytes: int) -> torch.Tensor:
         """Read rows straight into the tensor that experts will see, (rows, H)."""

@@ -18,6 +18,8 @@ import torch
 
 from moe_core.metrics_settings import Detail
 from moe_core.tls import Folder
+from moe_core.tracing import Tracer
+from moe_core.tracing_start import tracer_of
 from moe_worker import control, links
 from moe_worker.admission import Gatekeeper
 from moe_worker.backlog import Backlog
@@ -35,6 +37,7 @@ from moe_worker.scrapes import Scrapes
 from moe_worker.settings import Settings
 from moe_worker.shelf import Shelf
 from moe_worker.source import Artifacts
+from moe_worker.spans import ComputeSpans
 from moeops.v1.link_pb2 import Heartbeat, Inventory, LinkFrame
 from moeops.v1.worker_pb2 import DescribeWorkerResponse
 
@@ -54,6 +57,7 @@ class Worker:
 
     settings: Settings
     log: Log
+    tracer: Tracer
     identity: Identity = field(init=False)
     counters: Counters = field(init=False)
     backlog: Backlog = field(init=False)
@@ -105,7 +109,14 @@ class Worker:
     def start(self) -> None:
         """Listen, and begin to load."""
         settings = self.settings
-        computer = Computer(self.backlog, self.counters, settings.batch_rows, self.log, clock_us)
+        computer = Computer(
+            self.backlog,
+            self.counters,
+            settings.batch_rows,
+            self.log,
+            clock_us,
+            ComputeSpans(self.tracer).tell,
+        )
         self.publish()
         self.loader.assign(settings.assignment)
         bodies = [computer.run, self.loader.run, self.links.accept, self.links.beat]
@@ -139,6 +150,7 @@ class Worker:
         self.links.stop(_FLUSH_S)
         self.backlog.end()
         self.control.stop(_FLUSH_S)
+        self.tracer.close()
         self.log("ended", rows_left=left, counters=_one_line(self.counters))
 
     def publish(self) -> None:
@@ -214,9 +226,19 @@ def _one_line(counters: Counters) -> str:
     return ",".join(f"{field.name}:{value}" for field, value in seen.ListFields())
 
 
+def _tracer(settings: Settings) -> Tracer:
+    about = {
+        "service.instance.id": settings.name,
+        "k8s.pod.name": settings.name,
+        "k8s.node.name": settings.node,
+        "moe.mixture": settings.mixture,
+    }
+    return tracer_of(settings.tracing, "moe-worker", about)
+
+
 def run(settings: Settings, log: Log) -> int:
-    """Run a worker until SIGTERM or SIGINT; return the exit status."""
-    worker = Worker(settings, log)
+    """Run a worker until SIGTERM or SIGINT; return the exit status. Raises CannotTrace."""
+    worker = Worker(settings, log, _tracer(settings))
     torch.set_num_threads(1)
     asked_to_end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -16,6 +16,7 @@ from typing import Any, Final
 from moe_core import identity
 from moe_core.dtypes import ELEMENT_TYPES, ElementType, by_name
 from moe_core.metrics_settings import Detail, read_address, read_detail
+from moe_core.tracing_settings import Tracing, read_tracing
 from moe_worker.address import Address
 from moe_worker.assignment import Assignment, from_json
 
@@ -47,6 +48,7 @@ class Settings:
     mixture: str
     metrics: tuple[str, int] | None
     metrics_detail: Detail
+    tracing: Tracing | None = None
     namespace: str = "default"
     tls: Path | None = None
     operator: str = ""
@@ -152,6 +154,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             values[name] = _read(flag, given[name], environment)
         except ValueError as error:
             read.error(str(error))
+    try:
+        tracing = read_tracing(environment)
+    except ValueError as error:
+        read.error(str(error))
     return Settings(
         assignment=values["assignment"],
         hidden_size=values["hidden_size"],
@@ -168,6 +174,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         mixture=values["mixture"],
         metrics=values["metrics"],
         metrics_detail=values["metrics_detail"],
+        tracing=tracing,
         namespace=values["namespace"],
         tls=values["tls"],
         operator=values["operator"],

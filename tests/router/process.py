@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import grpc
@@ -60,12 +60,13 @@ class RouterProcess(Program):
 
 
 @contextmanager
-def spawn(**options: str) -> Iterator[RouterProcess]:
+def spawn(variables: Mapping[str, str] | None = None, **options: str) -> Iterator[RouterProcess]:
     """Start a router with these flags (`table_file="…"` is `--table-file`); it listens then."""
     arguments = [
         "moe_router",
         *flags({"listen": "127.0.0.1:0", "metrics": "127.0.0.1:0", **options}),
     ]
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with running(RouterProcess, arguments, {**os.environ, **threads}) as router:
+    around = {**os.environ, **threads, **(variables or {})}
+    with running(RouterProcess, arguments, around) as router:
         yield router

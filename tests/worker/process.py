@@ -72,7 +72,12 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def spawn(
-    assignment: Sequence[Mapping[str, Any]], hidden_size: int, *, ready: bool = True, **options: str
+    assignment: Sequence[Mapping[str, Any]],
+    hidden_size: int,
+    *,
+    ready: bool = True,
+    variables: Mapping[str, str] | None = None,
+    **options: str,
 ) -> Iterator[WorkerProcess]:
     """Start a worker; by default wait until it is ready. `options` are its flags: `dtype="…"`.
 
@@ -89,7 +94,8 @@ def spawn(
             **options,
         }
     )
-    with running(WorkerProcess, ["moe_worker", *arguments], environment()) as worker:
+    around = environment() | dict(variables or {})
+    with running(WorkerProcess, ["moe_worker", *arguments], around) as worker:
         if ready:
             worker.wait_until_ready()
         yield worker
