@@ -30,6 +30,7 @@ from moe_client.reporter import Reporter
 from moe_client.retry import ABSENT, Health
 from moe_client.rounds import NOT_NAMED, first_answer
 from moe_client.router import PROBE_TIMEOUT_S, Router
+from moe_client.trace_parent import current_traceparent
 from moe_client.worth import Worth
 from moeops.v1.router_pb2 import FetchGateRequest, RowsResponse
 
@@ -60,7 +61,8 @@ class RouterClient:
 
     `addresses` are `host:port` or `unix:/path`; a router that is silent for 0.2 s, or gone, is
     left for another. `mixture` may be empty: then it is the one that the routers serve.
-    Every request ends within its time-out: with an answer, or with a MoeError.
+    Every request ends within its time-out: with an answer, or with a MoeError. Where the caller
+    uses OpenTelemetry, its current span is what routers trace the request under.
     """
 
     def __init__(
@@ -155,7 +157,9 @@ class RouterClient:
         self, rows: Rows, choice: Choice, *, trunk_sha256: str = "", timeout_s: float | None = None
     ) -> Answer:
         """Return the experts' combined answer to rows whose experts are chosen. Raises MoeError."""
-        encode = encode_dispatch(await self._name(), trunk_sha256, rows, choice)
+        encode = encode_dispatch(
+            await self._name(), trunk_sha256, rows, choice, current_traceparent()
+        )
         response = await self._ask("Dispatch", encode, rows, timeout_s or self.timeout_s)
         return read_answer(response, rows)
 
@@ -163,7 +167,7 @@ class RouterClient:
         self, rows: Rows, *, trunk_sha256: str = "", timeout_s: float | None = None
     ) -> Answer:
         """Return the answer to rows whose experts the router is to choose. Raises MoeError."""
-        encode = encode_route(await self._name(), trunk_sha256, rows)
+        encode = encode_route(await self._name(), trunk_sha256, rows, current_traceparent())
         response = await self._ask("Route", encode, rows, timeout_s or self.timeout_s)
         return read_answer(response, rows)
 

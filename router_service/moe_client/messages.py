@@ -133,7 +133,9 @@ class Answer:
     router_us: int
 
 
-def encode_dispatch(mixture: str, trunk_sha256: str, rows: Rows, choice: Choice) -> Encode:
+def encode_dispatch(
+    mixture: str, trunk_sha256: str, rows: Rows, choice: Choice, traceparent: str = ""
+) -> Encode:
     """Return the maker of this request's messages. Raises InvalidRequest for a wrong dtype."""
     if len(choice.expert_index) != len(rows.hidden):
         raise InvalidRequest(
@@ -152,11 +154,12 @@ def encode_dispatch(mixture: str, trunk_sha256: str, rows: Rows, choice: Choice)
         expert_index=choice.expert_index.tobytes(),
         expert_weights=choice.expert_weights.tobytes(),
         weights_dtype=_wire_dtype(choice.expert_weights, "expert_weights"),
+        traceparent=traceparent,
     )
     return _encoder(message)
 
 
-def encode_route(mixture: str, trunk_sha256: str, rows: Rows) -> Encode:
+def encode_route(mixture: str, trunk_sha256: str, rows: Rows, traceparent: str = "") -> Encode:
     """Return the maker of this request's messages. Raises InvalidRequest for a wrong dtype."""
     message = RouteRequest(
         mixture=mixture,
@@ -166,6 +169,7 @@ def encode_route(mixture: str, trunk_sha256: str, rows: Rows) -> Encode:
         hidden_size=rows.hidden.shape[1],
         sequences=_sequences(rows),
         hidden=rows.hidden.tobytes(),
+        traceparent=traceparent,
     )
     return _encoder(message)
 

@@ -10,10 +10,11 @@ from tests.benchmarks import (
     gate_shadow,
     scaling,
     scrapes,
+    tracing,
     verdicts,
 )
 
-ALL = (dispatch, gate_shadow, failover, chaos, scrapes, verdicts, scaling, drift)
+ALL = (dispatch, gate_shadow, failover, chaos, scrapes, tracing, verdicts, scaling, drift)
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ class RouterProcess(Program):
 
 
 @contextmanager
-def spawn(variables: Mapping[str, str] | None = None, **options: str) -> Iterator[RouterProcess]:
+def spawn(variables: Mapping[str, str] | None = None, /, **options: str) -> Iterator[RouterProcess]:
     """Start a router with these flags (`table_file="…"` is `--table-file`); it listens then."""
     arguments = [
         "moe_router",

@@ -67,11 +67,11 @@ def house(directory: Path, collected: Collector, variables: Mapping[str, str]) -
         workers.spawn([first], HIDDEN, name="w0", variables=around) as w0,
         workers.spawn([second], HIDDEN, name="w1", variables=around) as w1,
         routers.spawn(
+            around,
             mixture="tiny",
             table_file=str(file.path),
             workers=f"{w0.link},{w1.link}",
             name="r0",
-            variables=around,
         ) as router,
     ):
         router.wait_until_routable([one.sha256 for one in experts])
