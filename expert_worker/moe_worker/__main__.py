@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from moe_core.log import tell, write_to_stderr
 from moe_core.tls import BadTls
-from moe_worker.log import to_stderr
 from moe_worker.settings import parse
 
 
@@ -18,15 +18,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Collecting garbage while torch is imported costs half as much again, and finds nothing.
     """
     settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+    write_to_stderr(settings.log_format)
     gc.disable()
     from moe_worker.program import run
 
     gc.freeze()
     gc.enable()
     try:
-        return run(settings, to_stderr)
+        return run(settings, tell)
     except (OSError, RuntimeError, BadTls) as error:
-        to_stderr("cannot start", reason=str(error))
+        tell("cannot_start", reason=str(error))
         return 1
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import torch
 
 from moe_core.kernel import ExpertKernel
+from moe_core.log import Log
 from moe_worker.attempt import Attempt, Group
 from moe_worker.backlog import Backlog
 from moe_worker.batch import Piece, next_batch
 from moe_worker.counters import Counters
 from moe_worker.failure import Code, fail
-from moe_worker.log import Log
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +93,7 @@ class Computer:
             outcome = _run(batch)
         except Exception as error:  # one expert's trouble must not end all the others
             sentence = f"the expert could not compute: {type(error).__name__}: {error}"
-            self.log("computing failed", reason=sentence, rows=rows)
+            self.log("computing_failed", reason=sentence, rows=rows)
             for piece in batch:
                 piece.owner.group.failure = fail(Code.INTERNAL, sentence)
                 piece.owner.attempt.left -= piece.rows

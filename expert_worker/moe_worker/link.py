@@ -13,7 +13,7 @@ from collections import deque
 import torch
 
 from moe_core.frames import FIRST_PROTOCOL, encode
-from moe_worker.log import Log
+from moe_core.log import Log
 from moe_worker.sealed import Sealed
 from moeops.v1.link_pb2 import LinkFrame
 
@@ -165,7 +165,7 @@ class Link:
         self._closed = True
         self._unsent.clear()
         self._unsent_bytes = 0
-        self._log("link closed", peer=self.peer, reason=reason)
+        self._log("link_closed", peer=self.peer, reason=reason)
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:

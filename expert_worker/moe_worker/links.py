@@ -17,10 +17,10 @@ from pathlib import Path
 
 from moe_core.frames import FIRST_PROTOCOL, PROTOCOL, BadFrame, encode
 from moe_core.identity import refusal
+from moe_core.log import Log
 from moe_core.tls import Folder, server_context
 from moe_worker.address import Address
 from moe_worker.link import Link, tune
-from moe_worker.log import Log
 from moe_worker.receive import Receiver, Stalled
 from moe_worker.sealed import HANDSHAKE_S, Sealed
 from moeops.v1.link_pb2 import Compute, LinkFrame
@@ -78,7 +78,7 @@ class Links:
                 sock, _ = self._listener.accept()
             except OSError as error:
                 if not self._ended.wait(0.1):
-                    self._log("accepting failed", reason=error.strerror)
+                    self._log("accepting_failed", reason=error.strerror)
                 continue
             sealed = self._seal(sock)
             link = Link(sock, _peer(sock), self._log, sealed=sealed)
@@ -162,7 +162,7 @@ class Links:
                 return False
             link.tell(self._inventory)
             self._links.add(link)
-        self._log("link opened", peer=link.peer)
+        self._log("link_opened", peer=link.peer)
         return True
 
     def _greeted(self, link: Link, protocol: int) -> None:

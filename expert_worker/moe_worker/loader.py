@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from moe_artifacts.errors import ArtifactError, Cancelled, Unavailable
 from moe_core.exactness import NotExact
+from moe_core.log import Log
 from moe_worker.assignment import Assigned, Assignment
 from moe_worker.expert import Fit, Rules, load, warm
 from moe_worker.failure import Code, fail
-from moe_worker.log import Log
 from moe_worker.phases import TRANSITIONS, Event, Phase
 from moe_worker.shelf import Shelf, Slot
 from moe_worker.source import Source
@@ -185,7 +185,7 @@ class Loader:
             self._states[assigned] = state
         fields = {"expert": assigned.expert_id, "sha256": assigned.sha256}
         if failure is not None:
-            self._log("not loaded", **fields, phase=state.phase.name, reason=sentence)
+            self._log("not_loaded", **fields, phase=state.phase.name, reason=sentence)
         if state.phase is Phase.SERVING:
             self._log("serving", **fields, layers=list(layers))
             self._changed()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from moe_core.log import Log
 from moe_core.metrics_settings import Detail
 from moe_core.tls import Folder
 from moe_core.tracing import Tracer
@@ -32,7 +33,6 @@ from moe_worker.intake import Intake
 from moe_worker.inventory import Identity, assigned_state, make_inventory, ready
 from moe_worker.links import Handlers, Links
 from moe_worker.loader import Loader
-from moe_worker.log import Log
 from moe_worker.scrapes import Scrapes
 from moe_worker.settings import Settings
 from moe_worker.shelf import Shelf

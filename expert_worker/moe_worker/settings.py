@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from moe_core import identity
 from moe_core.dtypes import ELEMENT_TYPES, ElementType, by_name
+from moe_core.log import Form, read_form
 from moe_core.metrics_settings import Detail, read_address, read_detail
 from moe_core.tracing_settings import Tracing, read_tracing
 from moe_worker.address import Address
@@ -49,6 +50,7 @@ class Settings:
     metrics: tuple[str, int] | None
     metrics_detail: Detail
     tracing: Tracing | None = None
+    log_format: Form = Form.TEXT
     namespace: str = "default"
     tls: Path | None = None
     operator: str = ""
@@ -130,6 +132,8 @@ _FLAGS: Final = (
     _Flag("mixture", "MOE_MIXTURE", "", "NAME", str, "the mixture's name, which metrics tell"),
     _Flag("metrics", "MOE_METRICS", "0.0.0.0:7102", "ADDR", read_address,
           "where GET /metrics is answered: host:port, or none"),
+    _Flag("log-format", "MOE_LOG_FORMAT", "text", "NAME", read_form,
+          "of lines on stderr: text or json"),
     _Flag("metrics-detail", "MOE_METRICS_DETAIL", "Rollup", "NAME", read_detail,
           "Rollup, or Full for each layer of each expert"),
     _Flag("namespace", "POD_NAMESPACE", "default", "NAME", str, "the mixture's namespace"),
@@ -175,6 +179,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         metrics=values["metrics"],
         metrics_detail=values["metrics_detail"],
         tracing=tracing,
+        log_format=values["log_format"],
         namespace=values["namespace"],
         tls=values["tls"],
         operator=values["operator"],

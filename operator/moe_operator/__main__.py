@@ -9,13 +9,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from moe_core.log import tell, write_to_stderr
 from moe_core.metrics_port import CannotListen
 from moe_operator import access
 from moe_operator.asking import GrpcAsker
 from moe_operator.options import Options
 from moe_operator.program import operate
-
-_log = logging.getLogger("moe_operator")
 
 
 async def run(options: Options) -> None:
@@ -26,7 +25,7 @@ async def run(options: Options) -> None:
     try:
         await operating
     except asyncio.CancelledError as stopped:
-        _log.info("stopped: %s", stopped)
+        tell("stopped", signal=stopped)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,19 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = Options.read(sys.argv[1:] if arguments is None else arguments, os.environ)
     if options.kubeconfig:
         os.environ["KUBECONFIG"] = options.kubeconfig
-    _log_to_stderr(options.log_level)
+    write_to_stderr(options.log_format, options.log_level)
+    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
     try:
         asyncio.run(run(options))
     except (access.NoAccess, CannotListen) as error:
         print(f"moe_operator: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _log_to_stderr(level: str) -> None:
-    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(level=level, format=form, stream=sys.stderr)
-    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 if __name__ == "__main__":

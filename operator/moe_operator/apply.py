@@ -10,12 +10,13 @@ cache, so that the next plan sees it.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from logging import DEBUG
 from typing import Any, Final
 
+from moe_core.log import tell
 from moe_core.parts import LARGEST_BYTES
 from moe_core.table import Table
 from moe_operator import journal, revisions, snapshots
@@ -42,8 +43,6 @@ from moe_operator.observe import APPLIED_HASH
 from moe_operator.overrides import State
 from moe_operator.stamp import stamp
 from moe_operator.world import Revision, Snapshot, World
-
-_log = logging.getLogger(__name__)
 
 Child = tuple[str, str]  # kind and name
 
@@ -134,7 +133,7 @@ class Apply:
             body = {**writing.table, "metadata": meta}
             written = await self.writer.replace(ROUTING_TABLE, body)
         basis.put(ROUTING_TABLE, written)
-        _log.info("table written mixture=%s epoch=%d", key, table.epoch)
+        tell("table_written", mixture=str(key), epoch=table.epoch)
 
     async def _try(self, basis: Basis, manifest: Manifest, refused: dict[Child, str]) -> None:
         try:
@@ -156,7 +155,7 @@ class Apply:
         else:
             marked |= {"uid": uid(seen), "resourceVersion": metadata(seen)["resourceVersion"]}
         basis.put(kind, await self.writer.apply(kind, {**manifest.body, "metadata": marked}))
-        _log.info("applied mixture=%s kind=%s name=%s", basis.key, kind.name, meta["name"])
+        tell("applied", mixture=str(basis.key), kind=kind.name, name=meta["name"])
 
     async def _must_be_new(self, basis: Basis, kind: Kind, name: str) -> None:
         """Raise Conflict where an object is there that the plan has not seen.
@@ -182,7 +181,7 @@ class Apply:
             note = Note(owner["kind"], owner["name"], True, "EvaluatorRefused", str(error))
             self.notes.tell(namespace, note)
             raise
-        _log.info("evaluator made mixture=%s name=%s", basis.key, meta["name"])
+        tell("evaluator_made", mixture=str(basis.key), name=meta["name"])
 
     async def _delete(self, basis: Basis, deletion: Delete) -> None:
         kind = KINDS[deletion.kind]
@@ -197,7 +196,7 @@ class Apply:
         with contextlib.suppress(NotFound):
             await self.writer.delete(kind, body)
         basis.remove(kind, body)
-        _log.info("deleted mixture=%s kind=%s name=%s", basis.key, kind.name, deletion.name)
+        tell("deleted", mixture=str(basis.key), kind=kind.name, name=deletion.name)
 
     async def _write_status(self, basis: Basis, status: Status) -> None:
         seen = basis.get(KINDS[status.kind], status.name)
@@ -208,7 +207,7 @@ class Apply:
             try:
                 await self._merge(basis, status, patch)
             except NotFound:
-                _log.debug("%s %s is gone", status.kind, status.name)
+                tell("gone", level=DEBUG, kind=status.kind, name=status.name)
 
     async def _must_be_newest(self, basis: Basis, target: Mapping[str, str]) -> None:
         """Raise Conflict where an Override would lapse by an old view of what it is about.

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from logging import ERROR, INFO, WARNING
 from typing import Final
 
+from moe_core.log import tell, tell_error
 from moe_operator.cache import Cache, Key, resource_version, uid
 from moe_operator.cluster import ApiError, Conflict
 from moe_operator.journal import BrokenTable
 from moe_operator.kinds import Body, Kind
 from moe_operator.queue import WorkQueue
 from moe_operator.sweep import Sweep
-
-_log = logging.getLogger(__name__)
 
 WORKERS: Final = 8
 _RETRY_S: Final = 1.0
@@ -88,9 +87,9 @@ class Engine:
                 kinds = await sweep.fill()
                 break
             except ApiError as error:
-                _log.warning("cannot read the objects yet: %s", error)
+                tell("objects_unreadable", level=WARNING, reason=error)
                 await asyncio.sleep(_RETRY_S)
-        _log.info("cache filled mixtures=%d", len(self.cache.keys()))
+        tell("cache_filled", mixtures=len(self.cache.keys()))
         return kinds
 
     async def sweep(self, sweep: Sweep, every_s: float, settle_s: float = _SETTLE_S) -> None:
@@ -104,7 +103,7 @@ class Engine:
             try:
                 await sweep.check()
             except ApiError as error:
-                _log.warning("the sweep is put off: %s", error)
+                tell("sweep_put_off", level=WARNING, reason=error)
                 self.listed.set()
 
     async def work(self, look: Look, workers: int = WORKERS) -> None:
@@ -127,16 +126,16 @@ class Engine:
         except Conflict as error:
             result = Result.REQUEUE
             delay_s = self.queue.failed(key)
-            _log.info("planned on an old view mixture=%s again_in_s=%.1f: %s", key, delay_s, error)
+            _again("planned_on_old_view", INFO, key, delay_s, error)
         except ApiError as error:
             delay_s = self.queue.failed(key, error.retry_after_s)
-            _log.warning("not carried out mixture=%s again_in_s=%.1f: %s", key, delay_s, error)
+            _again("not_carried_out", WARNING, key, delay_s, error)
         except BrokenTable as error:
             delay_s = self.queue.failed(key)
-            _log.error("nothing is decided mixture=%s again_in_s=%.1f: %s", key, delay_s, error)
+            _again("nothing_decided", ERROR, key, delay_s, error)
         except Exception:
             delay_s = self.queue.failed(key)
-            _log.exception("the look failed mixture=%s again_in_s=%.1f", key, delay_s)
+            tell_error("look_failed", mixture=str(key), again_in_s=round(delay_s, 1))
         except asyncio.CancelledError:
             self.queue.failed(key)
             raise
@@ -146,3 +145,7 @@ class Engine:
 
     def _in_seconds(self, at: datetime | None) -> float | None:
         return None if at is None else max(_SOONEST_S, (at - self.now()).total_seconds())
+
+
+def _again(event: str, level: int, key: Key, delay_s: float, why: Exception) -> None:
+    tell(event, level=level, mixture=str(key), again_in_s=round(delay_s, 1), reason=why)

@@ -9,16 +9,15 @@ the Lease only keeps two from working against each other.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from logging import WARNING
 from typing import Any, Final
 
+from moe_core.log import tell
 from moe_operator.cluster import ApiError, Conflict, Exists, Lister, NotFound, Writer
 from moe_operator.kinds import LEASE, Body, metadata, spec_of
-
-_log = logging.getLogger(__name__)
 
 DURATION_S: Final = 15.0
 _LEADS_S: Final = 0.8 * DURATION_S  # since the last renewal was sent: no longer does it lead
@@ -51,10 +50,10 @@ class Lease:
         while not await self._try():
             if not waiting:
                 holder = spec_of(self._record or {}).get("holderIdentity")
-                _log.info("waiting for the lease holder=%s", holder)
+                tell("waiting_for_lease", holder=holder)
                 waiting = True
             await asyncio.sleep(_RETRY_S)
-        _log.info("leading identity=%s", self.identity)
+        tell("leading", identity=self.identity)
 
     async def hold(self) -> None:
         """Renew for ever. Raises LeaseLost."""
@@ -78,7 +77,7 @@ class Lease:
             try:
                 await self.writer.replace(LEASE, self._body(self._record, holder=""))
             except ApiError as error:
-                _log.warning("the lease was not released: %s", error)
+                tell("lease_not_released", level=WARNING, reason=error)
 
     async def _try(self) -> bool:
         """Take or renew the lease; False where that is not possible now."""
@@ -94,7 +93,7 @@ class Lease:
         except (Conflict, Exists):
             return False
         except ApiError as error:
-            _log.warning("the lease cannot be read or written: %s", error)
+            tell("lease_unusable", level=WARNING, reason=error)
             return False
         self._renewed_at = began
         return True

@@ -15,12 +15,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
+from moe_core.log import tell
 from moe_operator.cache import Cache, uid
 from moe_operator.cluster import ApiError, Writer
 from moe_operator.intent import Note
 from moe_operator.kinds import EVENT, KINDS, Body
-
-_log = logging.getLogger(__name__)
 
 _WAITING: Final = 500
 _REMEMBERED: Final = 5000
@@ -48,11 +47,11 @@ class Notes:
             return
         level = logging.WARNING if note.warning else logging.INFO
         where = f"{note.kind}/{namespace}/{note.name}"
-        _log.log(level, "note about=%s reason=%s: %s", where, note.reason, note.message)
+        tell("note", level=level, about=where, reason=note.reason, message=note.message)
         try:
             self._waiting.put_nowait(self._event(namespace, note, about))
         except asyncio.QueueFull:
-            _log.warning("dropped an Event about %s", where)
+            tell("event_dropped", level=logging.WARNING, about=where)
 
     async def run(self) -> None:
         """Post Events for ever."""
@@ -61,7 +60,7 @@ class Notes:
             try:
                 await self.writer.create(EVENT, event)
             except ApiError as error:
-                _log.warning("an Event was not taken: %s", error)
+                tell("event_not_taken", level=logging.WARNING, reason=error)
 
     def _new(self, what: tuple[str, Note]) -> bool:
         now = self.now()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from moe_core.log import Form, read_form
 from moe_operator.template import Settings
 from moe_operator.tls import TlsMode
 
@@ -35,6 +36,7 @@ class Options:
     metrics_port: int
     sweep_s: float
     log_level: str
+    log_format: Form
     authority: str = ""  # name of the Secret with the authority of certificates
 
     @classmethod
@@ -65,6 +67,7 @@ class Options:
             metrics_port=args.metrics_port,
             sweep_s=args.sweep_seconds,
             log_level=args.log_level,
+            log_format=args.log_format,
             authority=args.tls_authority,
         )
 
@@ -107,6 +110,9 @@ def _add_flags(add: Callable[..., argparse.Action], environ: Mapping[str, str]) 
     level = environ.get("MOE_LOG_LEVEL", "INFO")
     said = f"one of {', '.join(_LEVELS)} [MOE_LOG_LEVEL; default INFO]"
     add("--log-level", choices=_LEVELS, default=level, help=said)
+    form = environ.get("MOE_LOG_FORMAT", Form.TEXT.value)
+    said = "of lines on stderr: text or json [MOE_LOG_FORMAT; default text]"
+    add("--log-format", type=_form, default=form, metavar="NAME", help=said)
     _add_tls(add, environ)
 
 
@@ -137,6 +143,13 @@ def _add_tls(add: Callable[..., argparse.Action], environ: Mapping[str, str]) ->
         help="the Secret in --lease-namespace with the authority that vouches for programs "
         "[MOE_TLS_AUTHORITY; default moeops-operator-ca]",
     )
+
+
+def _form(text: str) -> Form:
+    try:
+        return read_form(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"it is {text!r:.80}; {error}") from None
 
 
 def _port(text: str) -> int:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from logging import ERROR
 from typing import Final
 
 import aiohttp
 
+from moe_core.log import tell
 from moe_core.metrics_port import MetricsPort
 from moe_core.tls import Material
 from moe_operator import access, health, heap
@@ -38,8 +39,6 @@ from moe_operator.router_report import RouterReport
 from moe_operator.scalers import Scalers
 from moe_operator.sweep import Sweep
 from moe_operator.watch import Watch
-
-_log = logging.getLogger(__name__)
 
 _CONNECTIONS: Final = 32
 _STOP_S: Final = 0.5
@@ -113,7 +112,7 @@ async def _lead(
                 if lease is not None:
                     group.create_task(lease.hold())
         except* LeaseLost as lost:
-            _log.error("leads no longer: %s", lost.exceptions[0])
+            tell("leads_no_longer", level=ERROR, reason=lost.exceptions[0])
             await asyncio.gather(*(each.close() for each in asking))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +17,9 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
+from moe_core.log import tell_error
 from moe_operator.cache import Key
 from moe_operator.world import Answer, Question
-
-_log = logging.getLogger(__name__)
 
 _EVERY_S: Final = 5.0
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=4.0, sock_connect=2.0)
@@ -115,7 +113,7 @@ class Prometheus:
             try:
                 await asyncio.gather(*(self._ask(key, known, q) for q in known.questions))
             except Exception:
-                _log.exception("queries of %s", key)
+                tell_error("queries_failed", mixture=str(key))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s if known.questions else None):
                     await known.sooner.wait()

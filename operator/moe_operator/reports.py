@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from logging import DEBUG
 from typing import Protocol
 
+from moe_core.log import tell, tell_error
 from moe_operator.cache import Key
 from moe_operator.router_report import RouterReport
 from moe_operator.world import WorkerReport
-
-_log = logging.getLogger(__name__)
 
 
 class Asker(Protocol):
@@ -151,7 +150,7 @@ class Reports:
                     self._changed(key)
                 await self._asker.forget(self._addresses())
             except Exception:
-                _log.exception("reports of %s", key)
+                tell_error("reports_failed", mixture=str(key))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(known.targets.every_s):
                     await known.sooner.wait()
@@ -174,7 +173,7 @@ class Reports:
         try:
             said = await self._asker.router(address, targets.digests, targets.watched)
         except Unanswered as error:
-            _log.debug("router %s: %s", pod, error)
+            tell("router_unheard", level=DEBUG, router=pod, reason=error)
             return
         if known.targets.routers.get(pod) != address:
             return  # gone meanwhile
@@ -189,7 +188,7 @@ class Reports:
         try:
             said = await self._asker.worker(address)
         except Unanswered as error:
-            _log.debug("worker %s: %s", pod, error)
+            tell("worker_unheard", level=DEBUG, worker=pod, reason=error)
             return
         if known.targets.workers.get(pod) != address:
             return  # gone meanwhile, or it serves now

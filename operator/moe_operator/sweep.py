@@ -6,15 +6,14 @@ only, and whole objects only where they differ.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from logging import WARNING
 
+from moe_core.log import tell
 from moe_operator.cache import Cache, Key, resource_version, uid
 from moe_operator.cluster import Lister, NotFound, Refused
 from moe_operator.kinds import OPTIONAL, WATCHED, Body, Kind, metadata
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Sweep:
             except Refused as error:
                 if kind not in OPTIONAL:
                     raise
-                _log.warning("%s are not looked at: %s", kind.plural, error)
+                tell("not_looked_at", level=WARNING, kind=kind.plural, reason=error)
                 return False
             for body in bodies:
                 self.changed(self.cache.put(kind, body))
@@ -54,7 +53,7 @@ class Sweep:
             for namespace in self._namespaces(kind):
                 missed += await self._check(kind, namespace)
         if missed:
-            _log.warning("sweep found changes that no watch told count=%d", missed)
+            tell("changes_missed", level=WARNING, count=missed)
         return missed
 
     async def _check(self, kind: Kind, namespace: str | None) -> int:

@@ -220,8 +220,8 @@ def _reserved(name: str) -> bool:
     return (name.startswith("MOE_") and name not in _LEFT_TO_PEOPLE) or name in _FROM_POD
 
 
-# How much metrics tell is nobody's business but that of who keeps them.
-_LEFT_TO_PEOPLE: Final = frozenset({"MOE_METRICS_DETAIL"})
+# How much metrics tell, and how logs look, is the business of who keeps them.
+_LEFT_TO_PEOPLE: Final = frozenset({"MOE_METRICS_DETAIL", "MOE_LOG_FORMAT"})
 _FROM_POD: Final = {
     "POD_NAME": "metadata.name",
     "POD_NAMESPACE": "metadata.namespace",

@@ -18,10 +18,9 @@ from typing import Any, Final
 
 import kopf
 
+from moe_core.log import tell_error
 from moe_operator import access
 from moe_operator.kinds import Body, Kind
-
-_log = logging.getLogger(__name__)
 
 # (kind, type of the event, object); the type is None for what was there before.
 Seen = Callable[[Kind, str | None, Body], None]
@@ -93,7 +92,7 @@ class Watch:
             try:
                 asyncio.run(self._watch())
             except Exception:
-                _log.exception("watching failed and starts again")
+                tell_error("watch_failed", again_in_s=_RESTART_S)
                 time.sleep(_RESTART_S)
 
     async def _watch(self) -> None:

@@ -7,8 +7,8 @@ import sys
 
 import uvloop
 
+from moe_core.log import write_to_stderr
 from moe_router.edge import CannotStart
-from moe_router.events import configure
 from moe_router.program import Router, sources, tracer
 from moe_router.settings import BadSetting, Settings, parse
 
@@ -24,7 +24,7 @@ def main() -> int:
     except BadSetting as error:
         print(f"moe_router: {error}", file=sys.stderr)
         return 2
-    configure()
+    write_to_stderr(settings.log_format)
     try:
         uvloop.run(_run(settings))
     except CannotStart as error:

@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 from moe_core import dtypes
 from moe_core.frames import BadFrame, Decoder
-from moe_router.events import tell
+from moe_core.log import tell
 from moe_router.message import Message
 from moeops.v1.link_pb2 import Compute, Group, LinkFrame
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from moe_router.events import tell
+from moe_core.log import tell
 
 
 class Copies:

@@ -18,9 +18,9 @@ from typing import BinaryIO
 from moe_artifacts.artifact import GateArtifact, GateLayer, read_gate
 from moe_artifacts.errors import ArtifactError, Unavailable
 from moe_artifacts.fetch import fetch
+from moe_core.log import tell
 from moe_core.rollout import Version
 from moe_core.rows import GateRow, GateVariant
-from moe_router.events import tell
 from moe_router.fit import misfit
 from moe_router.refusal import Code, Refused
 from moe_router.view import View

@@ -16,7 +16,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
-from moe_router.events import tell
+from moe_core.log import tell
 
 CONNECT_S = 3.0
 # The server ends a watch after this time; one that is silent for longer is cut here.

@@ -17,9 +17,9 @@ from typing import Protocol
 import numpy as np
 
 from moe_core.frames import FIRST_PROTOCOL, PROTOCOL, encode
+from moe_core.log import tell
 from moe_router.conduct import Conduct, Period
 from moe_router.connection import Connection, compute_frame
-from moe_router.events import tell
 from moe_router.flight import Waiter
 from moe_router.hedge import Pace
 from moe_router.ladder import Cause

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 
-from moe_router.events import tell
+from moe_core.log import tell
 from moe_router.flight import Waiter
 from moe_router.hedge import HedgeBudget
 from moe_router.link import Link, State

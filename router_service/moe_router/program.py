@@ -17,6 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health
 
+from moe_core.log import tell
 from moe_core.metrics_port import CannotListen, MetricsPort
 from moe_core.metrics_settings import Detail
 from moe_core.tracing import Tracer
@@ -27,7 +28,6 @@ from moe_router.copies import Copies
 from moe_router.describe import Describer, Identity
 from moe_router.edge import CannotStart
 from moe_router.engine import Engine, Limits
-from moe_router.events import tell
 from moe_router.gates import GateArtifacts
 from moe_router.links import Links
 from moe_router.service import RouterServicer

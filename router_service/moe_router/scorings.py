@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moe_artifacts.artifact import GateLayer
+from moe_core.log import tell_error
 from moe_core.rows import GateRow, GateVariant
-from moe_router.events import tell
 from moe_router.gate_shadow import Sample, Scored, sample, score
 from moe_router.refusal import Refused
 from moe_router.request import Request
@@ -95,7 +95,7 @@ class Scorings:
                     scored = score(found, base, other)
                 self._add(found, scored)
         except Exception as error:  # whatever it is, requests go on
-            tell("bug", level=40, reason=repr(error))
+            tell_error("bug", reason=repr(error))
         finally:
             self._under_way = None
 

@@ -12,11 +12,11 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from moe_core.log import tell, tell_error
 from moe_core.tracing import Context, Span, Tracer, Untraced
 from moe_router.begin import Begun
 from moe_router.describe import WIRE_RUNGS, Describer, describe_mixture
 from moe_router.engine import Answer, Engine, Fate
-from moe_router.events import Throttle, tell
 from moe_router.gates import GateArtifacts
 from moe_router.refusal import Code, Refused
 from moe_router.reporting import Reported
@@ -24,6 +24,7 @@ from moe_router.request import check_mixture
 from moe_router.settle import Outcome
 from moe_router.stream import HEARTBEAT_S, R, Reply, RowsStream
 from moe_router.tables import Tables, served
+from moe_router.throttle import Throttle
 from moeops.v1 import router_pb2, router_pb2_grpc
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
 
@@ -154,17 +155,17 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         try:
             answer = await work(request, span)
         except Refused as refused:
-            self._tell_refusal(refused)
+            self._tell_refusal(refused, span)
             failure = refused.to_failure()
             return Reply(RowsResponse(request_id=request.request_id, failure=failure))
         except Exception as error:
-            tell("bug", level=40, reason=repr(error), request_id=request.request_id)
+            tell_error("bug", reason=repr(error), request_id=request.request_id, **_ids(span))
             response = RowsResponse(request_id=request.request_id)
             response.failure.code = INTERNAL
             response.failure.message = f"the router failed: {error!r}"
             return Reply(response)
         for fate in answer.fates:
-            self._tell_climbs(fate.outcome)
+            self._tell_climbs(fate.outcome, span)
         response = RowsResponse(
             request_id=request.request_id,
             hidden=_bytes(answer.hidden),
@@ -178,19 +179,21 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         try:
             self._engine.follow(answer)
         except Exception as error:  # whatever it is, the stream goes on
-            tell("bug", level=40, reason=repr(error))
+            tell_error("bug", reason=repr(error))
 
-    def _tell_refusal(self, refused: Refused) -> None:
+    def _tell_refusal(self, refused: Refused, span: Span | None = None) -> None:
         held = self._refusals.allows(refused.code, perf_counter())
         if held is not None:
             code = refused.code.name
-            tell("request_refused", code=code, reason=refused.message, held_back=held)
+            why = refused.message
+            tell("request_refused", code=code, reason=why, held_back=held, **_ids(span))
 
-    def _tell_climbs(self, outcome: Outcome) -> None:
+    def _tell_climbs(self, outcome: Outcome, span: Span | None) -> None:
         for rung, expert_id, rows in outcome.rungs:
             held = self._climbs.allows((rung, expert_id), perf_counter())
             if held is not None:
-                tell("ladder", rung=rung, expert=expert_id, rows=rows, held_back=held)
+                ids = _ids(span)
+                tell("ladder", rung=rung, expert=expert_id, rows=rows, held_back=held, **ids)
 
 
 @asynccontextmanager
@@ -206,6 +209,10 @@ async def _refusing(
         again = ((_PUSHBACK, str(refused.retry_after_ms)),) if refused.retry_after_ms else ()
         await context.abort(code, refused.message, again)
         raise
+
+
+def _ids(span: Span | None) -> dict[str, Any]:
+    return {} if span is None else span.context.ids
 
 
 def _trace_of(context: Any) -> Context | None:

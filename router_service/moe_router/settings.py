@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from moe_core.log import Form, read_form
 from moe_core.metrics_settings import Detail, read_address, read_detail
 from moe_core.tracing_settings import BadTracing, Tracing, read_tracing
 
@@ -41,6 +42,7 @@ class Settings:
     metrics: tuple[str, int] | None
     metrics_detail: Detail
     tracing: Tracing | None
+    log_format: Form
     tls: Path | None = None
     listen_tls: str = ""
     operator: str = ""
@@ -66,6 +68,7 @@ _FLAGS = (
     ("deadline-seconds", "MOE_DEADLINE_SECONDS", "5", "for requests that give none"),
     ("metrics", "MOE_METRICS", "0.0.0.0:7002", "where GET /metrics is answered: HOST:PORT, or "
      "none"),
+    ("log-format", "MOE_LOG_FORMAT", "text", "of lines on stderr: text or json"),
     ("metrics-detail", "MOE_METRICS_DETAIL", "Rollup", "Rollup, or Full for each expert of each "
      "layer"),
     ("tls", "MOE_TLS", "", "folder with tls.crt, tls.key and ca.crt, read again when they change: "
@@ -118,6 +121,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         metrics=_read("--metrics", value("metrics"), read_address),
         metrics_detail=_read("--metrics-detail", value("metrics-detail"), read_detail),
         tracing=_tracing(environment),
+        log_format=_read("--log-format", value("log-format"), read_form),
         tls=Path(tls) if tls else None,
         listen_tls=_address("--listen-tls", value("listen-tls")),
         operator=value("operator"),

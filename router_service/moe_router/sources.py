@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from moe_router.events import tell
+from moe_core.log import tell
 from moe_router.kube import Api, Objects, Watch
 from moe_router.parts import TableParts
 from moe_router.trust import TLS

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from moe_router.events import tell
+from moe_core.log import tell
 from moe_router.refusal import Code, Refused
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
 

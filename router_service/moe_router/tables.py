@@ -6,13 +6,14 @@ Epochs compare only within one uid. A table that cannot be read is refused and t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from moe_core.document import InvalidDocument
 from moe_core.dtypes import UnknownDtype, by_name
+from moe_core.log import tell
+from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
-from moe_router.events import tell
 from moe_router.refusal import Code, Refused
 from moe_router.sessions import Start
 from moe_router.view import View
@@ -61,7 +62,9 @@ class Tables:
         old = self._view
         if old is not None and old.table.uid == table.uid and old.table.epoch >= table.epoch:
             return False
-        tell("table", uid=table.uid, epoch=table.epoch, was=old.table.epoch if old else None)
+        tell("table", uid=table.uid, epoch=table.epoch, was=old.table.epoch if old else 0)
+        for row, sha256 in _newly_revoked(old.table if old else None, table):
+            tell("version_revoked", name=row.name, sha256=sha256, epoch=table.epoch)
         self._view = View.of(table)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -78,6 +81,22 @@ class Tables:
         except TimeoutError:
             pass
         return self._view
+
+
+def _newly_revoked(old: Table | None, new: Table) -> Iterator[tuple[ExpertRow | GateRow, str]]:
+    before = {} if old is None else {_place(row): row.revoked for row in _rows(old)}
+    for row in _rows(new):
+        for sha256 in row.revoked:
+            if sha256 not in before.get(_place(row), ()):
+                yield row, sha256
+
+
+def _rows(table: Table) -> list[ExpertRow | GateRow]:
+    return [*table.experts, *table.gates]
+
+
+def _place(row: ExpertRow | GateRow) -> tuple[type, str]:
+    return type(row), row.name
 
 
 def served(tables: Tables) -> View:

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.tracing`: what traces cost a router: off, a share sampled, everything.
+"""`python -m tests.benchmarks.tracing`: what traces cost a router: off, some, all.
 
 Four routers, each a process of its own, over one worker, asked in turns over streams that stay
 open; two of them are off, and what they differ by is noise. Spans go to a collector in this

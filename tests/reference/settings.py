@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from moe_core.tracing_settings import ENDPOINTS, VARIABLES
 from moe_operator import options as operator
 from moe_router import settings as router
 from moe_worker import settings as worker
@@ -22,8 +23,14 @@ _HEAD: Final = f"""\
 
 Each flag has an environment variable; the flag wins. What is malformed ends a program at its \
 start, with a sentence. The operator sets those of routers and workers; of them a Mixture's `env` \
-may set `MOE_METRICS_DETAIL` alone. The chart's [values](../../charts/moeops/README.md) set the \
-operator's."""
+may set `MOE_METRICS_DETAIL` and `MOE_LOG_FORMAT` alone. The chart's \
+[values](../../charts/moeops/README.md) set the operator's."""
+_TRACES: Final = f"""\
+## Traces
+Routers and workers read the variables of OpenTelemetry; a Mixture's `env` sets them: \
+[how to trace a request](../how-to/trace-a-request.md). `{ENDPOINTS[0]}` wins over \
+`{ENDPOINTS[1]}`. The SDK itself reads `OTEL_EXPORTER_OTLP_HEADERS`, `…_CERTIFICATE`, \
+`…_TIMEOUT`, `…_COMPRESSION` and `OTEL_BSP_*`."""
 
 # How a help ends: [VARIABLE], [VARIABLE; default X], [VARIABLE; required]
 _HELP: Final = re.compile(
@@ -39,7 +46,13 @@ def programs() -> tuple[argparse.ArgumentParser, ...]:
 
 def text() -> str:
     """Return the page as it is to be."""
-    return page([_HEAD, *(line for program in programs() for line in _program(program))])
+    lines = [line for program in programs() for line in _program(program)]
+    return page([_HEAD, *lines, "", _TRACES, *_traces()])
+
+
+def _traces() -> Iterator[str]:
+    rows = ((code(name), code(default), what) for name, default, what in VARIABLES)
+    yield from table(("variable", "default", "what"), rows)
 
 
 def _program(parser: argparse.ArgumentParser) -> Iterator[str]:

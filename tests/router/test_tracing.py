@@ -188,6 +188,9 @@ def test_a_refused_request_says_why(by_caller: House) -> None:
     (span,) = by_caller.collected.wait_for({"request": 1}, trace)
     assert span.failure == answer.failure.message
     assert "layer is 7" in span.failure
+    (line,) = [one for one in by_caller.router.lines if trace in one]
+    assert "event=request_refused" in line
+    assert f"span_id={span.span_id}" in line
 
 
 def test_a_caller_who_does_not_trace_is_not_traced(by_caller: House) -> None:

@@ -167,7 +167,7 @@ def test_an_expert_that_cannot_compute_fails_its_own_groups_only() -> None:
     assert "no memory" in first.failure.message
     assert not second.HasField("failure")
     assert same(asker.rows[1], ONE(rows(3, 2)))
-    assert [event for event, _ in bench.lines] == ["computing failed"]
+    assert [event for event, _ in bench.lines] == ["computing_failed"]
     assert bench.backlog.rows == 0
 
 

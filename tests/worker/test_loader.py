@@ -243,7 +243,7 @@ def test_a_wrong_digest_is_not_tried_again(bench: Bench, tmp_path: Path) -> None
     bench.loader.assign((assigned,))
     bench.wait_for(assigned, Phase.REFUSED)
     bench.move_on(3600, (assigned,))
-    bench.wait_for_line("not loaded", times=2)
+    bench.wait_for_line("not_loaded", times=2)
     assert bench.source.fetched.count(assigned.sha256) == 1
 
 
@@ -260,7 +260,7 @@ def test_trouble_is_told_and_tried_again(
     assigned = bench.holds(expert(tmp_path))
     bench.source.troubles[assigned.sha256] = [trouble]
     bench.loader.assign((assigned,))
-    bench.wait_for_line("not loaded")
+    bench.wait_for_line("not_loaded")
     (state,) = (s for a, s in bench.loader.states() if a == assigned)
     assert state.phase is Phase.FETCHING
     assert state.failure is not None

@@ -373,7 +373,7 @@ def test_a_life_from_nothing_assigned_to_drained(
             assert peer.hung_up()
         assert worker.wait() == 0, worker.log
         assert not Path(link.removeprefix("unix:")).exists()
-        for line in ('event="not loaded"', "event=serving", "event=draining", "event=ended"):
+        for line in ("event=not_loaded", "event=serving", "event=draining", "event=ended"):
             assert line in worker.log
 
 
@@ -410,5 +410,5 @@ def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> Non
         status = main(["--hidden-size=8", f"--link={address}"])
     error = capsys.readouterr().err
     assert status == 1
-    assert 'event="cannot start"' in error
+    assert "event=cannot_start" in error
     assert "Address already in use" in error

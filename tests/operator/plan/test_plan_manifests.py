@@ -72,14 +72,22 @@ def test_the_manifests_are_as_written_down() -> None:
     assert bodies(every_setting()) == list(yaml.safe_load_all(GOLDEN.read_text()))
 
 
-def test_how_much_metrics_tell_is_left_to_people() -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MOE_METRICS_DETAIL", "Full"),
+        ("MOE_LOG_FORMAT", "json"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317"),
+    ],
+)
+def test_how_much_is_told_and_to_whom_is_left_to_people(name: str, value: str) -> None:
     sim = every_setting()
-    detail = {"name": "MOE_METRICS_DETAIL", "value": "Full"}
-    sim.put("Mixture", mixture(workers={"env": [detail, {"name": "MOE_METRICS", "value": "x"}]}))
+    left = {"name": name, "value": value}
+    sim.put("Mixture", mixture(workers={"env": [left, {"name": "MOE_METRICS", "value": "x"}]}))
 
     for pod in workers(sim):
         (container,) = pod["containers"]
-        assert detail in container["env"]
+        assert left in container["env"]
         assert "MOE_METRICS" not in {item["name"] for item in container["env"]}
 
 
