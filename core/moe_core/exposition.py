@@ -67,7 +67,9 @@ def _metric(family: Family) -> core.Metric:
 def _add(metric: Any, labels: Labels, value: Value) -> None:  # each type has its own add_metric
     if isinstance(value, Histogram):
         bounds = [*(str(float(bound)) for bound in value.bounds), "+Inf"]
-        counts = accumulate(value.counts)
-        metric.add_metric(labels, list(zip(bounds, counts, strict=True)), value.sum)
+        buckets: list[Any] = list(zip(bounds, accumulate(value.counts), strict=True))
+        for place, one in value.exemplars.items():
+            buckets[place] = *buckets[place], core.Exemplar(dict(one.ids), one.value, one.at_s)
+        metric.add_metric(labels, buckets, value.sum)
     else:
         metric.add_metric(labels, {} if metric.type == Kind.INFO else value)

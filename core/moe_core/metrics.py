@@ -8,7 +8,7 @@ is written is `exposition`, how it is asked for `metrics_port`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -53,15 +53,28 @@ class Family:
         return tuple(self.name + suffix for suffix in _SUFFIXES[self.kind])
 
 
-class Histogram:
-    """Counts values by upper bounds, which rise; what is above the last one has a place too."""
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A value that was counted, and the ids of a trace in which to see why; `at_s` since 1970."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    value: float
+    ids: Mapping[str, str]
+    at_s: float
+
+
+class Histogram:
+    """Counts values by upper bounds, which rise; what is above the last one has a place too.
+
+    `exemplars` has the last one of each place, as far as there are any.
+    """
+
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
     @classmethod
     def of(cls, bounds: Sequence[float], counts: Sequence[int], total: float) -> Histogram:
@@ -71,11 +84,17 @@ class Histogram:
         return made
 
     def copy(self) -> Histogram:
-        return Histogram.of(self.bounds, self.counts, self.sum)
+        copied = Histogram.of(self.bounds, self.counts, self.sum)
+        copied.exemplars = dict(self.exemplars)
+        return copied
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def mark(self, exemplar: Exemplar) -> None:
+        """Keep an example of a value that was observed."""
+        self.exemplars[bisect_left(self.bounds, exemplar.value)] = exemplar
 
 
 Value = int | float | Histogram

@@ -45,6 +45,9 @@ class OtlpSpan:
     def tell(self, attributes: Attributes) -> None:
         self._span.set_attributes(attributes)
 
+    def since_1970_s(self, time_s: float) -> float:
+        return self._at(time_s) / 1e9
+
     def end(self, ended_s: float, failure: str = "") -> None:
         if failure:
             self._span.set_status(Status(StatusCode.ERROR, failure))

@@ -58,6 +58,10 @@ class Span(Protocol):
 
     def tell(self, attributes: Attributes) -> None: ...
 
+    def since_1970_s(self, time_s: float) -> float:
+        """Return a time of the program's clock as others tell it."""
+        ...
+
     def end(self, ended_s: float, failure: str = "") -> None:
         """End it, once; `failure` says in a sentence why it was not done."""
         ...

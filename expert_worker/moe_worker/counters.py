@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from moe_core.metrics import Histogram
+from moe_core.metrics import Exemplar, Histogram
 from moe_worker.shelf import Slot
 from moeops.v1.worker_pb2 import WorkerCounters
 
@@ -88,6 +88,12 @@ class Counters:
                 self._counted.queue_us += times_us[0]
                 self._queued.observe(times_us[0] / 1e6)
                 self._computed.observe(times_us[1] / 1e6)
+
+    def traced(self, queue_us: int, compute_us: int, ids: Mapping[str, str], at_s: float) -> None:
+        """Keep an answered attempt that is traced as an example of what was counted."""
+        with self._lock:
+            self._queued.mark(Exemplar(queue_us / 1e6, ids, at_s))
+            self._computed.mark(Exemplar(compute_us / 1e6, ids, at_s))
 
     def snapshot(self) -> WorkerCounters:
         """Return what is counted, the time of the batch under way included."""

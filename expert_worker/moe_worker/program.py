@@ -115,7 +115,7 @@ class Worker:
             settings.batch_rows,
             self.log,
             clock_us,
-            ComputeSpans(self.tracer).tell,
+            ComputeSpans(self.tracer, self.counters).tell,
         )
         self.publish()
         self.loader.assign(settings.assignment)

@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from moe_core.metrics import Histogram
+from moe_core.metrics import Exemplar, Histogram
 from moe_core.table import Rung
+from moe_core.tracing import Span
 from moe_router.gate_tally import GateTallies
 from moe_router.ladder import Cause
 from moe_router.latency import LATENCY_BOUNDS_S, count_latency, no_latencies
@@ -96,6 +97,18 @@ class Counters:
         stages[Stage.WORKERS].observe(answered_s - chosen_s)
         stages[Stage.COMBINE].observe(ended_s - answered_s)
         self.answers.observe(ended_s - began_s)
+
+    def traced(self, times_s: tuple[float, float, float, float], span: Span) -> None:
+        """Keep an answered request that is traced as an example of what was counted."""
+        began_s, chosen_s, answered_s, ended_s = times_s
+        at_s, ids = span.since_1970_s(ended_s), span.context.ids
+        for seen, took_s in (
+            (self.stages[Stage.GATE], chosen_s - began_s),
+            (self.stages[Stage.WORKERS], answered_s - chosen_s),
+            (self.stages[Stage.COMBINE], ended_s - answered_s),
+            (self.answers, ended_s - began_s),
+        ):
+            seen.mark(Exemplar(took_s, ids, at_s))
 
     def refused(self, code: str) -> None:
         """Count a request that got no answer."""

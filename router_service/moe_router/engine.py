@@ -202,10 +202,11 @@ class Engine:
                 gates.failed(rows, self._clock() - began_s)
             raise
         ended_s = self._clock()
-        if span is not None:
-            tell_combine(span, outcomes, answered_s, ended_s)
         gates.answered(request, outcomes, ended_s - began_s)
         self.counters.timed(began_s, chosen_s, answered_s, ended_s)
+        if span is not None:
+            tell_combine(span, outcomes, answered_s, ended_s)
+            self.counters.traced((began_s, chosen_s, answered_s, ended_s), span)
         for load in loads(request, view):
             self.counters.loaded(load)
         fates = self._fates(request, outcomes, view)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.exposition import choose_encoder
 
 from moe_core.exposition import SAMPLES_AT_ONCE, pieces
-from moe_core.metrics import Family, Histogram, Kind, Point, one
+from moe_core.metrics import Exemplar, Family, Histogram, Kind, Point, one
 from moe_core.metrics_port import CannotListen, MetricsPort
 from moe_core.metrics_settings import Detail, read_address, read_detail
 from moe_core.process_metrics import ProcessMetrics
@@ -62,6 +62,26 @@ def test_what_is_read_is_what_was_given(om: bool) -> None:
     assert seen.value("moeops_took_seconds_count", stage="gate") == 3
     assert seen.value("moeops_about_info", name="x") == 1
     assert seen.types["moeops_rows"] == "counter"
+
+
+@pytest.mark.parametrize("om", [True, False])
+def test_an_exemplar_is_told_with_the_bucket_that_its_value_is_in(om: bool) -> None:
+    histogram = taken(0.25, 0.3, 1.5)
+    for value, trace in ((0.3, "old"), (0.5, "new"), (1.5, "last")):
+        histogram.mark(Exemplar(value, {"trace_id": trace}, 1_790_000_000.25))
+    copied = histogram.copy()
+    histogram.mark(Exemplar(0.1, {"trace_id": "later"}, 0.0))
+
+    told = read(Given([(TOOK, one(copied, "gate"))]), om=om).exemplars
+    found = {
+        dict(labels)["le"]: (seen.labels, seen.value, float(seen.timestamp or 0))
+        for (_, labels), seen in told.items()
+    }
+    expected = {
+        "1.0": ({"trace_id": "new"}, 0.5, 1_790_000_000.25),
+        "+Inf": ({"trace_id": "last"}, 1.5, 1_790_000_000.25),
+    }
+    assert found == (expected if om else {}), "plain text has no way to say it"
 
 
 @given(

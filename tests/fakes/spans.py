@@ -34,6 +34,9 @@ class FakeSpan:
     def tell(self, attributes: Attributes) -> None:
         self.attributes |= attributes
 
+    def since_1970_s(self, time_s: float) -> float:
+        return 1_790_000_000 + time_s
+
     def end(self, ended_s: float, failure: str = "") -> None:
         assert self.failure is None, f"{self.name} ended twice"
         self.ended_s, self.failure = ended_s, failure

@@ -86,6 +86,15 @@ class PrometheusServer:
             found = json.load(answer)["data"]["result"]
         return [(one["metric"], [float(value) for _, value in one["values"]]) for one in found]
 
+    def exemplars(self, query: str) -> list[dict[str, str]]:
+        """Return the labels of the exemplars of the last minute. Raises HTTPError."""
+        now = time.time()
+        text = urllib.parse.urlencode({"query": query, "start": now - 60, "end": now + 1})
+        asked = f"{self.url}/api/v1/query_exemplars?{text}"
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            found = json.load(answer)["data"]
+        return [one["labels"] for series in found for one in series["exemplars"]]
+
     @property
     def _log(self) -> Path:
         return self._folder / "prometheus.log"
@@ -98,6 +107,7 @@ class PrometheusServer:
             [
                 str(self._program),
                 f"--config.file={config}",
+                "--enable-feature=exemplar-storage",
                 f"--storage.tsdb.path={self._folder / 'data'}",
                 f"--web.listen-address={self.url.removeprefix('http://')}",
             ],

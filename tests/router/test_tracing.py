@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client.core import Exemplar
 
 from moeops.v1.router_pb2 import DispatchRequest, RowsResponse
 from moeops.v1.router_pb2_grpc import RouterStub
@@ -22,6 +23,8 @@ from tests.router.process import RouterProcess
 from tests.support.artifacts import write_expert
 from tests.support.collector import Collected, Collector, collector
 from tests.support.dispatching import Caller, dispatch_request
+from tests.support.program import Program
+from tests.support.scrape import scrape
 from tests.support.tables import TableFile, expert, gate, table, version
 from tests.worker import process as workers
 from tests.worker.process import WorkerProcess
@@ -162,6 +165,25 @@ def test_attempts_say_who_was_asked_for_what(by_caller: House) -> None:
             assert one.attributes["moe.queue_us"] >= 0
             assert one.resource["k8s.pod.name"] in ("w0", "w1")
             assert above.began_ns <= one.began_ns <= one.ended_ns
+
+
+def test_metrics_name_a_trace_with_what_it_took(by_caller: House) -> None:
+    _, spans = one_request(by_caller)
+    ids = {one.name: {"trace_id": one.trace_id, "span_id": one.span_id} for one in spans}
+    requests = [found.labels for found in exemplars(by_caller.router, "router_request_duration")]
+    stages = [found.labels for found in exemplars(by_caller.router, "router_stage_duration")]
+    assert ids["request"] in requests
+    assert stages.count(ids["request"]) == 3
+    mine = [one for one in spans if one.name == "compute"]
+    for worker in by_caller.workers:
+        told = exemplars(worker, "worker_queue_delay") + exemplars(worker, "worker_compute")
+        (own,) = {one.labels["span_id"] for one in told} & {one.span_id for one in mine}
+        assert sum(one.labels["span_id"] == own for one in told) == 2
+
+
+def exemplars(program: Program, name: str) -> list[Exemplar]:
+    told = scrape(program.metrics).exemplars
+    return [one for (sample, _), one in told.items() if sample.startswith(f"moeops_{name}")]
 
 
 def test_a_caller_may_say_it_in_the_metadata_of_a_stream(by_caller: House) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from prometheus_client.core import Exemplar
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
@@ -32,18 +33,21 @@ class Scraped:
     text: str
     samples: dict[tuple[str, frozenset[tuple[str, str]]], float]
     types: dict[str, str]
+    exemplars: dict[tuple[str, frozenset[tuple[str, str]]], Exemplar] = field(default_factory=dict)
 
     @classmethod
     def read(cls, text: str, *, om: bool = True) -> Scraped:
         """Read it. AssertionError where one series is there twice."""
-        samples, types = {}, {}
+        samples, types, exemplars = {}, {}, {}
         for family in (openmetrics if om else plain)(text):
             types[family.name] = family.type
             for sample in family.samples:
                 key = sample.name, frozenset(sample.labels.items())
                 assert key not in samples, f"{key} is there twice"
                 samples[key] = sample.value
-        return cls(text, samples, types)
+                if sample.exemplar is not None:
+                    exemplars[key] = sample.exemplar
+        return cls(text, samples, types, exemplars)
 
     def value(self, name: str, /, **labels: str) -> float:
         return self.samples[name, frozenset(labels.items())]
