@@ -19,6 +19,7 @@ from e2e.conftest import ROOT
 from e2e.stage.audit import AuditLog
 from e2e.stage.kube import Kube, wait_for
 from e2e.stage.tiny import Models, Tiny
+from e2e.stage.traces import TRACED, named_traces
 from e2e.stage.workers import mixed_batches
 from examples.tiny import model as example
 from examples.tiny.domains import DOMAINS
@@ -33,6 +34,8 @@ def float32(kube: Kube, tmp_path: Path) -> Iterator[Tiny]:
     out = ROOT / ".moe" / "artifacts" / name
     settings = next(yaml.safe_load_all(SETTINGS.read_text()))
     settings["metadata"]["name"] = name
+    for pods in ("routers", "workers"):
+        settings["spec"][pods]["env"] = TRACED
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "moe_artifacts", "split", str(example.CHECKPOINT), str(out)]
     command += ["--mixture", name, "--dtype", "Float32", "--replicas", "1"]
@@ -63,6 +66,10 @@ def test_from_nothing_in_float32_with_exact_logits(float32: Tiny) -> None:
     recording = models.recording()
     assert_exact(float32, models, recording)
     assert_routed(float32, recording)
+    router = f"deployment/{float32.mixture}-router"
+    assert named_traces(float32.kube, router, 7002) > 0, "the mixture is traced, as its env says"
+    worker = float32.pods()[0]["metadata"]["name"]
+    assert named_traces(float32.kube, f"pod/{worker}", 7102) > 0
 
 
 def test_exact_logits_in_bfloat16(tiny: Tiny, models: Models, recording: Recording) -> None:

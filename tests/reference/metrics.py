@@ -31,7 +31,9 @@ Made by `python -m tests.reference.metrics` of what the programs describe; do no
 Routers (port 7002), workers (7102) and operators (8081) answer `GET /metrics`, in OpenMetrics 1.0 \
 for who asks for it and else in Prometheus' text format. Pods name the port `metrics`. Values are \
 read when somebody asks, from counters that are kept anyway; counters begin at zero with the \
-process and never fall while it lives. Ratios are from 0 to 1, times in seconds.
+process and never fall while it lives. Ratios are from 0 to 1, times in seconds. In OpenMetrics \
+the durations of requests and stages of a router, and queue delay and compute duration of a \
+worker, name the last [traced](how-to/trace-a-request.md) request of each bucket, as exemplars.
 
 `version` is the name of a version; where two artifacts of one expert or gate have the same name, \
 `@` and the first digits of the digest follow. Routers tell of the versions that the table names, \
