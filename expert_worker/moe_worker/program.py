@@ -216,7 +216,7 @@ def _guards(settings: Settings, log: Log) -> tuple[links.Guard | None, control.G
     """Return what guards links and control, if anything does. Raises BadTls."""
     if settings.tls is None:
         return None, None
-    certificate = Folder(settings.tls, lambda reason: log("certificate not read", reason=reason))
+    certificate = Folder(settings.tls, lambda reason: log("certificate_not_read", reason=reason))
     above = control.Guard(certificate, settings.operator, settings.health)
     return links.Guard(certificate, settings.routers), above
 
