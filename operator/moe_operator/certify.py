@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from logging import WARNING
 from typing import Any, Final
 
+from moe_core.log import tell
 from moe_core.metrics import Labels
 from moe_core.tls import Material
 from moe_operator import labels, tls
@@ -40,8 +41,6 @@ from moe_operator.certificates import (
 from moe_operator.cluster import ApiError, Exists, Lister, NotFound, Writer
 from moe_operator.kinds import MIXTURE, SECRET, Body, annotations_of, metadata
 from moe_operator.tls import Part
-
-_log = logging.getLogger(__name__)
 
 SINCE: Final = "moeops.dev/since"
 ROTATE: Final = "moeops.dev/rotate"
@@ -86,7 +85,7 @@ class Certify:
             reason = stale(self._leaves.get((key, part)), names, trust, self.now())
             if reason:
                 await self._write(key, body, part, trust)
-                _log.info("certificate mixture=%s part=%s because=%s", key, part, reason)
+                tell("certificate_made", mixture=str(key), part=str(part), reason=reason)
 
     async def keep(self) -> None:
         """Look after all of them, for ever."""
@@ -101,7 +100,7 @@ class Certify:
             for key in self.cache.keys():  # noqa: SIM118  # not a dict
                 await self(key)
         except (ApiError, BadCertificate) as error:
-            _log.warning("certificates are not all as they must be: %s", error)
+            tell("certificates_not_swept", level=WARNING, reason=error)
             return False
         return True
 
@@ -127,7 +126,7 @@ class Certify:
             fenced = {**metadata(body), "annotations": _annotations(body, trust)}
             stored = {**body, "metadata": fenced, "data": _data(trust)}
             await self.writer.replace(SECRET, stored)
-            _log.info("authority step=%s", step)
+            tell("authority_exchanged", step=str(step))
         self._trust = trust
         self._prove(trust)
         return trust

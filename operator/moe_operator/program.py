@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from logging import ERROR
+from logging import ERROR, WARNING
 from typing import Final
 
 import aiohttp
@@ -154,7 +154,7 @@ def _certified(look: Look, certify: Certify | None) -> Look:
         try:
             await certify(key)
         except (ApiError, BadCertificate) as error:
-            _log.warning("certificates are not as they must be mixture=%s: %s", key, error)
+            tell("certificates_not_made", level=WARNING, mixture=str(key), reason=error)
         return await look(key)
 
     return both

@@ -12,8 +12,8 @@ from grpc_health.v1.health import aio as health
 
 from moe_core import identity
 from moe_core.grpc_tls import AioCallers, server_credentials
-from moe_core.tls import BadTls, Folder
 from moe_core.log import tell
+from moe_core.tls import BadTls, Folder
 from moe_router.service import RouterServicer
 from moe_router.settings import Settings
 from moe_router.trust import Trust

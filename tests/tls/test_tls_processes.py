@@ -71,7 +71,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     file = TableFile(path / "table.yaml", table([row], [gate(["e0"], top_k=1)], hidden_size=HIDDEN))
     own = {"namespace": "default", "health": "127.0.0.1:0"}
     kept = {"mixture": "tiny", "tls": str(path / "worker"), **own}
-    with workers.spawn([written.assigned("e0")], HIDDEN, ready=False, **kept) as worker:
+    with workers.spawn(
+        [written.assigned("e0")], HIDDEN, ready=False, variables=None, **kept
+    ) as worker:
         proves = {"tls": str(path / "router"), "listen_tls": "127.0.0.1:0", **own}
         where = {"table_file": str(file.path), "workers": f"tls:{worker.link}"}
         with routers.spawn(mixture="tiny", **where, **proves) as router:
