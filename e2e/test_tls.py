@@ -1,11 +1,9 @@
-"""Mutual TLS on a cluster that served without: switched on, rotated, and a stranger refused."""
+"""Mutual TLS as the chart has it: on all links, exchanged under load, and a stranger refused."""
 
 from __future__ import annotations
 
 import base64
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -14,8 +12,6 @@ import pytest
 import moe_client
 from e2e.stage import nodes
 from e2e.stage.kube import Kube, wait_for
-from e2e.stage.release import CHART, ROOT, Release
-from e2e.stage.restore import restore
 from e2e.stage.tiny import Tiny
 from moe_client.recording import Recording
 from moe_client.steady import SteadyLoad
@@ -26,19 +22,6 @@ from tests.support.certificates import Authority
 
 SYSTEM = Kube("moeops-system")
 AUTHORITY = "moeops-operator-ca"
-
-
-@contextmanager
-def permitted(tiny: Tiny) -> Iterator[None]:
-    """TLS is permitted; afterwards the release and the mixture are as they were."""
-    release = Release()
-    values = release.values()
-    release.upgrade(ROOT / CHART, {**values, "tls": {"mode": "Permitted"}}, "--wait")
-    try:
-        yield
-    finally:
-        release.upgrade(ROOT / CHART, values, "--wait")
-        restore(tiny)
 
 
 def secret(kube: Kube, name: str) -> dict[str, bytes]:
@@ -105,56 +88,55 @@ def secrets(tiny: Tiny) -> list[dict[str, bytes]]:
     return [secret(tiny.kube, f"{tiny.mixture}-{part}-tls") for part in parts]
 
 
-def secure_links(tiny: Tiny) -> int:
-    """Return how many live links with TLS the routers have."""
-    found = 0
+def links(tiny: Tiny) -> list[str]:
+    """Return the addresses of the routers' live links."""
+    found: list[str] = []
     for address in tiny.addresses():
         with grpc.insecure_channel(address) as channel:
             said = RouterStub(channel).Describe(DescribeRequest(), timeout=10)
-        live = (link for link in said.links if link.state == LinkState.LIVE)
-        found += sum(link.address.startswith("tls:") for link in live)
+        found += [link.address for link in said.links if link.state == LinkState.LIVE]
     return found
 
 
-def test_switched_on_and_rotated_under_load(
-    tiny: Tiny, scripture: Recording, tmp_path: Path
-) -> None:
-    """No request fails while routers get TLS, a version comes whose links have it, and the
-    authority is exchanged; a client of another authority gets nothing."""
-    with tiny.load(scripture) as plain, permitted(tiny):
-        wait_for("the routers have TLS", lambda: all_secure(tiny), 120)
-        folder = tmp_path / "client"
-        folder.mkdir()
-        client = Client(tiny, folder)
-        tiny.roll_out("v2-better")
-        tiny.wait_outcome("v2-better", "Promoted")
-        wait_for("links have TLS", lambda: secure_links(tiny), 120)
-        old = facts(secrets(tiny)[0]["tls.crt"]).issuer
-        options = {"mixture": tiny.mixture, "sessions": 2, "timeout_s": 10.0}
-        with SteadyLoad(edges(tiny), scripture, credentials=client.tls, **options) as load:  # type: ignore[arg-type]
-            for _ in range(2):  # announced, then it vouches
-                take_step(tiny, client)
-            assert facts(secrets(tiny)[0]["tls.crt"]).issuer != old
-            with moe_client.RouterClient(edges(tiny), credentials=client.tls) as again:
-                assert again.describe().name == tiny.mixture
-            report = load.report()
+def test_exchanged_under_load(tiny: Tiny, scripture: Recording, tmp_path: Path) -> None:
+    """No request fails while the authority is exchanged, neither of callers with TLS nor of those
+    without; a client of another authority gets nothing."""
+    wired = links(tiny)
+    assert wired
+    assert all(address.startswith("tls:") for address in wired)
+    folder = tmp_path / "client"
+    folder.mkdir()
+    client = Client(tiny, folder)
+    old = facts(secrets(tiny)[0]["tls.crt"]).issuer
+    with (
+        tiny.load(scripture) as plain,
+        SteadyLoad(
+            edges(tiny),
+            scripture,
+            mixture=tiny.mixture,
+            sessions=2,
+            timeout_s=10.0,
+            credentials=client.tls,
+        ) as secure,
+    ):
+        for _ in range(2):  # announced, then it vouches
+            take_step(tiny, client)
+        assert facts(secrets(tiny)[0]["tls.crt"]).issuer != old
+        with moe_client.RouterClient(edges(tiny), credentials=client.tls) as again:
+            assert again.describe().name == tiny.mixture
+        reports = plain.report(), secure.report()
+    for report in reports:
         assert report.failed == 0, report.failures
         assert report.requests > 0
-        stranger = Authority().folder(tmp_path / "stranger", "tiny-client.moe.svc")
-        (stranger / "ca.crt").write_bytes((folder / "ca.crt").read_bytes())
-        tls = moe_client.Tls(stranger, "tiny-router.moe.svc")
-        with (
-            moe_client.RouterClient(edges(tiny), credentials=tls, timeout_s=3.0) as foreign,
-            pytest.raises(moe_client.Unavailable),
-        ):
-            foreign.describe()
-        seen = plain.report()
-    assert seen.failed == 0, seen.failures
+    _assert_refused(tiny, Authority().folder(tmp_path / "stranger", "tiny-client.moe.svc"), folder)
 
 
-def all_secure(tiny: Tiny) -> bool:
-    """Return whether all routers are of the new template, and ready."""
-    pods = tiny.pods(component="router")
-    ready = [p for p in pods if p["status"].get("containerStatuses", [{}])[0].get("ready")]
-    volumes = [{v["name"] for v in pod["spec"]["volumes"]} for pod in ready]
-    return len(ready) == len(pods) and all("tls" in names for names in volumes)
+def _assert_refused(tiny: Tiny, stranger: Path, believed: Path) -> None:
+    """Whoever this folder says must get nothing, though it believes the right authority."""
+    (stranger / "ca.crt").write_bytes((believed / "ca.crt").read_bytes())
+    tls = moe_client.Tls(stranger, "tiny-router.moe.svc")
+    with (
+        moe_client.RouterClient(edges(tiny), credentials=tls, timeout_s=3.0) as foreign,
+        pytest.raises(moe_client.Unavailable),
+    ):
+        foreign.describe()
