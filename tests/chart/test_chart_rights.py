@@ -1,5 +1,6 @@
 """The operator's rights are what it asks for, no more and no less; in both scopes.
 
+What TLS adds to them is tested beside, in `test_chart_tls`.
 What it writes is seen in stories that it lives through on an API server in memory.
 """
 
@@ -26,6 +27,7 @@ from tests.operator.engine.scenarios import (
 )
 from tests.operator.engine.scene import Scene
 
+PLAIN = {"tls": {"mode": "Disabled"}}
 Rights = Mapping[tuple[str, str], frozenset[str]]
 READ = frozenset({"get", "list", "watch"})
 VERBS: Mapping[str, frozenset[str]] = {
@@ -103,7 +105,7 @@ def needed(write: str) -> Rights:
 async def test_the_operator_may_what_it_asks_for_and_nothing_else() -> None:
     (role,) = (
         body
-        for name, body in charts.of(charts.render(), "ClusterRole").items()
+        for name, body in charts.of(charts.render(PLAIN), "ClusterRole").items()
         if name == "moeops-operator"
     )
     assert given(role) == await asked()
@@ -135,7 +137,9 @@ def test_without_nodes_it_may_nothing_outside_of_namespaces(scope: Mapping[str, 
 
 
 def test_of_leases_it_has_its_own_only() -> None:
-    role = charts.of(charts.render(release="other"), "Role")[f"{SYSTEM}/other-moeops-operator"]
+    role = charts.of(charts.render(PLAIN, release="other"), "Role")[
+        f"{SYSTEM}/other-moeops-operator"
+    ]
     group = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
     assert role["rules"] == [
         {**group, "verbs": ["create"]},
@@ -143,12 +147,19 @@ def test_of_leases_it_has_its_own_only() -> None:
     ]
 
 
-def test_nobody_may_read_secrets_or_use_wildcards() -> None:
-    for values in ({}, TEAMS):
-        for body in charts.render(values):
-            for rule in body.get("rules", ()) if body["kind"].endswith("Role") else ():
-                said = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
-                assert not said & {"*", "secrets", "configmaps", "escalate", "bind", "impersonate"}
+@pytest.mark.parametrize("scope", [{}, TEAMS], ids=["cluster", "namespaces"])
+def test_nobody_may_use_wildcards_or_read_secrets_but_its_own_authority(
+    scope: Mapping[str, Any],
+) -> None:
+    for values in (scope, {**scope, **PLAIN}):
+        roles = [b for b in charts.render(values) if b["kind"].endswith("Role")]
+        for rule in (rule for role in roles for rule in role["rules"]):
+            said = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+            assert not said & {"*", "configmaps", "escalate", "bind", "impersonate"}
+            if "secrets" in said:
+                assert values != {**scope, **PLAIN}
+                named = rule.get("resourceNames") == ["moeops-operator-ca"]
+                assert named or set(rule["verbs"]) <= {"create", "update"}
 
 
 def account(name: str) -> Body:
