@@ -103,7 +103,7 @@ def test_a_leader_that_slept_changes_nothing(tiny: Tiny, scripture: Recording) -
         nodes.halt_process(asleep, "moe_operator")
         wait_for("another one leads", lambda: leader() not in ("", name), 60)
         nodes.continue_process(asleep, "moe_operator")
-        wait_for("it knows", lambda: "leads no longer" in SYSTEM.run("logs", name), 60)
+        wait_for("it knows", lambda: "leads_no_longer" in SYSTEM.run("logs", name), 60)
         tiny.wait_outcome("v2-better", "Promoted")
         report = load.report()
     assert report.failed == 0, report.failures
