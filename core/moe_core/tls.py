@@ -119,6 +119,8 @@ def dns_names(certificate: Any) -> tuple[str, ...]:
 
 def _filled(context: ssl.SSLContext, material: Material) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # An authority may be one that another vouches for; who vouches for that need not be known.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cadata=material.authority.decode("ascii"))
     if material.certificate:
         material.load_into(context)

@@ -56,14 +56,16 @@ class Leaf:
     believed: bytes
 
 
-def authority_step(trust: Trust, now: datetime) -> Step:
-    """Return the one step that is due."""
+def authority_step(trust: Trust, now: datetime, given: Pair | None = None) -> Step:
+    """Return the one step that is due; `given` is the authority that people want, if they do."""
     if trust.following is not None:
         due = now >= trust.since + ANNOUNCED
         return Step.PROMOTE if due or trust.asked else Step.KEEP
     if trust.previous:
         due = now >= trust.since + LEAF_LIFETIME
         return Step.FORGET if due or trust.asked else Step.KEEP
+    if given is not None:
+        return Step.KEEP if given.certificate == trust.current.certificate else Step.ANNOUNCE
     return Step.ANNOUNCE if trust.asked or old(trust.facts, now) else Step.KEEP
 
 

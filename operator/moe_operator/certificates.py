@@ -116,6 +116,20 @@ def facts(certificate: bytes) -> Facts:
     return Facts(names, begins, ends, own.hex(), (issuer or own).hex())
 
 
+def authorizes(certificate: bytes) -> bool:
+    """Return whether it may vouch for others. Raises BadCertificate."""
+    try:
+        extensions = x509.load_pem_x509_certificate(certificate).extensions
+    except ValueError as error:
+        raise BadCertificate(f"not a certificate in PEM: {error}") from None
+    return any(isinstance(e.value, x509.BasicConstraints) and e.value.ca for e in extensions)
+
+
+def first(chain: bytes) -> bytes:
+    """Return the first certificate of a chain in PEM. Raises BadCertificate."""
+    return _open(Pair(chain, b"")).public_bytes(Encoding.PEM)
+
+
 def fits(pair: Pair) -> bool:
     """Return whether the key is that of the certificate."""
     try:

@@ -1,17 +1,16 @@
 """Keeps the certificates of every mixture in Secrets beside it, and the authority in its own.
 
 A look at a mixture first lets its Secrets be there, so that its pods find them. What is written is
-remembered, and none but the authority's Secret is ever read: so an operator that begins to lead
-writes each anew, once. What is due is decided in `authority`.
+remembered, and only Secrets of authorities are ever read: so an operator that begins to lead writes
+each anew, once. What is due is decided in `authority`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from logging import WARNING
 from typing import Any, Final
 
@@ -29,24 +28,25 @@ from moe_operator.authority import (
     stale,
     taken,
 )
+from moe_operator.authority_secret import (
+    authority_secret,
+    encoded,
+    read_given,
+    read_trust,
+    replaced,
+)
 from moe_operator.cache import Cache, Key, uid
 from moe_operator.certificates import (
     BadCertificate,
     Pair,
     facts,
-    fits,
     make_authority,
     make_leaf,
 )
 from moe_operator.cluster import ApiError, Exists, Lister, NotFound, Writer
-from moe_operator.kinds import MIXTURE, SECRET, Body, annotations_of, metadata
+from moe_operator.kinds import MIXTURE, SECRET, Body, metadata
 from moe_operator.tls import Part
 
-SINCE: Final = "moeops.dev/since"
-ROTATE: Final = "moeops.dev/rotate"
-_CURRENT: Final = ("tls.crt", "tls.key")
-_FOLLOWING: Final = ("next.crt", "next.key")
-_PREVIOUS: Final = "previous.crt"
 _EVERY_S: Final = 60.0
 _AGAIN_S: Final = 5.0
 
@@ -55,7 +55,8 @@ _AGAIN_S: Final = 5.0
 class Certify:
     """The certificates of the mixtures in `cache`, and the operator's own of the name `operator`.
 
-    The authority is in the Secret `namespace`/`secret`.
+    The authority is in the Secret `namespace`/`secret`; where it comes from `source` there, it is
+    that of people.
     """
 
     writer: Writer
@@ -65,6 +66,7 @@ class Certify:
     secret: str
     operator: str
     now: Callable[[], datetime]
+    source: str = ""
     _trust: Trust | None = None
     _own: tuple[Leaf, Material] | None = None
     _leaves: dict[tuple[Key, Part], Leaf] = field(default_factory=dict)
@@ -115,44 +117,46 @@ class Certify:
 
     async def _authority(self) -> Trust:
         """Read the authority, made where there is none, and take the step that is due."""
+        given = await self._given()
         try:
             body = await self.lister.get(SECRET, self.namespace, self.secret)
         except NotFound:
-            body = await self._begin()
+            body = await self._begin(given or self._made())
         trust = read_trust(body)
-        step = authority_step(trust, self.now())
+        step = authority_step(trust, self.now(), given)
         if step is not Step.KEEP:
-            trust = self._after(trust, step)
-            fenced = {**metadata(body), "annotations": _annotations(body, trust)}
-            stored = {**body, "metadata": fenced, "data": _data(trust)}
-            await self.writer.replace(SECRET, stored)
+            made = trust.following or given or self._made()
+            trust = taken(trust, step, self.now(), made, facts(made.certificate))
+            await self.writer.replace(SECRET, replaced(body, trust))
             tell("authority_exchanged", step=str(step))
         self._trust = trust
         self._prove(trust)
         return trust
 
-    async def _begin(self) -> Body:
-        """Create the authority; where another operator just did, that one counts."""
-        now = self.now()
-        pair = make_authority("moeops", now, AUTHORITY_LIFETIME)
-        trust = Trust(pair, facts(pair.certificate), now)
-        meta = {"name": self.secret, "namespace": self.namespace, "labels": labels.common()}
-        body = {
-            "apiVersion": SECRET.api_version,
-            "kind": SECRET.name,
-            "type": "kubernetes.io/tls",
-            "metadata": {**meta, "annotations": _annotations({}, trust)},
-            "data": _data(trust),
-        }
+    async def _given(self) -> Pair | None:
+        """Return the authority that people give; None where they name none."""
+        if not self.source:
+            return None
         try:
-            return await self.writer.create(SECRET, body)
+            return read_given(await self.lister.get(SECRET, self.namespace, self.source))
+        except NotFound:
+            where = f"Secret {self.source} in namespace {self.namespace}"
+            raise BadCertificate(
+                f"{where} is not there: the authority is to come from it"
+            ) from None
+
+    def _made(self) -> Pair:
+        return make_authority("moeops", self.now(), AUTHORITY_LIFETIME)
+
+    async def _begin(self, pair: Pair) -> Body:
+        """Create the authority; where another operator just did, that one counts."""
+        trust = Trust(pair, facts(pair.certificate), self.now())
+        try:
+            return await self.writer.create(
+                SECRET, authority_secret(self.namespace, self.secret, trust)
+            )
         except Exists:
             return await self.lister.get(SECRET, self.namespace, self.secret)
-
-    def _after(self, trust: Trust, step: Step) -> Trust:
-        now = self.now()
-        made = trust.following or make_authority("moeops", now, AUTHORITY_LIFETIME)
-        return taken(trust, step, now, made, facts(made.certificate))
 
     def _prove(self, trust: Trust) -> None:
         names = (self.operator,)
@@ -171,24 +175,6 @@ class Certify:
         except NotFound:
             await self.writer.create(SECRET, body)
         self._leaves[key, part] = Leaf(facts(pair.certificate), trust.believed)
-
-
-def read_trust(body: Body) -> Trust:
-    """Read the authority's Secret. Raises BadCertificate, naming what is wrong."""
-    name = metadata(body).get("name")
-    try:
-        data = {k: base64.b64decode(v) for k, v in (body.get("data") or {}).items()}
-        current = Pair(data["tls.crt"], data["tls.key"])
-        following = Pair(data["next.crt"], data["next.key"]) if "next.crt" in data else None
-        seen = facts(current.certificate)
-        since = annotations_of(body).get(SINCE, "")
-        at = datetime.fromisoformat(since) if since else seen.begins
-    except (KeyError, ValueError) as error:
-        raise BadCertificate(f"Secret {name} is no authority: {error}") from None
-    if not all(fits(pair) for pair in (current, following) if pair is not None):
-        raise BadCertificate(f"Secret {name} is no authority: a key is not of its certificate")
-    asked = ROTATE in annotations_of(body)
-    return Trust(current, seen, at, following, data.get(_PREVIOUS, b""), asked)
 
 
 def leaf_secret(
@@ -211,27 +197,7 @@ def leaf_secret(
             "labels": {**labels.common(), labels.MIXTURE: key.mixture},
             "ownerReferences": [owner],
         },
-        "data": _encoded(
+        "data": encoded(
             {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": believed},
         ),
     }
-
-
-def _data(trust: Trust) -> dict[str, str]:
-    found = dict(zip(_CURRENT, (trust.current.certificate, trust.current.key), strict=True))
-    if trust.following is not None:
-        both = (trust.following.certificate, trust.following.key)
-        found |= dict(zip(_FOLLOWING, both, strict=True))
-    if trust.previous:
-        found[_PREVIOUS] = trust.previous
-    return _encoded(found)
-
-
-def _annotations(body: Body, trust: Trust) -> dict[str, str]:
-    """Return those there are, with the time of the step; a person's wish is fulfilled by it."""
-    kept = {name: text for name, text in annotations_of(body).items() if name != ROTATE}
-    return {**kept, SINCE: trust.since.astimezone(UTC).isoformat()}
-
-
-def _encoded(data: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: base64.b64encode(content).decode() for name, content in data.items()}

@@ -38,6 +38,7 @@ class Options:
     log_level: str
     log_format: Form
     authority: str = ""  # name of the Secret with the authority of certificates
+    authority_from: str = ""  # name of the Secret that it comes from, if people give it
 
     @classmethod
     def read(cls, arguments: Sequence[str], environ: Mapping[str, str]) -> Self:
@@ -69,6 +70,7 @@ class Options:
             log_level=args.log_level,
             log_format=args.log_format,
             authority=args.tls_authority,
+            authority_from=args.tls_authority_from,
         )
 
 
@@ -142,6 +144,13 @@ def _add_tls(add: Callable[..., argparse.Action], environ: Mapping[str, str]) ->
         metavar="NAME",
         help="the Secret in --lease-namespace with the authority that vouches for programs "
         "[MOE_TLS_AUTHORITY; default moeops-operator-ca]",
+    )
+    add(
+        "--tls-authority-from",
+        default=environ.get("MOE_TLS_AUTHORITY_FROM", ""),
+        metavar="NAME",
+        help="a Secret in --lease-namespace with tls.crt and tls.key of an authority of yours, "
+        "which is followed when it changes [MOE_TLS_AUTHORITY_FROM; default none: it makes one]",
     )
 
 

@@ -165,7 +165,8 @@ def _certify(options: Options, writer: Writer, api: ApiServer, cache: Cache) -> 
     if not settings.secure:
         return None
     where = options.lease_namespace, options.authority
-    return Certify(writer, api, cache, *where, settings.operator, wall_clock)
+    own = settings.operator
+    return Certify(writer, api, cache, *where, own, wall_clock, options.authority_from)
 
 
 def _lease(api: ApiServer, options: Options) -> Lease | None:

@@ -108,3 +108,49 @@ def test_a_mode_that_is_none_is_refused_by_name(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         Options.read([], images)
     assert "it is 'On'; it must be Disabled or Permitted or Required" in capsys.readouterr().err
+
+
+CERT_MANAGER = "cert-manager.io/v1/Certificate"
+GIVEN = f"{AUTHORITY}-given"
+
+
+@pytest.mark.parametrize(
+    ("tls", "known", "source"),
+    [
+        pytest.param({}, False, "", id="the cluster has no cert-manager"),
+        pytest.param({}, True, GIVEN, id="the cluster has it"),
+        pytest.param({"certManager": "Never"}, True, "", id="it is not to be asked"),
+        pytest.param({"certManager": "Always"}, False, GIVEN, id="the cluster will have it"),
+        pytest.param({"authoritySecret": "ours"}, True, "ours", id="people give one"),
+        pytest.param({"mode": "Disabled"}, True, "", id="no TLS"),
+    ],
+)
+def test_where_the_authority_comes_from(tls: dict[str, Any], known: bool, source: str) -> None:
+    flags = (f"--api-versions={CERT_MANAGER}",) if known else ("--api-versions=v1",)
+    bodies = charts.render({"tls": tls}, *flags)
+    (operator,) = charts.of(bodies, "Deployment").values()
+    (container,) = operator["spec"]["template"]["spec"]["containers"]
+    env = {item["name"]: item.get("value", "") for item in container["env"]}
+    assert Options.read([], {**env, "POD_NAMESPACE": SYSTEM}).authority_from == source
+    readable = {
+        name
+        for rule in rules(charts.of(bodies, "Role")[f"{SYSTEM}/{OPERATOR}"])
+        if "get" in rule["verbs"]
+        for name in rule["resourceNames"]
+    }
+    assert readable - {AUTHORITY} == ({source} if source else set())
+    asked = charts.of(bodies, "Certificate")
+    assert [body["spec"]["secretName"] for body in asked.values()] == [source] * (source == GIVEN)
+
+
+@pytest.mark.parametrize("ours", [{}, {"name": "vault", "kind": "ClusterIssuer"}], ids=bool)
+def test_cert_manager_is_asked_for_an_authority(ours: dict[str, str]) -> None:
+    bodies = charts.render({"tls": {"certManager": "Always", "issuerRef": ours}})
+    (certificate,) = charts.of(bodies, "Certificate").values()
+    issuers = {body["metadata"]["name"]: body for body in charts.of(bodies, "Issuer").values()}
+    said = certificate["spec"]
+    assert (said["isCA"], said["privateKey"]["algorithm"]) == (True, "ECDSA")
+    if ours:
+        assert (said["issuerRef"], issuers) == (ours, {})
+    else:
+        assert issuers[said["issuerRef"]["name"]]["spec"] == {"selfSigned": {}}

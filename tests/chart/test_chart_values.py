@@ -128,6 +128,8 @@ def test_every_value_is_bounded() -> None:
         ({"commonLabels": {"helm.sh/chart": "a"}}, "/commonLabels"),
         ({"networkPolicy": {"apiServerPorts": [0]}}, "minimum: got 0, want 1"),
         ({"admissionPolicies": {"mutating": True}}, "one of 'Auto', 'Always', 'Never'"),
+        ({"tls": {"certManager": True}}, "one of 'Auto', 'Always', 'Never'"),
+        ({"tls": {"issuerRef": {"kind": "Issuer"}}}, "/tls/issuerRef"),
         ({"extraObjects": [3]}, "'/extraObjects/0': got number, want"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",

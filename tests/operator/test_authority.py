@@ -22,9 +22,10 @@ from moe_operator.authority import (
     authority_step,
     stale,
 )
+from moe_operator.authority_secret import ROTATE, read_given, read_trust
 from moe_operator.cache import Cache, Key
 from moe_operator.certificates import BadCertificate, Pair, facts, fits, make_authority, make_leaf
-from moe_operator.certify import ROTATE, Certify, read_trust
+from moe_operator.certify import Certify
 from moe_operator.cluster import Exists, Unavailable
 from moe_operator.fence import Fence, NotLeading
 from moe_operator.kinds import MIXTURE, SECRET
@@ -73,6 +74,23 @@ def test_the_step_that_is_due(kept: Trust, after: timedelta, step: Step) -> None
     assert authority_step(kept, NOW + after) is step
 
 
+@pytest.mark.parametrize(
+    ("kept", "given", "after", "step"),
+    [
+        pytest.param(trust(), 0, 0 * DAY, Step.KEEP, id="it is that which vouches"),
+        pytest.param(trust(), 0, 700 * DAY, Step.KEEP, id="it is old, which is for who gives it"),
+        pytest.param(trust(asked=True), 0, 0 * DAY, Step.KEEP, id="nothing follows it yet"),
+        pytest.param(trust(), 3, 0 * DAY, Step.ANNOUNCE, id="it is another one"),
+        pytest.param(trust(following=True), 1, ANNOUNCED, Step.PROMOTE, id="it was announced"),
+        pytest.param(trust(previous=True), 3, DAY, Step.KEEP, id="the one before is believed"),
+    ],
+)
+def test_an_authority_that_is_given_follows_when_it_is_another_one(
+    kept: Trust, given: int, after: timedelta, step: Step
+) -> None:
+    assert authority_step(kept, NOW + after, authority(given)) is step
+
+
 def leaf(number: int = 0, names: tuple[str, ...] = NAMES, believed: bytes = b"") -> Leaf:
     made = make_leaf(authority(number), names, NOW, LEAF_LIFETIME)
     return Leaf(facts(made.certificate), believed or authority(0).certificate)
@@ -111,6 +129,7 @@ class Shop:
 
     api: KubeApi = field(default_factory=KubeApi)
     at: datetime = NOW
+    source: str = ""
     certify: Certify = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,7 +150,16 @@ class Shop:
         cache = Cache()
         cache.put(MIXTURE, body)
         own = "operator.system.svc"
-        self.certify = Certify(self.api, self.api, cache, "system", "ca", own, lambda: self.at)
+        where = "system", "ca", own
+        self.certify = Certify(self.api, self.api, cache, *where, lambda: self.at, self.source)
+
+    def give(self, pair: Pair) -> None:
+        """Let people put an authority where the operator is to find it."""
+        files = {"tls.crt": pair.certificate, "tls.key": pair.key}
+        self.api.objects[SECRET, "system", "given"] = {
+            "metadata": {"name": "given", "namespace": "system"},
+            "data": {file: base64.b64encode(content).decode() for file, content in files.items()},
+        }
 
     def secret(self, name: str, namespace: str = "default") -> dict[str, bytes]:
         data = self.api.objects[SECRET, namespace, name]["data"]
@@ -291,3 +319,67 @@ async def test_while_an_authority_is_exchanged_all_believe_each_other(restarts: 
         before = now
     assert len(vouching) == 2
     assert shop.trust.believed == shop.trust.current.certificate
+
+
+async def test_an_authority_that_is_given_vouches_and_is_followed_when_it_changes() -> None:
+    shop = Shop(source="given")
+    assert not await shop.certify.once()  # nobody gave it yet
+    shop.give(Pair(authority(1).certificate + authority(2).certificate, authority(1).key))
+    assert await shop.certify.once()
+    router = shop.parts[Part.ROUTER]
+    assert router["ca.crt"] == authority(1).certificate
+    verified(router["tls.crt"], router["ca.crt"], NOW)
+    shop.give(authority(3))
+    vouching = []
+    for day in range(33):
+        shop.at = NOW + day * DAY
+        assert await shop.certify.once()
+        vouching.append(shop.trust.current.certificate)
+    assert vouching == [authority(1).certificate] + 32 * [authority(3).certificate]
+    assert shop.trust.believed == authority(3).certificate
+
+
+async def test_an_authority_of_the_operator_gives_way_to_one_that_is_given() -> None:
+    shop = Shop()
+    await shop.certify.once()
+    shop.source = "given"
+    shop.give(authority(1))
+    shop.begin()
+    before = shop.parts[Part.WORKERS]
+    for day in (0, 1):
+        shop.at = NOW + day * DAY
+        await shop.certify.once()
+        now = shop.parts[Part.WORKERS]
+        verified(before["tls.crt"], now["ca.crt"], shop.at)
+        verified(now["tls.crt"], before["ca.crt"], shop.at)
+        before = now
+    assert shop.trust.current == authority(1)
+
+
+LEAF = make_leaf(authority(1), NAMES, NOW, LEAF_LIFETIME)
+
+
+@pytest.mark.parametrize(
+    ("pair", "sentence"),
+    [
+        pytest.param(Pair(b"", authority(1).key), "it has no tls.crt", id="no certificate"),
+        pytest.param(Pair(b"", b""), "it has no tls.crt and no tls.key", id="nothing"),
+        pytest.param(Pair(b"none", authority(1).key), "not a certificate in PEM", id="no PEM"),
+        pytest.param(
+            Pair(authority(1).certificate, authority(2).key),
+            "tls.key is not of its certificate",
+            id="the key of another",
+        ),
+        pytest.param(LEAF, "its certificate is not of a CA", id="a server's"),
+    ],
+)
+async def test_what_is_given_and_no_authority_changes_nothing(pair: Pair, sentence: str) -> None:
+    shop = Shop(source="given")
+    shop.give(authority(1))
+    await shop.certify.once()
+    shop.give(pair)
+    before = len(shop.api.writes)
+    assert not await shop.certify.once()
+    assert len(shop.api.writes) == before
+    with pytest.raises(BadCertificate, match=f"Secret given is no authority: {sentence}"):
+        read_given(shop.api.objects[SECRET, "system", "given"])

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
 from moe_operator.certificates import Pair, make_authority, make_leaf
 
 ROUTER, WORKER, CLIENT = (
@@ -18,6 +22,24 @@ OPERATOR = "moeops-operator.moeops-system.svc"
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def vouched_for() -> Pair:
+    """Return an authority that another vouches for, as an organisation's own CA would."""
+    root, own = (make_authority(name, _now(), timedelta(days=1)) for name in ("root", "own"))
+    above, seen = (x509.load_pem_x509_certificate(pair.certificate) for pair in (root, own))
+    key = load_pem_private_key(root.key, None)
+    builder = x509.CertificateBuilder(
+        issuer_name=above.subject,
+        subject_name=seen.subject,
+        public_key=seen.public_key(),
+        serial_number=seen.serial_number,
+        not_valid_before=seen.not_valid_before_utc,
+        not_valid_after=seen.not_valid_after_utc,
+        extensions=list(seen.extensions),
+    )
+    signed = builder.sign(key, SHA256())  # type: ignore[arg-type]  # of an elliptic curve
+    return Pair(signed.public_bytes(Encoding.PEM), own.key)
 
 
 @dataclass(frozen=True, slots=True)

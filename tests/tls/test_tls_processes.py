@@ -27,7 +27,15 @@ from moeops.v1.worker_pb2_grpc import WorkerStub
 from tests.router import process as routers
 from tests.router.process import RouterProcess
 from tests.support.artifacts import write_expert
-from tests.support.certificates import CLIENT, OPERATOR, ROUTER, WORKER, Authority, write
+from tests.support.certificates import (
+    CLIENT,
+    OPERATOR,
+    ROUTER,
+    WORKER,
+    Authority,
+    vouched_for,
+    write,
+)
 from tests.support.dispatching import Caller, dispatch_request, rows_of
 from tests.support.program import START_S
 from tests.support.tables import TableFile, expert, gate, table, version
@@ -63,7 +71,7 @@ def _told(program: Any, event: str) -> str:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    path, authority = tmp_path_factory.mktemp("tls"), Authority()
+    path, authority = tmp_path_factory.mktemp("tls"), Authority(vouched_for())
     for name, names in (("worker", WORKER), ("router", ROUTER), ("client", CLIENT)):
         authority.folder(path / name, names)
     written = write_expert(path, hidden_size=HIDDEN)

@@ -74,3 +74,22 @@ matchResources:
       {{- toYaml .Values.scope.namespaces | nindent 6 }}
 {{- end -}}
 {{- end -}}
+
+{{/* Not empty where cert-manager is to make the authority of certificates. */}}
+{{- define "moeops.certManager" -}}
+{{- $tls := .Values.tls -}}
+{{- $known := .Capabilities.APIVersions.Has "cert-manager.io/v1/Certificate" -}}
+{{- $wanted := or (eq $tls.certManager "Always") (and (eq $tls.certManager "Auto") $known) -}}
+{{- if and $wanted (ne $tls.mode "Disabled") (not $tls.authoritySecret) -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret that the authority comes from; empty where the operator makes it. */}}
+{{- define "moeops.authoritySecret" -}}
+{{- if include "moeops.certManager" . -}}
+{{ include "moeops.operator" . }}-ca-given
+{{- else if ne .Values.tls.mode "Disabled" -}}
+{{ .Values.tls.authoritySecret }}
+{{- end -}}
+{{- end -}}

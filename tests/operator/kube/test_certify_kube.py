@@ -10,9 +10,10 @@ from urllib.error import HTTPError
 import pytest
 
 from moe_operator import access, tls
+from moe_operator.authority_secret import read_trust
 from moe_operator.cache import Cache, Key
 from moe_operator.certificates import facts
-from moe_operator.certify import Certify, read_trust
+from moe_operator.certify import Certify
 from moe_operator.cluster import Refused
 from moe_operator.kinds import MIXTURE, SECRET
 from moe_operator.rest import ApiServer
