@@ -6,16 +6,22 @@ done only what lasts longer than any scenario needs.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from xml.etree import ElementTree
 
 import numpy as np
 import yaml
 
+from dashboards.pictures import __main__ as pictures
+from dashboards.places import FOLDER
 from e2e.stage import nodes
 from e2e.stage.kube import Body, wait_for
 from e2e.stage.reading import reading
+from e2e.stage.release import ROOT
 from e2e.stage.tiny import Models, Tiny
 from e2e.stage.watching import Watch
 from e2e.test_gates import gate, outcome, weights
@@ -23,6 +29,7 @@ from examples.tiny.publish import ROLLOUTS
 from moe_client.recording import Recording
 from tests.dashboards.files import alerts, asked
 
+SVG = "{http://www.w3.org/2000/svg}"
 TRIED = {
     "steps": [{"weightPercent": 50, "pauseSeconds": 600}, {"weightPercent": 100}],
     "minRequests": 0,
@@ -102,6 +109,19 @@ def test_all_programs_were_scraped(watch: Watch) -> None:
 
 def test_every_panel_had_data(watch: Watch) -> None:
     assert empty(watch) == set()
+
+
+def test_each_dashboard_is_drawn(watch: Watch) -> None:
+    """Of all that happened; the pictures stay in `.moe/dashboards` for people to look at."""
+    folder = ROOT / ".moe" / "dashboards"
+    minutes = math.ceil((time.monotonic() - watch.began) / 60)
+    said = ["--prometheus", watch.server.url, "--out", str(folder), "--minutes", str(minutes)]
+    assert pictures.main([*said, "--set", "expert=e3", "--set", "mixture=tiny"]) == 0
+    names = {path.stem for path in FOLDER.glob("*.json")}
+    assert {path.stem for path in folder.glob("*.svg")} == names
+    drawn = {name: ElementTree.parse(folder / f"{name}.svg").getroot() for name in names}
+    lines = {name: sum(1 for _ in root.iter(f"{SVG}path")) for name, root in drawn.items()}
+    assert all(lines.values()), lines
 
 
 def test_every_alert_fired(watch: Watch) -> None:
