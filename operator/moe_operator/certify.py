@@ -117,12 +117,16 @@ class Certify:
 
     async def _authority(self) -> Trust:
         """Read the authority, made where there is none, and take the step that is due."""
-        given = await self._given()
         try:
             body = await self.lister.get(SECRET, self.namespace, self.secret)
         except NotFound:
-            body = await self._begin(given or self._made())
+            body = await self._begin(await self._given() or self._made())
         trust = read_trust(body)
+        try:
+            given = await self._given()
+        except BadCertificate as error:  # what vouches goes on, and nothing follows it
+            tell("authority_not_taken", level=WARNING, reason=error)
+            given = trust.current
         step = authority_step(trust, self.now(), given)
         if step is not Step.KEEP:
             made = trust.following or given or self._made()

@@ -356,6 +356,17 @@ async def test_an_authority_of_the_operator_gives_way_to_one_that_is_given() -> 
     assert shop.trust.current == authority(1)
 
 
+async def test_while_none_is_given_the_one_that_vouches_goes_on() -> None:
+    shop = Shop(source="given")
+    shop.give(authority(1))
+    await shop.certify.once()
+    del shop.api.objects[SECRET, "system", "given"]
+    shop.at = NOW + 25 * DAY
+    assert await shop.certify.once()
+    assert facts(shop.parts[Part.ROUTER]["tls.crt"]).begins > NOW + 24 * DAY
+    assert shop.trust.believed == authority(1).certificate
+
+
 LEAF = make_leaf(authority(1), NAMES, NOW, LEAF_LIFETIME)
 
 
@@ -373,13 +384,13 @@ LEAF = make_leaf(authority(1), NAMES, NOW, LEAF_LIFETIME)
         pytest.param(LEAF, "its certificate is not of a CA", id="a server's"),
     ],
 )
-async def test_what_is_given_and_no_authority_changes_nothing(pair: Pair, sentence: str) -> None:
+async def test_what_is_given_and_is_no_authority_changes_nothing(pair: Pair, sentence: str) -> None:
     shop = Shop(source="given")
     shop.give(authority(1))
     await shop.certify.once()
     shop.give(pair)
-    before = len(shop.api.writes)
-    assert not await shop.certify.once()
+    before, shop.at = len(shop.api.writes), NOW + DAY
+    assert await shop.certify.once()
     assert len(shop.api.writes) == before
     with pytest.raises(BadCertificate, match=f"Secret given is no authority: {sentence}"):
         read_given(shop.api.objects[SECRET, "system", "given"])
