@@ -19,6 +19,8 @@ import torch
 from moe_core.kernel import ExpertKernel, Rule, element_type
 
 TILE_SIZES: Final = (4, 8, 16, 32, 64, 128, 256)
+# A GPU reads all weights for each tile, however few its rows: few large ones are best.
+GPU_TILE_SIZES: Final = (16, 32, 64, 128, 256, 512, 1024)
 # Rows should go at least this many at a time: small tiles alone would be slow.
 _GOOD_TILE: Final = 32
 _PROBES: Final = 16
@@ -45,7 +47,8 @@ def machine(device: torch.device = _CPU) -> str:
         ]
         chip = "+".join([torch.backends.cpu.get_cpu_capability(), *extras])
     else:
-        chip = torch.cuda.get_device_name(device).replace(" ", "-")
+        name = torch.cuda.get_device_name(device).replace(" ", "-")
+        chip = f"{name} cuda={torch.version.cuda}"
     return f"{chip} torch={torch.__version__} threads=1"
 
 
@@ -67,8 +70,11 @@ def prove(
     admitted if rows at every position in them, among noise, huge values and NaN, have the bits of
     the reference. Raises NotExact where not even a base holds by itself.
     """
-    bench = _Bench.draw(dtype, hidden, intermediate, device, kernel_type)
-    tiles = choose(_admitted(bench, base) for base in TILE_SIZES)
+    sizes, good = (TILE_SIZES, _GOOD_TILE)
+    if device.type != "cpu":
+        sizes, good = GPU_TILE_SIZES, GPU_TILE_SIZES[-1]
+    bench = _Bench.draw(dtype, hidden, intermediate, device, kernel_type, sizes[-1])
+    tiles = choose((_admitted(bench, base, sizes) for base in sizes), good)
     name = element_type(dtype).name
     if not tiles:
         raise NotExact(
@@ -76,22 +82,22 @@ def prove(
             f"intermediate size {intermediate} on {machine(device)}; numerics must be Fast"
         )
     probe = hashlib.sha256(_bytes(bench.alone(tiles[0]))).hexdigest()[:12]
-    sizes = "+".join(map(str, tiles))
-    shape = f"{name} {hidden}x{intermediate} tiles={sizes} probe={probe}"
+    joined = "+".join(map(str, tiles))
+    shape = f"{name} {hidden}x{intermediate} tiles={joined} probe={probe}"
     return Rule(tiles, f"{machine(device)} {shape}")
 
 
-def choose(classes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+def choose(classes: Iterable[tuple[int, ...]], good: int = _GOOD_TILE) -> tuple[int, ...]:
     """Choose among tiles with equal bits, given class by class with rising base.
 
-    The first class that reaches tiles of 32 rows, else the one whose tiles grow largest; empty
+    The first class that reaches tiles of `good` rows, else the one whose tiles grow largest; empty
     where no class holds. Takes no more classes than it needs: each costs a proof.
     """
     best: tuple[int, ...] = ()
     for tiles in classes:
         if max(tiles, default=0) > max(best, default=0):
             best = tiles
-        if max(best, default=0) >= _GOOD_TILE:
+        if max(best, default=0) >= good:
             break
     return best
 
@@ -112,6 +118,7 @@ class _Bench:
         intermediate: int,
         device: torch.device,
         kernel_type: type[ExpertKernel],
+        most_rows: int,
     ) -> _Bench:
         rng = np.random.Generator(np.random.PCG64(0))
 
@@ -122,8 +129,8 @@ class _Bench:
         gate = normal(intermediate, hidden, hidden**-0.5)
         up = normal(intermediate, hidden, hidden**-0.5)
         down = normal(hidden, intermediate, intermediate**-0.5)
-        kernel = kernel_type(gate, up, down, Rule(TILE_SIZES[:1], ""))
-        noise = normal(TILE_SIZES[-1], hidden, 1.0)
+        kernel = kernel_type(gate, up, down, Rule((most_rows,), ""))
+        noise = normal(most_rows, hidden, 1.0)
         noise[0::7] = float("nan")
         noise[1::7] = 6e4 if dtype == torch.float16 else 3e38
         return cls(kernel, normal(_PROBES, hidden, 1.0), noise)
@@ -143,12 +150,12 @@ class _Bench:
         return which, self.kernel(batch)[positions]
 
 
-def _admitted(bench: _Bench, base: int) -> tuple[int, ...]:
+def _admitted(bench: _Bench, base: int, sizes: Iterable[int]) -> tuple[int, ...]:
     """Return the tiles in which probes have the bits they have alone in `base`, if it is one."""
     alone = bench.alone(base)
     if not _holds(bench, base, alone):
         return ()
-    larger = (tile for tile in TILE_SIZES if tile > base and _holds(bench, tile, alone))
+    larger = (tile for tile in sizes if tile > base and _holds(bench, tile, alone))
     return (base, *larger)
 
 

@@ -114,6 +114,10 @@ class ExpertKernel:
         return self._down.dtype
 
     @property
+    def device(self) -> torch.device:
+        return self._down.device
+
+    @property
     def bytes(self) -> int:
         """Memory held by the weights."""
         return self._gate_up.nbytes + self._down.nbytes

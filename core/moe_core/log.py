@@ -15,7 +15,7 @@ import re
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TextIO
 
 _LOGGER: Final = logging.getLogger("moeops")
 _PLAIN: Final = re.compile(r"[\w./:+@%,\[\]-]+")
@@ -43,7 +43,7 @@ def read_form(text: str) -> Form:
 
 def write_to_stderr(form: Form, level: int | str = logging.INFO) -> None:
     """Have lines written to stderr from now on, each at once, so that threads do not mix theirs."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(Lines(form))
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
@@ -57,6 +57,17 @@ def tell(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
 def tell_error(event: str, **fields: Any) -> None:
     """Write a line about what nobody thought of, with where it was raised; to be called there."""
     _LOGGER.error(event, exc_info=True, extra={"fields": fields})
+
+
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to what is stderr then, as one may put another stream in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 class Lines(logging.Formatter):

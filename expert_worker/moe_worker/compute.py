@@ -122,7 +122,7 @@ class Computer:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """Answers (T, H) of a batch, and for each its norm and whether it went wrong."""
+    """Answers (T, H) of a batch in main memory, for each its norm and whether it went wrong."""
 
     answers: torch.Tensor
     norms: list[float]
@@ -131,9 +131,11 @@ class _Outcome:
 
 def _run(batch: list[_Piece]) -> _Outcome:
     inputs = [_rows_of(piece) for piece in batch]
-    rows = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
-    answers = batch[0].key(rows)
-    return _Outcome(answers, *inspect(rows, answers))
+    kernel = batch[0].key
+    rows = (inputs[0] if len(inputs) == 1 else torch.cat(inputs)).to(kernel.device)
+    answers = kernel(rows)
+    norms, wrong = inspect(rows, answers)
+    return _Outcome(answers.cpu(), norms, wrong)
 
 
 def _deal(batch: list[_Piece], outcome: _Outcome) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from moe_core.dtypes import ElementType, by_numpy
 from moe_core.exactness import fast, machine, prove
 from moe_core.kernel import ExpertKernel, Rule, torch_dtype
 
+_CPU: Final = torch.device("cpu")
 _BITS = {2: np.int16, 4: np.int32}
 
 
@@ -40,7 +42,8 @@ class Fit:
 class Rules:
     """The rules of exactness for the shapes seen so far, each proven once."""
 
-    def __init__(self, element: ElementType, exact: bool) -> None:
+    def __init__(self, element: ElementType, exact: bool, device: torch.device = _CPU) -> None:
+        self.device = device
         self._element = element
         self._exact = exact
         self._proven: dict[tuple[int, int], Rule] = {}
@@ -52,7 +55,8 @@ class Rules:
             shape = hidden, intermediate
             if shape not in self._proven:
                 dtype = torch_dtype(self._element)
-                self._proven[shape] = prove(dtype, *shape) if self._exact else fast()
+                at = self.device
+                self._proven[shape] = prove(dtype, *shape, at) if self._exact else fast(at)
             return self._proven[shape]
 
     @property
@@ -60,28 +64,30 @@ class Rules:
         """Of the rules in use; of the machine alone before there is one."""
         with self._lock:
             known = sorted({rule.fingerprint for rule in self._proven.values()})
-            return "; ".join(known) or machine()
+            return "; ".join(known) or machine(self.device)
 
 
 def load(
     artifact: ExpertArtifact, layers: Collection[int], rules: Rules
 ) -> dict[int, ExpertKernel]:
-    """Copy these layers' weights into kernels. Raises NotExact."""
+    """Copy these layers' weights into kernels. Raises NotExact, torch.OutOfMemoryError."""
     metadata = artifact.metadata
+    device = rules.device
     rule = rules.rule(metadata.hidden_size, metadata.intermediate_size)
     kernels = {}
     for number in layers:
         layer = artifact.layers[number]
-        kernels[number] = ExpertKernel(
-            _tensor(layer.gate_proj), _tensor(layer.up_proj), _tensor(layer.down_proj), rule
+        gate_proj, up_proj, down_proj = (
+            _tensor(array).to(device) for array in (layer.gate_proj, layer.up_proj, layer.down_proj)
         )
+        kernels[number] = ExpertKernel(gate_proj, up_proj, down_proj, rule)
     return kernels
 
 
 def warm(kernels: Iterable[ExpertKernel]) -> None:
     """Compute a row with each, so that the first request finds everything in its place."""
     for kernel in kernels:
-        kernel(torch.zeros((1, kernel.hidden_size), dtype=kernel.dtype))
+        kernel(torch.zeros((1, kernel.hidden_size), dtype=kernel.dtype, device=kernel.device))
 
 
 def _tensor(array: Array) -> torch.Tensor:

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from moe_artifacts.errors import ArtifactError, Cancelled, Unavailable
 from moe_core.exactness import NotExact
 from moe_core.log import Log
@@ -119,6 +121,9 @@ class Loader:
                 pass
             except Unavailable as error:
                 self._note(assigned, Event.UNAVAILABLE, Code.UNAVAILABLE, str(error))
+            except torch.OutOfMemoryError as error:  # until others have left
+                sentence = str(error).partition("\n")[0]
+                self._note(assigned, Event.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, sentence)
             except (ArtifactError, NotExact) as error:
                 code = Code.FAILED_PRECONDITION
                 self._note(assigned, Event.REFUSED, code, str(error))

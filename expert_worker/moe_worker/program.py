@@ -28,6 +28,7 @@ from moe_worker.collect import WorkerMetrics
 from moe_worker.compute import Computer
 from moe_worker.control import Control, WorkerServicer
 from moe_worker.counters import Counters
+from moe_worker.device import find, told
 from moe_worker.expert import Fit, Rules
 from moe_worker.intake import Intake
 from moe_worker.inventory import Identity, assigned_state, make_inventory, ready
@@ -58,6 +59,7 @@ class Worker:
     settings: Settings
     log: Log
     tracer: Tracer
+    device: torch.device
     identity: Identity = field(init=False)
     counters: Counters = field(init=False)
     backlog: Backlog = field(init=False)
@@ -78,7 +80,7 @@ class Worker:
         self.backlog = Backlog(settings.queue_rows)
         keeper = Gatekeeper(settings.hidden_size, settings.dtype, settings.queue_rows, shelf.find)
         self.intake = Intake(keeper, self.backlog, self.counters, clock_us)
-        self.rules = Rules(settings.dtype, settings.exact)
+        self.rules = Rules(settings.dtype, settings.exact, self.device)
         self.loader = Loader(
             Artifacts(settings.cache),
             shelf,
@@ -237,8 +239,13 @@ def _tracer(settings: Settings) -> Tracer:
 
 
 def run(settings: Settings, log: Log) -> int:
-    """Run a worker until SIGTERM or SIGINT; return the exit status. Raises CannotTrace."""
-    worker = Worker(settings, log, _tracer(settings))
+    """Run a worker until SIGTERM or SIGINT; return the exit status.
+
+    Raises CannotTrace, NoDevice.
+    """
+    device = find(settings.device)
+    log("device", device=told(device))
+    worker = Worker(settings, log, _tracer(settings), device)
     torch.set_num_threads(1)
     asked_to_end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -22,6 +22,7 @@ from moe_worker.address import Address
 from moe_worker.assignment import Assignment, from_json
 
 NUMERICS: Final = ("Exact", "Fast")
+DEVICES: Final = ("auto", "cpu", "cuda")
 _MAX_HIDDEN: Final = 1 << 16
 _MAX_ROWS: Final = 1 << 20
 
@@ -51,6 +52,7 @@ class Settings:
     metrics_detail: Detail
     tracing: Tracing | None = None
     log_format: Form = Form.TEXT
+    device: str = "auto"
     namespace: str = "default"
     tls: Path | None = None
     operator: str = ""
@@ -97,6 +99,12 @@ def _numerics(text: str) -> bool:
     return text == "Exact"
 
 
+def _device(text: str) -> str:
+    if text not in DEVICES:
+        raise ValueError(f"it must be one of {', '.join(DEVICES)}")
+    return text
+
+
 def _folder(text: str) -> Path | None:
     return _cache(text) if text else None
 
@@ -116,6 +124,8 @@ _FLAGS: Final = (
     _Flag("dtype", "MOE_DTYPE", "BFloat16", "NAME", by_name, f"one of {_DTYPES}"),
     _Flag("numerics", "MOE_NUMERICS", "Exact", "NAME", _numerics,
           "Exact: a row's answer never depends on its batch; Fast: whatever is fastest"),
+    _Flag("device", "MOE_DEVICE", "auto", "NAME", _device,
+          "what experts compute on: cpu, cuda (it must be there), or auto: a GPU if there is one"),
     _Flag("link", "MOE_LINK", "0.0.0.0:7100", "ADDR", Address.parse,
           "where routers connect: host:port or unix:/path"),
     _Flag("control", "MOE_CONTROL", "0.0.0.0:7101", "ADDR", Address.parse,
@@ -180,6 +190,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         metrics_detail=values["metrics_detail"],
         tracing=tracing,
         log_format=values["log_format"],
+        device=values["device"],
         namespace=values["namespace"],
         tls=values["tls"],
         operator=values["operator"],

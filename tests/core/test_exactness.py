@@ -7,6 +7,7 @@ import torch
 
 from moe_core.exactness import NotExact, choose, fast, prove
 from moe_core.kernel import ExpertKernel
+from tests.support.devices import DEVICES
 
 
 class TouchedByNeighbours(ExpertKernel):
@@ -51,11 +52,12 @@ class LeaksPadding(ExpertKernel):
 
 @pytest.mark.parametrize("kernel", [TouchedByNeighbours, TouchedByPosition, LeaksPadding])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 def test_a_kernel_that_is_not_exact_is_found_out(
-    kernel: type[ExpertKernel], dtype: torch.dtype
+    kernel: type[ExpertKernel], dtype: torch.dtype, device: torch.device
 ) -> None:
     with pytest.raises(NotExact, match=r"size 32 and intermediate size 48 .* must be Fast"):
-        prove(dtype, 32, 48, kernel_type=kernel)
+        prove(dtype, 32, 48, device, kernel)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +98,9 @@ def test_no_more_classes_are_proven_than_needed() -> None:
     assert next(classes) == (8, 256)
 
 
-def test_proving_twice_finds_the_same_rule_and_fingerprint() -> None:
-    first, second = (prove(torch.bfloat16, 64, 96) for _ in range(2))
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_proving_twice_finds_the_same_rule_and_fingerprint(device: torch.device) -> None:
+    first, second = (prove(torch.bfloat16, 64, 96, device) for _ in range(2))
     assert first == second
     assert first.exact
     assert "threads=1" in first.fingerprint
@@ -118,7 +121,7 @@ def test_fingerprints_tell_shapes_dtypes_and_numerics_apart() -> None:
         prove(torch.float32, 32, 48),
         prove(torch.float32, 48, 32),
         prove(torch.bfloat16, 32, 48),
-        fast(),
+        *(fast(device) for device in DEVICES),
     ]
     assert len({rule.fingerprint for rule in rules}) == len(rules)
     assert not rules[-1].exact

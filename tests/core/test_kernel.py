@@ -13,23 +13,28 @@ from torch.nn import functional
 
 from moe_core.exactness import TILE_SIZES, fast, prove
 from moe_core.kernel import ExpertKernel, Rule, cut, one_thread
+from tests.support.devices import DEVICES
 
 HIDDEN, INTERMEDIATE = 64, 96
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+CPU = torch.device("cpu")
 BITS = {2: torch.int16, 4: torch.int32}
 
 
-def weights(dtype: torch.dtype, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    draw = torch.Generator().manual_seed(seed)
+def weights(
+    dtype: torch.dtype, device: torch.device = CPU
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
     gate = torch.randn(INTERMEDIATE, HIDDEN, generator=draw) * HIDDEN**-0.5
     up = torch.randn(INTERMEDIATE, HIDDEN, generator=draw) * HIDDEN**-0.5
     down = torch.randn(HIDDEN, INTERMEDIATE, generator=draw) * INTERMEDIATE**-0.5
-    return gate.to(dtype), up.to(dtype), down.to(dtype)
+    return gate.to(device, dtype), up.to(device, dtype), down.to(device, dtype)
 
 
 @cache
-def exact(dtype: torch.dtype) -> ExpertKernel:
-    return ExpertKernel(*weights(dtype), prove(dtype, HIDDEN, INTERMEDIATE))
+def exact(dtype: torch.dtype, device: torch.device = CPU) -> ExpertKernel:
+    rule = prove(dtype, HIDDEN, INTERMEDIATE, device)
+    return ExpertKernel(*weights(dtype, device), rule)
 
 
 def rows(count: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
@@ -41,6 +46,7 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(one.view(bits), other.view(bits))
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 @settings(max_examples=60, deadline=None)
 @given(
@@ -50,10 +56,15 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     hostile=st.sampled_from([None, float("nan"), float("inf"), -6e4, 0.0]),
 )
 def test_a_row_alone_equals_the_row_in_any_batch(
-    dtype: torch.dtype, batch: int, at: float, seed: int, hostile: float | None
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int,
+    at: float,
+    seed: int,
+    hostile: float | None,
 ) -> None:
-    kernel = exact(dtype)
-    together = rows(batch, seed, dtype)
+    kernel = exact(dtype, device)
+    together = rows(batch, seed, dtype).to(device)
     position = int(at * batch)
     row = together[position].clone()
     if hostile is not None:
@@ -62,13 +73,16 @@ def test_a_row_alone_equals_the_row_in_any_batch(
     assert same_bits(kernel(together)[position], kernel(row[None])[0])
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(offset=st.integers(0, 70))
 @settings(max_examples=30, deadline=None)
-def test_the_place_in_memory_does_not_matter(dtype: torch.dtype, offset: int) -> None:
-    kernel = exact(dtype)
-    batch = rows(32, 7, dtype)
-    room = torch.zeros(batch.numel() + offset, dtype=dtype)
+def test_the_place_in_memory_does_not_matter(
+    device: torch.device, dtype: torch.dtype, offset: int
+) -> None:
+    kernel = exact(dtype, device)
+    batch = rows(32, 7, dtype).to(device)
+    room = torch.zeros(batch.numel() + offset, dtype=dtype, device=device)
     moved = room[offset:].view(batch.shape)
     moved.copy_(batch)
     assert same_bits(kernel(moved), kernel(batch))
@@ -83,15 +97,18 @@ def test_weights_in_another_place_give_the_same_bits() -> None:
     assert same_bits(moved(batch), exact(torch.float32)(batch))
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_function_is_swiglu(dtype: torch.dtype) -> None:
+def test_the_function_is_swiglu(device: torch.device, dtype: torch.dtype) -> None:
     gate, up, down = (w.double() for w in weights(dtype))
     batch = rows(40, 5, dtype)
     x = batch.double()
     wanted = (functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.01}[dtype]
-    for kernel in (exact(dtype), ExpertKernel(*weights(dtype), fast())):
-        assert torch.allclose(kernel(batch).double(), wanted, atol=tolerance, rtol=tolerance)
+    quick = ExpertKernel(*weights(dtype, device), fast(device))
+    for kernel in (exact(dtype, device), quick):
+        found = kernel(batch.to(device)).cpu().double()
+        assert torch.allclose(found, wanted, atol=tolerance, rtol=tolerance)
 
 
 def test_an_expert_computes_with_one_thread_and_gives_the_others_back() -> None:

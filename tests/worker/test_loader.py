@@ -80,14 +80,14 @@ def test_next_due(states: dict[str, State], expected: tuple[str | None, float]) 
 class Bench:
     """A loader on a thread of its own, with a fake source."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules | None = None) -> None:
         self.source = FakeSource()
         self.shelf = Shelf()
         self.lines: list[tuple[str, dict[str, Any]]] = []
         self.changes = 0
         self._change = threading.Condition()
         self.time_s = 0.0
-        self.rules = Rules(BFLOAT16, exact=True)
+        self.rules = rules or Rules(BFLOAT16, exact=True)
         self.loader = Loader(
             self.source,
             self.shelf,

@@ -26,6 +26,7 @@ from moeops.v1.types_pb2 import DTYPE_FLOAT32
 from moeops.v1.worker_pb2 import AssignedExpert, AssignedState, AssignRequest
 from moeops.v1.worker_pb2_grpc import WorkerStub
 from tests.support.artifacts import WrittenExpert, write_expert
+from tests.support.devices import USUAL
 from tests.support.link import Array, Peer, compute, failures, random_rows, rows_of
 from tests.worker.process import WorkerProcess, spawn
 
@@ -34,18 +35,18 @@ NOT_FOUND, INVALID, DEADLINE = 5, 3, 4
 
 
 def answer(expert: WrittenExpert, layer: int, rows: Array, element: ElementType) -> Array:
-    """Return what the kernel answers in this process, to be met bit for bit."""
+    """Return what the kernel answers here, on the device of a worker, to be met bit for bit."""
 
     def tensor(array: Array) -> torch.Tensor:
         raw = torch.frombuffer(bytearray(array.tobytes()), dtype=torch_dtype(element))
-        return raw.view(array.shape)
+        return raw.view(array.shape).to(USUAL)
 
     parts = (tensor(expert.tensors[f"layers.{layer}.{p}_proj"]) for p in ("gate", "up", "down"))
     gate, up, down = parts
     intermediate, hidden = gate.shape
-    rule = prove(torch_dtype(element), hidden, intermediate)
+    rule = prove(torch_dtype(element), hidden, intermediate, USUAL)
     kernel = ExpertKernel(gate, up, down, rule)
-    raw = kernel(tensor(rows)).view(torch.uint8).numpy().tobytes()
+    raw = kernel(tensor(rows)).cpu().view(torch.uint8).numpy().tobytes()
     return np.frombuffer(raw, element.numpy).reshape(rows.shape)
 
 
