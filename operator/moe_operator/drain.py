@@ -77,11 +77,12 @@ class Drain:
 
     def guard(self, group: Group, replicas: int, comes_up_s: int, surges: bool) -> Guard:
         """Return what may be taken of these; `surges` says that the only one can be replaced."""
-        last_stays = replicas == 1 and surges and self.sees_nodes
+        # One of none is as of one: what is woken and put to sleep again needs no other budget.
+        last_stays = replicas <= 1 and surges and self.sees_nodes
         budget = Budget.LAST_STAYS if last_stays else Budget.ONE_AWAY
         pod, own = self.leaving(group), self.pods.get(group, [])
         ready = sum(pod.ready for pod in own)
-        if pod is None or ready > (1 if last_stays else replicas - 1):
+        if pod is None or replicas == 0 or ready > (1 if last_stays else replicas - 1):
             return Guard(budget, pod)
         since = self.cordoned[pod.node].cordoned_since
         if since is None:  # stamped a moment after it was cordoned

@@ -82,11 +82,11 @@ def test_one_leads_and_the_next_follows_when_it_ends(
             with urllib.request.urlopen(url, timeout=5) as answer:
                 assert answer.read() == b"ok"
         with running(installed, namespace, second, *PORTLESS) as follower:
-            wait_for_line(second, "waiting for the lease holder=first")
+            wait_for_line(second, "waiting_for_lease holder=first")
             assert lease(installed) == "first"
             leader.send_signal(signal.SIGTERM)
             assert leader.wait(20) == 0
-            assert "stopped: SIGTERM" in first.read_text()
+            assert "event=stopped signal=SIGTERM" in first.read_text()
             wait_for_line(second, "leading identity=second")
             assert lease(installed) == "second"
             follower.send_signal(signal.SIGINT)
@@ -113,7 +113,7 @@ async def test_a_leader_that_slept_changes_nothing(
         leader = stack.enter_context(running(*flags, first, *PORTLESS))
         await asyncio.to_thread(wait_for_line, first, "leading identity=first")
         stack.enter_context(running(*flags, second, *PORTLESS))
-        await asyncio.to_thread(wait_for_line, second, "waiting for the lease holder=first")
+        await asyncio.to_thread(wait_for_line, second, "waiting_for_lease holder=first")
         async with speaking(stage.nodes), asking(clients), epochs(stage) as seen:
             await in_the_middle_of_a_canary(stage)
             await stage.patch(EXPERT, "tiny-e0", {"spec": {"replicas": 2}})
@@ -124,7 +124,7 @@ async def test_a_leader_that_slept_changes_nothing(
             await stage.gone(DEPLOYMENT, f"tiny-e0-{sha('a')[:10]}")
             place = await stage.quiet(3)
             leader.send_signal(signal.SIGCONT)
-            await asyncio.to_thread(wait_for_line, first, "leads no longer")
+            await asyncio.to_thread(wait_for_line, first, "leads_no_longer")
             await stage.quiet(3)
             assert stage.writes(place) == []
             assert seen == sorted(seen)
