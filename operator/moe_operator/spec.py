@@ -19,6 +19,7 @@ from moe_core.policy import Policy
 from moe_core.rollout import Version
 from moe_core.rows import GateVariant, Role
 from moe_core.table import Failover
+from moe_core.tenants import Tenant, read_tenants
 from moe_operator.autoscaling import Autoscaling
 from moe_operator.drift_spec import DriftSpec
 from moe_operator.evaluation import Evaluation
@@ -105,6 +106,7 @@ class MixtureSpec:
     prometheus: str = ""  # address
     history_limit: int = HISTORY_LIMIT
     network: Network | None = None  # who may reach its pods; everybody where there is none
+    tenants: tuple[Tenant, ...] = ()  # who may ask its routers; everybody where there are none
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
@@ -134,6 +136,7 @@ class MixtureSpec:
             prometheus="" if prometheus is None else prometheus.text("address"),
             history_limit=_history_limit(spec),
             network=None if network is None else Network.read(network),
+            tenants=read_tenants(spec),
         )
 
 

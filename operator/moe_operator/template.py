@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from moe_core.rollout import Version
-from moe_operator import labels, tls
+from moe_operator import labels, tenants, tls
 from moe_operator.golden import Trial
 from moe_operator.pods import PodSettings
 from moe_operator.spec import ExpertSpec, MixtureSpec
@@ -109,13 +109,20 @@ def router_template(mixture: MixtureSpec, settings: Settings) -> dict[str, Any]:
         "ports": ports,
         **_probes(tls.ROUTER_HEALTH_PORT if settings.secure else ROUTER_PORT, 2),
     }
-    env = {"MOE_MIXTURE": name, "MOE_CACHE": CACHE, **_certified(settings)}
+    env = {
+        "MOE_MIXTURE": name,
+        "MOE_CACHE": CACHE,
+        **_certified(settings),
+        **tenants.env(mixture.tenants),
+    }
     if settings.tls is TlsMode.REQUIRED:
         # What is let into the pod by the API server, `kubectl moe routing`, still needs none.
         env["MOE_LISTEN"] = f"127.0.0.1:{ROUTER_PORT}"
     spec = _pod(container, env, mixture.routers.pods, [(100, selected)])
     if settings.secure:
         spec = tls.with_folder(spec, name, Part.ROUTER)
+    if mixture.tenants:
+        spec = tenants.with_digests(spec, name)
     spec["serviceAccountName"] = labels.routers_name(name)
     return {"metadata": {"labels": {**labels.common(), **selected}}, "spec": spec}
 
@@ -156,6 +163,8 @@ def evaluator_spec(
     spec = _pod(container, env, mixture.evaluators, ())
     if settings.secure:
         spec = tls.with_folder(spec, name, Part.CLIENT)
+    if mixture.tenants:
+        spec = tenants.with_token(spec, name)
     spec["automountServiceAccountToken"] = False
     spec["restartPolicy"] = "Never"
     spec["activeDeadlineSeconds"] = expert.rollout.evidence_deadline_s
@@ -220,8 +229,8 @@ def _reserved(name: str) -> bool:
     return (name.startswith("MOE_") and name not in _LEFT_TO_PEOPLE) or name in _FROM_POD
 
 
-# How much metrics tell, and how logs look, is the business of who keeps them.
-_LEFT_TO_PEOPLE: Final = frozenset({"MOE_METRICS_DETAIL", "MOE_LOG_FORMAT"})
+# How much metrics tell, how logs look and when rows wait is the business of who keeps them.
+_LEFT_TO_PEOPLE: Final = frozenset({"MOE_METRICS_DETAIL", "MOE_LOG_FORMAT", "MOE_ROWS_AT_WORK"})
 _FROM_POD: Final = {
     "POD_NAME": "metadata.name",
     "POD_NAMESPACE": "metadata.namespace",

@@ -21,6 +21,7 @@ from moe_client.errors import (
     NotFound,
     Overloaded,
     Repinned,
+    Unauthenticated,
     Unavailable,
 )
 from moe_client.messages import Answer, Choice, Outcome, Rows, Sequence
@@ -56,6 +57,7 @@ __all__ = [
     "Rows",
     "Sequence",
     "Tls",
+    "Unauthenticated",
     "Unavailable",
     "Worth",
     "attach",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from moe_client.asking import Request
 from moe_client.begun import MAX_SESSIONS, Begun, to_request
-from moe_client.channel import MAX_MESSAGE_BYTES, Credentials, connect
+from moe_client.channel import MAX_MESSAGE_BYTES, Credentials, authorization, connect
 from moe_client.errors import Closed, InvalidRequest, MalformedAnswer
 from moe_client.messages import (
     Answer,
@@ -61,6 +61,7 @@ class RouterClient:
 
     `addresses` are `host:port` or `unix:/path`; a router that is silent for 0.2 s, or gone, is
     left for another. `mixture` may be empty: then it is the one that the routers serve.
+    `token` is that of a tenant, where routers ask for one; without it that in MOE_TOKEN.
     Every request ends within its time-out: with an answer, or with a MoeError. Where the caller
     uses OpenTelemetry, its current span is what routers trace the request under.
     """
@@ -72,6 +73,7 @@ class RouterClient:
         mixture: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
         credentials: Credentials | None = None,
+        token: str | None = None,
     ) -> None:
         names = [addresses] if isinstance(addresses, str) else list(addresses)
         if not names:
@@ -81,8 +83,9 @@ class RouterClient:
         self.mixture = mixture
         self.timeout_s = timeout_s
         self.retries = 0
+        metadata = authorization(token)
         self._routers = {
-            name: Router(name, mixture, lambda address: connect(address, credentials))
+            name: Router(name, mixture, lambda address: connect(address, credentials), metadata)
             for name in names
         }
         self._reporter = Reporter(

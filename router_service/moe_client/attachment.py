@@ -48,6 +48,7 @@ def attach(
     session: Names = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     credentials: Credentials | None = None,
+    token: str | None = None,
     digests: bool = True,
     forced: Mapping[str, str] | None = None,
     forced_gates: Mapping[str, str] | None = None,
@@ -58,7 +59,8 @@ def attach(
 
     `mixture` may be left out where the routers serve one only. `session` names the sequences of
     every batch (see `Attachment.sessions`). `credentials` are a `moe_client.Tls` where routers ask
-    for certificates. Each layer's request ends within `timeout_s`.
+    for certificates, `token` is that of a tenant where they ask for one (without it that in
+    MOE_TOKEN). Each layer's request ends within `timeout_s`.
     `digests=False` skips the comparison of trunk and gate, which reads all of the trunk, and takes
     the model's gates for the stable ones. `forced` are versions by expert, `forced_gates` by gate
     (see `Attachment.forced`), `on_repin` says what follows when a
@@ -73,7 +75,11 @@ def attach(
         raise InvalidRequest("the model is attached already; detach it first")
     sites = find_sites(model)
     client = RouterClient(
-        addresses, mixture=mixture or "", timeout_s=timeout_s, credentials=credentials
+        addresses,
+        mixture=mixture or "",
+        timeout_s=timeout_s,
+        credentials=credentials,
+        token=token,
     )
     try:
         scope = Scope(session, forced, forced_gates)

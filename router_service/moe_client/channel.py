@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,24 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )
+
+
+TOKEN = "MOE_TOKEN"
+Metadata = tuple[tuple[str, str], ...]
+
+
+def authorization(token: str | None, environment: Mapping[str, str] = os.environ) -> Metadata:
+    """Return what says to routers who calls: by this token, or the one in MOE_TOKEN.
+
+    Raises InvalidRequest, which does not show the token.
+    """
+    found = environment.get(TOKEN, "") if token is None else token
+    if not found:
+        return ()
+    if not (found.isascii() and found.isprintable()) or " " in found:
+        where = TOKEN if token is None else "token"
+        raise InvalidRequest(f"{where} must be printable ASCII without spaces")
+    return (("authorization", f"Bearer {found}"),)
 
 
 class Tls:

@@ -60,9 +60,14 @@ class RouterClient:
         mixture: str = "",
         timeout_s: float = aio.DEFAULT_TIMEOUT_S,
         credentials: Credentials | None = None,
+        token: str | None = None,
     ) -> None:
         self._client = aio.RouterClient(
-            addresses, mixture=mixture, timeout_s=timeout_s, credentials=credentials
+            addresses,
+            mixture=mixture,
+            timeout_s=timeout_s,
+            credentials=credentials,
+            token=token,
         )
         self._thread = LoopThread("moe-client")
         self._closed = False

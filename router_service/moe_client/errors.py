@@ -48,6 +48,12 @@ class Mismatch(MoeError):
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
+class Unauthenticated(MoeError):
+    """The routers want the token of a tenant, and the one given is none."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
 class Overloaded(MoeError):
     """The routers shed load for as long as the deadline allowed to try."""
 
@@ -101,7 +107,15 @@ class Closed(MoeError):
 
 _BY_CODE: dict[grpc.StatusCode, type[MoeError]] = {
     kind.code: kind
-    for kind in (InvalidRequest, NotFound, Mismatch, Overloaded, Unavailable, DeadlineExceeded)
+    for kind in (
+        InvalidRequest,
+        NotFound,
+        Mismatch,
+        Unauthenticated,
+        Overloaded,
+        Unavailable,
+        DeadlineExceeded,
+    )
 }
 _BY_NUMBER: dict[Any, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         requests_per_s=given.requests_per_s,
         timeout_s=given.timeout_s,
         credentials=tls,
+        token=given.token,
     )
     try:
         with load:
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout-s", type=_positive, default=5.0, help="of each request, with its retries (5)")
     add("--tls", default="", help="folder with ca.crt, tls.crt and tls.key: connect by TLS")
     add("--tls-name", default="", help="DNS name in the routers' certificate; default: the host")
+    add("--token", help="of a tenant, where routers ask for one; default: that in MOE_TOKEN")
     add("-o", "--output", choices=("text", "json"), default="text")
     return parser
 

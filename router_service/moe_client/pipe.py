@@ -14,6 +14,7 @@ from typing import Protocol
 
 import grpc
 
+from moe_client.channel import Metadata
 from moe_client.handshake import explained
 from moe_client.messages import Encode
 from moe_client.retry import Lost, Silent
@@ -50,7 +51,12 @@ class Pipe:
     """A stream over a channel of its own. Used from one event loop only."""
 
     def __init__(
-        self, address: str, channel: grpc.aio.Channel, method: str, watcher: Watcher
+        self,
+        address: str,
+        channel: grpc.aio.Channel,
+        method: str,
+        watcher: Watcher,
+        metadata: Metadata = (),
     ) -> None:
         self.address = address
         self.silent = False
@@ -66,7 +72,7 @@ class Pipe:
         stub: grpc.aio.StreamStreamMultiCallable[bytes, RowsResponse] = channel.stream_stream(
             method, response_deserializer=RowsResponse.FromString
         )
-        self._call = stub()
+        self._call = stub(metadata=metadata)
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
     def send(self, encode: Encode, deadline_ms: int, tell: Tell) -> int:

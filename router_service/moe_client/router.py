@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import grpc
 
+from moe_client.channel import Metadata
 from moe_client.errors import Closed, MalformedAnswer
 from moe_client.pipe import Pipe
 from moe_client.retry import ABSENT, Health
@@ -38,11 +39,14 @@ Connect = Callable[[str], grpc.aio.Channel]
 class Router:
     """The streams to one address. Used from one event loop only."""
 
-    def __init__(self, address: str, mixture: str, connect: Connect) -> None:
+    def __init__(
+        self, address: str, mixture: str, connect: Connect, metadata: Metadata = ()
+    ) -> None:
         self.address = address
         self.health = Health.LIVE
         self._mixture = mixture
         self._connect = connect
+        self._metadata = metadata
         self._pipes: dict[str, Pipe] = {}
         self._left: set[Pipe] = set()
         self._probe: asyncio.Task[None] | None = None
@@ -62,7 +66,7 @@ class Router:
             self._left = {left for left in self._left if not left.lost} | {pipe}
             pipe.retire()
         channel = self._connect(self.address)
-        self._pipes[rpc] = Pipe(self.address, channel, _SERVICE + rpc, self)
+        self._pipes[rpc] = Pipe(self.address, channel, _SERVICE + rpc, self, self._metadata)
         return self._pipes[rpc]
 
     async def describe(self, timeout_s: float) -> DescribeMixtureResponse:
@@ -74,7 +78,9 @@ class Router:
                 response_deserializer=DescribeMixtureResponse.FromString,
             )
             answer: DescribeMixtureResponse = await ask(
-                DescribeMixtureRequest(mixture=self._mixture), timeout=timeout_s
+                DescribeMixtureRequest(mixture=self._mixture),
+                timeout=timeout_s,
+                metadata=self._metadata,
             )
             return answer
 
@@ -86,7 +92,7 @@ class Router:
                 request_serializer=BeginRequest.SerializeToString,
                 response_deserializer=BeginResponse.FromString,
             )
-            answer: BeginResponse = await ask(message, timeout=timeout_s)
+            answer: BeginResponse = await ask(message, timeout=timeout_s, metadata=self._metadata)
             return answer
 
     async def fetch_gate(
@@ -104,7 +110,7 @@ class Router:
                 request_serializer=FetchGateRequest.SerializeToString,
                 response_deserializer=GateChunk.FromString,
             )
-            async for chunk in ask(message, timeout=timeout_s):
+            async for chunk in ask(message, timeout=timeout_s, metadata=self._metadata):
                 content += chunk.data
                 if len(content) > min(chunk.size, most_bytes):
                     text = f"{chunk.size} bytes; at most {most_bytes} are taken"
@@ -123,7 +129,9 @@ class Router:
                 request_serializer=ReportOutcomeRequest.SerializeToString,
                 response_deserializer=ReportOutcomeResponse.FromString,
             )
-            response: ReportOutcomeResponse = await tell(message, timeout=timeout_s)
+            response: ReportOutcomeResponse = await tell(
+                message, timeout=timeout_s, metadata=self._metadata
+            )
             return response
 
     def heard(self) -> None:

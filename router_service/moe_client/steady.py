@@ -53,9 +53,14 @@ class SteadyLoad:
         requests_per_s: float | None = None,
         timeout_s: float = 5.0,
         credentials: Credentials | None = None,
+        token: str | None = None,
     ) -> None:
         self._client = RouterClient(
-            addresses, mixture=mixture, timeout_s=timeout_s, credentials=credentials
+            addresses,
+            mixture=mixture,
+            timeout_s=timeout_s,
+            credentials=credentials,
+            token=token,
         )
         self._recording = recording
         self._sessions, self._rows = sessions, rows

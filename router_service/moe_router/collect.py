@@ -21,8 +21,10 @@ from moe_router.gates import GateArtifacts, Standing, State
 from moe_router.ladder import Cause
 from moe_router.link import State as LinkState
 from moe_router.links import Links
+from moe_router.quota import Quota
 from moe_router.refusal import Code
 from moe_router.tables import Tables
+from moe_router.tenants import Tenants
 
 Block = tuple[Family, Iterable[Point]]
 CODES = (*(code.name for code in Code), "INTERNAL")
@@ -42,16 +44,20 @@ class RouterMetrics:
         clock: Callable[[], float],
         *,
         detail: bool,
+        tenants: Tenants | None = None,
     ) -> None:
         self._mixture, self._engine, self._tables = mixture, engine, tables
         self._links, self._artifacts, self._streams = links, gates, streams
         self._clock, self._process = clock, ProcessMetrics()
+        self._tenants = tenants
         self._gates = GateMetrics(mixture, engine, clock(), detail=detail)
 
     def collect(self) -> Iterator[Block]:
         yield from self._process.collect()
         yield from self._requests()
         yield from self._surroundings()
+        if self._tenants is not None and self._tenants.tallies:
+            yield from self._by_tenant(self._tenants)
         view = self._tables.view
         if view is not None:
             yield from version_metrics(self._mixture, view, self._engine.counters)
@@ -72,6 +78,16 @@ class RouterMetrics:
         for (rung, _), rows in counters.rungs.items():
             rungs[rung] += rows
         yield m.RUNG_ROWS, (((mixture, rung), rungs[rung]) for rung in Rung)
+
+    def _by_tenant(self, tenants: Tenants) -> Iterator[Block]:
+        mixture, tallies = self._mixture, list(tenants.tallies.items())
+        yield m.UNAUTHENTICATED, one(tenants.unauthenticated, mixture)
+        yield m.TENANT_ROWS, (((mixture, name), each.rows) for name, each in tallies)
+        yield (
+            m.TENANT_REFUSED,
+            (((mixture, name, q), each.refused[q]) for name, each in tallies for q in Quota),
+        )
+        yield m.TENANT_DELAY, (((mixture, name), each.queue_delay) for name, each in tallies)
 
     def _surroundings(self) -> Iterator[Block]:
         mixture = self._mixture

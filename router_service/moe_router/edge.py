@@ -14,8 +14,11 @@ from moe_core import identity
 from moe_core.grpc_tls import AioCallers, server_credentials
 from moe_core.log import tell
 from moe_core.tls import BadTls, Folder
+from moe_router.callers import BadTokens, Callers
+from moe_router.door import Door, TenantsDoor
 from moe_router.service import RouterServicer
 from moe_router.settings import Settings
+from moe_router.tenants import Tenants
 from moe_router.trust import Trust
 from moeops.v1 import router_pb2_grpc
 
@@ -49,6 +52,20 @@ def trust(settings: Settings, folder: Folder | None) -> Trust | None:
     if folder is None:
         return None
     return Trust(folder, identity.workers(settings.mixture, settings.namespace))
+
+
+def door(settings: Settings, tenants: Tenants) -> Door:
+    """Return what lets calls in. Raises CannotStart."""
+    if not settings.tenants:
+        return Door()
+    names = [tenant.name for tenant in settings.tenants]
+    try:
+        callers = Callers(
+            settings.tenants_folder, names, lambda reason: tell("tokens_not_read", reason=reason)
+        )
+    except BadTokens as error:
+        raise CannotStart(f"--tenants-folder: {error}") from None
+    return TenantsDoor(tenants, callers)
 
 
 async def listen(

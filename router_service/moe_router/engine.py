@@ -7,9 +7,9 @@ a client that embeds the core is another. It owns the order of the stages and no
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
@@ -35,7 +35,9 @@ from moe_router.settle import Outcome
 from moe_router.shadow import Shadows, Trail
 from moe_router.spans import Attempts, about, tell_combine, tell_gate
 from moe_router.tables import Tables, served
+from moe_router.tenants import Caller
 from moe_router.view import View
+from moe_router.window import Window
 from moeops.v1.router_pb2 import (
     BeginRequest,
     DispatchRequest,
@@ -46,6 +48,7 @@ from moeops.v1.router_pb2 import (
 Array = npt.NDArray[Any]
 
 WAIT_FOR_TABLE_S = 1.0
+NOBODY = Caller()
 CALLERS_FAULT = frozenset({Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.FAILED_PRECONDITION})
 
 
@@ -55,6 +58,8 @@ class Limits:
 
     rows_in_flight: int = 65_536
     deadline_s: float = 5.0
+    rows_at_work: int = 16_384
+    weights: Mapping[str, int] = field(default_factory=dict)  # of flows, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +106,32 @@ class Engine:
         self._marks = Marks()
         self._pins = PinsKept()
         self._room = Room(limits.rows_in_flight)
+        self._window = Window(limits.rows_at_work, limits.weights, clock)
         self._turns = itertools.count()
 
     @property
     def rows_under_way(self) -> int:
         return self._room.rows
 
-    async def dispatch(self, message: DispatchRequest, span: Span | None = None) -> Answer:
+    async def dispatch(
+        self, message: DispatchRequest, span: Span | None = None, caller: Caller = NOBODY
+    ) -> Answer:
         """Serve rows whose experts the caller chose; `span` if it is traced. Raises Refused."""
         began_s = self._clock()
         with self._counted():
             view = await self._table_for(message)
             request = parse_dispatch(message, view, self._tokens.read, self._pins.of)
-            return await self._serve(request.rows, lambda: request, view, began_s, span)
+            return await self._serve(request.rows, lambda: request, view, began_s, span, caller)
 
-    async def route(self, message: RouteRequest, span: Span | None = None) -> Answer:
+    async def route(
+        self, message: RouteRequest, span: Span | None = None, caller: Caller = NOBODY
+    ) -> Answer:
         """Serve rows, applying the table's gate; `span` if it is traced. Raises Refused."""
         began_s = self._clock()
         with self._counted():
             view = await self._table_for(message)
             rows = parse_route(message, view, self._tokens.read, self._pins.of)
-            return await self._serve(rows, lambda: self._chosen(rows), view, began_s, span)
+            return await self._serve(rows, lambda: self._chosen(rows), view, began_s, span, caller)
 
     async def begin(self, message: BeginRequest) -> tuple[View, list[Begun]]:
         """Begin sessions, or look at those that have begun, by this table. Raises Refused."""
@@ -182,18 +192,34 @@ class Engine:
         view: View,
         began_s: float,
         span: Span | None,
+        caller: Caller,
     ) -> Answer:
-        """Serve rows, and count for their gates how that went."""
+        """Serve rows, if their caller may have that many. What it may not is no gate's failure."""
+        with caller.hold(len(rows.hidden)):
+            return await self._answer(rows, choose_, view, began_s, span, caller)
+
+    async def _answer(
+        self,
+        rows: Rows,
+        choose_: Callable[[], Request],
+        view: View,
+        began_s: float,
+        span: Span | None,
+        caller: Caller,
+    ) -> Answer:
+        """Serve rows when it is their turn, and count for their gates how that went."""
         gates = self.counters.gates
+        within_s = rows.deadline_ms / 1000 if rows.deadline_ms else self._limits.deadline_s
+        deadline_s = self._clock() + within_s
         if span is not None:
             span.tell(about(rows, view))
         try:
-            with self._room.hold((s.session, s.last - s.first) for s in rows.sequences):
+            async with self._turn(rows, caller, within_s):
                 request = choose_()
                 chosen_s = self._clock()
                 if span is not None:
                     tell_gate(span, request, began_s, chosen_s)
-                exchange = await self._exchange(request, view, span)
+                exchange = await self._exchange(request, view, span, deadline_s)
                 answered_s = self._clock()
                 hidden, outcomes = exchange.answer()
                 self._account(view, outcomes)
@@ -214,16 +240,23 @@ class Engine:
         trail = Trail(request, exchange.used) if followed else None
         return Answer(hidden, fates, view.table.epoch, trail)
 
+    @asynccontextmanager
+    async def _turn(self, rows: Rows, caller: Caller, within_s: float) -> AsyncIterator[None]:
+        """Be at work in the block. Raises Refused where there is no room to wait for that."""
+        with self._room.hold((s.session, s.last - s.first) for s in rows.sequences):
+            async with self._window.turn(caller.flow, len(rows.hidden), within_s) as waited_s:
+                caller.waited(waited_s)
+                yield
+
     def _chosen(self, rows: Rows) -> Request:
         gate, layer = rows.gate, rows.layer
         return choose(rows, [self._gates.layer(gate, v, layer) for v in rows.variants])
 
-    async def _exchange(self, request: Request, view: View, span: Span | None) -> Exchange:
-        deadline_ms = request.rows.deadline_ms
-        within_s = deadline_ms / 1000 if deadline_ms else self._limits.deadline_s
+    async def _exchange(
+        self, request: Request, view: View, span: Span | None, deadline_s: float
+    ) -> Exchange:
         pins = [s.pins.force(s.forced) for s in request.rows.sequences]
-        deadline_s, turn = self._clock() + within_s, next(self._turns)
-        exchange = Exchange(request, view, pins, deadline_s, turn)
+        exchange = Exchange(request, view, pins, deadline_s, next(self._turns))
         if span is None:
             await self._fly(exchange, view, self._links, self.counters)
         else:

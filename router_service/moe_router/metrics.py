@@ -1,7 +1,8 @@
 """The metrics of a router: names, labels and units. Only data; `collect` reads their values.
 
-In `series`: L layers, E experts, V the versions that the table names of them (one each at rest),
-G the gate versions, T what is on trial. Of versions and experts at most `MAX_EXPERTS` are told.
+In `series`: N tenants, L layers, E experts, V the versions that the table names of them (one each
+at rest), G the gate versions, T what is on trial. Of versions and experts at most `MAX_EXPERTS`
+are told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ MAX_CELLS: Final = 512
 MOVING_CELLS: Final = 64
 
 _MIXTURE: Final = ("mixture",)
+_TENANT: Final = ("mixture", "tenant")
 _VERSION: Final = ("mixture", "expert", "version")
 _GATE: Final = ("mixture", "gate", "version")
 _LAYER: Final = (*_GATE, "layer")
@@ -38,19 +40,38 @@ REQUESTS = _counter(
     "router_requests", "Requests, each rows of one layer, answered or not.", _MIXTURE, "1"
 )
 FAILURES = _counter(
-    "router_failures", "Requests that got no answer, by gRPC code.", (*_MIXTURE, "code"), "7"
+    "router_failures", "Requests that got no answer, by gRPC code.", (*_MIXTURE, "code"), "8"
 )
 ANSWERS = _seconds(
     "router_request_duration", "Time of answered requests in the router.", _MIXTURE, "19"
 )
 STAGES = _seconds(
     "router_stage_duration",
-    "Time of answered requests until experts are chosen (gate), until all rows are answered "
-    "(workers), and the rest (combine).",
+    "Time of answered requests until experts are chosen (gate; a wait for a turn is in it), until "
+    "all rows are answered (workers), and the rest (combine).",
     (*_MIXTURE, "stage"),
     "57",
 )
 ROWS_UNDER_WAY = _gauge("router_rows_under_way", "Rows of requests under way.", _MIXTURE, "1")
+UNAUTHENTICATED = _counter(
+    "router_unauthenticated_calls",
+    "Calls without a valid token, where the mixture has tenants.",
+    _MIXTURE,
+    "1 with tenants",
+)
+TENANT_ROWS = _counter("router_tenant_rows", "Rows let in.", _TENANT, "N, at most 64")
+TENANT_REFUSED = _counter(
+    "router_tenant_refused_requests",
+    "Requests over a quota of their tenant, by quota.",
+    (*_TENANT, "quota"),
+    "2·N",
+)
+TENANT_DELAY = _seconds(
+    "router_tenant_queue_delay",
+    "How long requests waited for their turn, 0 where they did not.",
+    _TENANT,
+    "19·N",
+)
 STREAMS = _gauge("router_streams", "Streams that clients have open.", _MIXTURE, "1")
 ERRORS = _counter(
     "router_attempt_errors",

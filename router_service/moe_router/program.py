@@ -41,6 +41,7 @@ from moe_router.sources import (
     WorkerSource,
 )
 from moe_router.tables import Tables
+from moe_router.tenants import Tenants
 
 END_S = 30.0
 SETTLE_S = 2.0
@@ -63,7 +64,10 @@ class Router:
         self.links = Links(clock, edge.trust(settings, self._certificate))
         self._gates = GateArtifacts(settings.cache)
         self.tables.on_change(self._gates.want)
-        limits = Limits(settings.max_rows, settings.deadline_s)
+        weights = {tenant.name: tenant.weight for tenant in settings.tenants}
+        limits = Limits(settings.max_rows, settings.deadline_s, settings.rows_at_work, weights)
+        self._tenants = Tenants(settings.tenants, clock)
+        self._door = edge.door(settings, self._tenants)
         self.engine = Engine(self.tables, self.links, self._gates, clock, limits)
         self.tables.on_change(self.engine.scorings.keep)
         identity = Identity(settings.name, settings.node, uuid.uuid4().hex, settings.mixture)
@@ -79,7 +83,9 @@ class Router:
             clock,
             time.time,
         )
-        self._servicer = RouterServicer(self.engine, self.tables, self._gates, describer, tracer)
+        self._servicer = RouterServicer(
+            self.engine, self.tables, self._gates, describer, tracer, self._door
+        )
         self._metrics = MetricsPort(self._collector(clock))
         self._health = health.HealthServicer()
         self._copies = Copies(settings.cache, settings.mixture) if settings.cache else None
@@ -94,6 +100,7 @@ class Router:
             self._gates,
             lambda: len(self._servicer.streams),
             clock,
+            tenants=self._tenants,
             detail=self._settings.metrics_detail is Detail.FULL,
         )
 
@@ -135,6 +142,7 @@ class Router:
             self._worker_source.follow(self._take_workers),
             self.links.watch(),
             self._servicer.beat(),
+            self._door.watch(),
             self._open(),
         ]
 

@@ -19,6 +19,7 @@ class Code(IntEnum):
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 class Refused(Exception):

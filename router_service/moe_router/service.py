@@ -16,6 +16,7 @@ from moe_core.log import tell, tell_error
 from moe_core.tracing import Context, Span, Tracer, Untraced
 from moe_router.begin import Begun
 from moe_router.describe import WIRE_RUNGS, Describer, describe_mixture
+from moe_router.door import Door, Entry
 from moe_router.engine import Answer, Engine, Fate
 from moe_router.gates import GateArtifacts
 from moe_router.refusal import Code, Refused
@@ -24,6 +25,7 @@ from moe_router.request import check_mixture
 from moe_router.settle import Outcome
 from moe_router.stream import HEARTBEAT_S, R, Reply, RowsStream
 from moe_router.tables import Tables, served
+from moe_router.tenants import Caller
 from moe_router.throttle import Throttle
 from moeops.v1 import router_pb2, router_pb2_grpc
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
@@ -36,7 +38,7 @@ _TRACEPARENT = "traceparent"
 _PUSHBACK = "grpc-retry-pushback-ms"  # gRPC's own word for when to try again
 
 
-Work = Callable[[R, Span | None], Awaitable[Answer]]
+Work = Callable[[R, Span | None, Caller], Awaitable[Answer]]
 
 
 class RouterServicer(router_pb2_grpc.RouterServicer):
@@ -49,12 +51,13 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         gates: GateArtifacts,
         describer: Describer,
         tracer: Tracer | None = None,
+        door: Door | None = None,
     ) -> None:
         self._engine, self._tables, self._describer = engine, tables, describer
         self._tracer = tracer or Untraced()
         self.gates = gates
         self.streams: set[RowsStream[Any]] = set()
-        self._ending = False
+        self._ending, self._door = False, door or Door()
         self._refusals, self._climbs = Throttle(1.0), Throttle(1.0)
 
     async def Dispatch(  # noqa: N802
@@ -75,12 +78,14 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self, request: router_pb2.DescribeMixtureRequest, context: Any
     ) -> router_pb2.DescribeMixtureResponse:
         async with _refusing(context):
+            self._door.enter(_metadata(context))
             return describe_mixture(request, served(self._tables))
 
     async def Begin(  # noqa: N802
         self, request: router_pb2.BeginRequest, context: Any
     ) -> router_pb2.BeginResponse:
         async with _refusing(context, self._tell_refusal):
+            self._door.enter(_metadata(context))
             view, begun = await self._engine.begin(request)
             uid, epoch, sessions = view.table.uid, view.table.epoch, map(_session, begun)
             return router_pb2.BeginResponse(table_uid=uid, epoch=epoch, sessions=sessions)
@@ -89,6 +94,7 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self, request: router_pb2.FetchGateRequest, context: Any
     ) -> AsyncIterator[router_pb2.GateChunk]:
         async with _refusing(context, self._tell_refusal):
+            self._door.enter(_metadata(context))
             view = served(self._tables)
             check_mixture(request.mixture, view)
             async for data, size in self.gates.chunks(view, request.sha256):
@@ -103,6 +109,7 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self, request: router_pb2.ReportOutcomeRequest, context: Any
     ) -> router_pb2.ReportOutcomeResponse:
         async with _refusing(context, self._tell_refusal):
+            self._door.enter(_metadata(context))
             reported = await self._engine.report(request)
             for _, refused in reported.refused:
                 self._tell_refusal(refused)
@@ -124,16 +131,16 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
     async def _pipe(
         self, work: Work[R], requests: AsyncIterator[R], context: Any
     ) -> AsyncIterator[RowsResponse]:
-        around = _trace_of(context)
+        around, entry = _trace_of(context), self._door.enter(_metadata(context))
 
         async def serve(request: R) -> Reply:
             parent = Context.parse(request.traceparent) if request.traceparent else around
             span = self._tracer.begin("request", parent, monotonic())
             if span is None:
-                return await self._serve(work, request, None)
+                return await self._serve(work, request, None, entry)
             failure = "the stream ended before the answer"
             try:
-                reply = await self._serve(work, request, span)
+                reply = await self._serve(work, request, span, entry)
                 failure = reply.response.failure.message
                 return reply
             finally:
@@ -150,10 +157,11 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         finally:
             self.streams.discard(stream)
 
-    async def _serve(self, work: Work[R], request: R, span: Span | None) -> Reply:
+    async def _serve(self, work: Work[R], request: R, span: Span | None, entry: Entry) -> Reply:
         began = perf_counter()
         try:
-            answer = await work(request, span)
+            entry.check()
+            answer = await work(request, span, entry.caller)
         except Refused as refused:
             self._tell_refusal(refused, span)
             failure = refused.to_failure()
@@ -215,9 +223,13 @@ def _ids(span: Span | None) -> dict[str, Any]:
     return {} if span is None else span.context.ids
 
 
+def _metadata(context: Any) -> tuple[tuple[str, str | bytes], ...]:
+    return tuple((key, value) for key, value in context.invocation_metadata() or ())
+
+
 def _trace_of(context: Any) -> Context | None:
     """Return what the stream's metadata says of its caller's trace."""
-    found = dict(context.invocation_metadata() or ()).get(_TRACEPARENT, "")
+    found = dict(_metadata(context)).get(_TRACEPARENT, "")
     return Context.parse(found) if isinstance(found, str) else None
 
 

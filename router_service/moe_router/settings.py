@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from moe_core.document import InvalidDocument
 from moe_core.log import Form, read_form
 from moe_core.metrics_settings import Detail, read_address, read_detail
+from moe_core.tenants import Tenant, from_json
 from moe_core.tracing_settings import BadTracing, Tracing, read_tracing
 
 T = TypeVar("T")
@@ -47,6 +49,9 @@ class Settings:
     listen_tls: str = ""
     operator: str = ""
     health: str = ""
+    rows_at_work: int = 16_384
+    tenants: tuple[Tenant, ...] = ()
+    tenants_folder: Path = Path()
 
 
 # flag, variable, default, help
@@ -65,6 +70,12 @@ _FLAGS = (
     ("drain-seconds", "MOE_DRAIN_SECONDS", "1", "how long requests are taken after SIGTERM, while "
      "clients learn of it"),
     ("max-rows", "MOE_MAX_ROWS", "65536", "rows under way at once; more are refused"),
+    ("rows-at-work", "MOE_ROWS_AT_WORK", "16384", "rows that workers are asked for at once; more "
+     "wait for their turn, in a fair order"),
+    ("tenants", "MOE_TENANTS", "", "who may ask, as spec.tenants of a Mixture in JSON; without it "
+     "everybody"),
+    ("tenants-folder", "MOE_TENANTS_FOLDER", "/etc/moeops/tenants", "with --tenants: a file for "
+     "each, with the sha256 of a token on each line, read again when it changes"),
     ("deadline-seconds", "MOE_DEADLINE_SECONDS", "5", "for requests that give none"),
     ("metrics", "MOE_METRICS", "0.0.0.0:7002", "where GET /metrics is answered: HOST:PORT, or "
      "none"),
@@ -125,8 +136,18 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         tls=Path(tls) if tls else None,
         listen_tls=_address("--listen-tls", value("listen-tls")),
         operator=value("operator"),
+        rows_at_work=int(_number("--rows-at-work", value("rows-at-work"), 1, 1 << 30)),
+        tenants=_tenants(value("tenants")),
+        tenants_folder=Path(value("tenants-folder")),
         health=_address("--health", value("health")),
     )
+
+
+def _tenants(text: str) -> tuple[Tenant, ...]:
+    try:
+        return from_json(text) if text else ()
+    except InvalidDocument as error:
+        raise BadSetting(f"--tenants (MOE_TENANTS): {error}") from None
 
 
 def _tracing(environment: Mapping[str, str]) -> Tracing | None:

@@ -44,7 +44,7 @@ Prometheus sets `namespace` to that of the pod asked.
 ## How many series
 What is many is rolled up. `MOE_METRICS_DETAIL=Full` (or `--metrics-detail Full`) tells of each \
 expert of each layer; set it in `env` of a Mixture's `routers` or `workers`. A router \
-has 111 of its own (requests, stages, links, the process), one for each gate version that says \
+has 112 of its own (requests, stages, links, the process), one for each gate version that says \
 whether it is loaded, and over 58 layers of 256 experts, each failing for one cause and nothing on \
 trial:
 
@@ -53,11 +53,13 @@ trial:
 | 256, each over all 58 layers, one gate | 2,010 | 16,794 |
 | 14,848, each of one layer, 58 gates | 3,774 | 18,558 |
 
-An expert on trial adds at most 62. A gate on trial adds 43, ten for each layer, and one for each \
-of its experts. A worker with one expert has 69, and two more for each layer with Full. An \
-operator has 45 of its own; one that leads tells 15 of each Mixture, 6 of each Expert and 1 of \
-each Gate at rest, and at most 19 of a rollout under way. A Gate with spec.drift adds up to four, \
-and two for each layer, and each context of it, that its baseline has. Tests count these.
+A router of a mixture with tenants tells one more, and 22 of each tenant, of whom there are at \
+most 64. An expert on trial adds at most 62. A gate on trial adds 43, ten for each layer, and \
+one for each of its experts. A worker with one expert has 69, and two more for each layer with \
+Full. An operator has 45 of its own; one that leads tells 15 of each Mixture, 6 of each Expert \
+and 1 of each Gate at rest, and at most 19 of a rollout under way. A Gate with spec.drift adds \
+up to four, and two for each layer, and each context of it, that its baseline has. Tests count \
+these.
 """
 
 

@@ -63,6 +63,10 @@ FULL: dict[str, Body] = {
             ],
             "metrics": [{"namespaceSelector": {"matchLabels": {"metrics": "yes"}}}],
         },
+        tenants=[
+            {"name": "team-a", "weight": 3, "rowsPerSecond": 100, "burstRows": 200},
+            {"name": "team-b", "rowsInFlight": 64},
+        ],
         rollouts={"maxConcurrent": 2},
         failover={"ladder": ["Replica", "Stable", "Residual"], "maxDegradedPercent": 10},
     ),
@@ -238,6 +242,11 @@ MISTAKES: tuple[tuple[str, str, Any, str], ...] = (
         "unknown field",
     ),
     ("mixture", f"{WORKERS}.resourceClaims", [{"name": "gpu"}], "resourceClaimTemplateName"),
+    ("mixture", "spec.tenants", [{"weight": 2}], "name: Required value"),
+    ("mixture", "spec.tenants", [{"name": "Team A"}], "should match"),
+    ("mixture", "spec.tenants", [{"name": "a", "rowsPerSecond": 0}], "greater than or equal to 1"),
+    ("mixture", "spec.tenants", [{"name": "a", "burstRows": 9}], "burstRows needs rowsPerSecond"),
+    ("mixture", "spec.tenants", [{"name": "a"}, {"name": "a"}], "Duplicate value"),
     ("mixture", "spec.networkPolicy", "Enabled", "must be of type object"),
     ("mixture", "spec.networkPolicy.clients", [{}], "should have at least 1 properties"),
     (
