@@ -7,7 +7,7 @@ computed together; each gets back its own rows and nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +18,7 @@ from moe_worker.attempt import Attempt, Group
 from moe_worker.backlog import Backlog
 from moe_worker.batch import Piece, next_batch
 from moe_worker.counters import Counters
+from moe_worker.device import fetched
 from moe_worker.failure import Code, fail
 
 
@@ -90,7 +91,7 @@ class Computer:
         self.counters.began()
         rows = sum(piece.rows for piece in batch)
         try:
-            outcome = _run(batch)
+            outcome = run(batch[0].key, [_rows_of(piece) for piece in batch])
         except Exception as error:  # one expert's trouble must not end all the others
             sentence = f"the expert could not compute: {type(error).__name__}: {error}"
             self.log("computing_failed", reason=sentence, rows=rows)
@@ -121,7 +122,7 @@ class Computer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class Outcome:
     """Answers (T, H) of a batch in main memory, for each its norm and whether it went wrong."""
 
     answers: torch.Tensor
@@ -129,16 +130,16 @@ class _Outcome:
     wrong: list[bool]
 
 
-def _run(batch: list[_Piece]) -> _Outcome:
-    inputs = [_rows_of(piece) for piece in batch]
-    kernel = batch[0].key
-    rows = (inputs[0] if len(inputs) == 1 else torch.cat(inputs)).to(kernel.device)
+def run(kernel: ExpertKernel, inputs: Sequence[torch.Tensor]) -> Outcome:
+    """Compute rows of one or more attempts, each (T, H) in main memory, as one batch."""
+    there = [rows.to(kernel.device, non_blocking=True) for rows in inputs]
+    rows = there[0] if len(there) == 1 else torch.cat(there)
     answers = kernel(rows)
     norms, wrong = inspect(rows, answers)
-    return _Outcome(answers.cpu(), norms, wrong)
+    return Outcome(fetched(answers), norms, wrong)
 
 
-def _deal(batch: list[_Piece], outcome: _Outcome) -> None:
+def _deal(batch: list[_Piece], outcome: Outcome) -> None:
     """Give each piece its own answers."""
     start = 0
     for piece in batch:

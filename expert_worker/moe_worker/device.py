@@ -30,6 +30,16 @@ def find(asked: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def fetched(answers: torch.Tensor) -> torch.Tensor:
+    """Return answers in main memory: of a GPU in pinned pages, which it writes by itself."""
+    if answers.device.type == "cpu":
+        return answers
+    room = torch.empty(answers.shape, dtype=answers.dtype, pin_memory=True)
+    room.copy_(answers, non_blocking=True)
+    torch.cuda.current_stream(answers.device).synchronize()
+    return room
+
+
 def told(device: torch.device) -> str:
     """Return the device as a log says it."""
     if device.type == "cpu":

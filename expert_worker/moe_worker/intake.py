@@ -28,12 +28,16 @@ _SHORTEST_RETRY_MS, _LONGEST_RETRY_MS = 5, 1000
 
 @dataclass(slots=True)
 class Intake:
-    """`last_us` is when a router last asked for something."""
+    """`last_us` is when a router last asked for something.
+
+    Bodies are `pinned` where a GPU is to fetch them by itself.
+    """
 
     gatekeeper: Gatekeeper
     backlog: Backlog
     counters: Counters
     clock_us: Callable[[], int]
+    pinned: bool = False
     last_us: int = 0
 
     def take(self, link: Link, receiver: Receiver, compute: Compute, body_bytes: int) -> None:
@@ -62,7 +66,7 @@ class Intake:
 
     def _read(self, receiver: Receiver, body_bytes: int) -> torch.Tensor:
         """Read rows straight into the tensor that experts will see, (rows, H)."""
-        body = torch.empty(body_bytes, dtype=torch.uint8)
+        body = torch.empty(body_bytes, dtype=torch.uint8, pin_memory=self.pinned)
         receiver.body(body.numpy().data)
         return body.view(torch_dtype(self.gatekeeper.dtype)).view(-1, self.gatekeeper.hidden_size)
 

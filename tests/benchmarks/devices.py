@@ -12,12 +12,13 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from moe_core.exactness import NotExact, fast, prove
 from moe_core.kernel import ExpertKernel, Rule
-from moe_worker.compute import inspect
+from moe_worker.compute import inspect, run
 from moe_worker.device import find, told
 from tests.benchmarks.measure import in_turns
 
@@ -73,7 +74,7 @@ def _print(
         for device, found in rules.items()
         for rule in found
     }
-    print(f"{'us of a batch (rows/s)':<34}" + "".join(f"{f'T = {rows}':>21}" for rows in ROWS))
+    print(f"{'us of a batch (rows/s)':<44}" + "".join(f"{f'T = {rows}':>21}" for rows in ROWS))
     shown: dict[str, list[str]] = {}
     for rows in ROWS:
         batch = torch.randn(rows, hidden, generator=draw).to(_DTYPE)
@@ -81,19 +82,22 @@ def _print(
         for name, kernel in kernels.items():
             if kernel.device.type == "cpu" and 3 * rows * hidden * intermediate > _MOST_ON_CPU:
                 continue
-            ways[name] = _worker(kernel, batch)
-            if kernel.device.type != "cpu":
-                ways[f"{name}, products alone"] = _alone(kernel, batch)
+            if kernel.device.type == "cpu":
+                ways[name] = partial(run, kernel, [batch])
+                continue
+            ways[name] = partial(run, kernel, [batch.pin_memory()])
+            ways[f"{name}, not pinned"] = _pageable(kernel, batch)
+            ways[f"{name}, products alone"] = _alone(kernel, batch)
         timed = in_turns(ways, rounds=rounds, seconds=seconds)
         for name in (*kernels, *(n for n in ways if n not in kernels)):
             cells = shown.setdefault(name, [""] * ROWS.index(rows))
             took = timed.get(name)
             cells.append(f"{took.p50_us:,.0f} ({rows * 1e6 / took.p50_us:,.0f})" if took else "-")
     for name, cells in shown.items():
-        print(f"{name:<34}" + "".join(f"{cell:>21}" for cell in cells))
+        print(f"{name:<44}" + "".join(f"{cell:>21}" for cell in cells))
 
 
-def _worker(kernel: ExpertKernel, batch: torch.Tensor) -> Callable[[], object]:
+def _pageable(kernel: ExpertKernel, batch: torch.Tensor) -> Callable[[], object]:
     def compute() -> object:
         rows = batch.to(kernel.device)
         answers = kernel(rows)
