@@ -16,28 +16,27 @@ from moe_worker.admission import Admitted, Gatekeeper
 from moe_worker.attempt import Attempt, Group, result_frame
 from moe_worker.backlog import Backlog
 from moe_worker.counters import Counters
+from moe_worker.device import pinned
 from moe_worker.failure import Code, fail
 from moe_worker.link import Link
 from moe_worker.receive import Receiver
 from moeops.v1.link_pb2 import Compute
 from moeops.v1.types_pb2 import Failure
 
+_CPU = torch.device("cpu")
 _TRACE_BYTES = 16
 _SHORTEST_RETRY_MS, _LONGEST_RETRY_MS = 5, 1000
 
 
 @dataclass(slots=True)
 class Intake:
-    """`last_us` is when a router last asked for something.
-
-    Bodies are `pinned` where a GPU is to fetch them by itself.
-    """
+    """`last_us` is when a router last asked for something; rows are computed on `device`."""
 
     gatekeeper: Gatekeeper
     backlog: Backlog
     counters: Counters
     clock_us: Callable[[], int]
-    pinned: bool = False
+    device: torch.device = _CPU
     last_us: int = 0
 
     def take(self, link: Link, receiver: Receiver, compute: Compute, body_bytes: int) -> None:
@@ -66,7 +65,8 @@ class Intake:
 
     def _read(self, receiver: Receiver, body_bytes: int) -> torch.Tensor:
         """Read rows straight into the tensor that experts will see, (rows, H)."""
-        body = torch.empty(body_bytes, dtype=torch.uint8, pin_memory=self.pinned)
+        fetched_by_itself = pinned(self.device, body_bytes)
+        body = torch.empty(body_bytes, dtype=torch.uint8, pin_memory=fetched_by_itself)
         receiver.body(body.numpy().data)
         return body.view(torch_dtype(self.gatekeeper.dtype)).view(-1, self.gatekeeper.hidden_size)
 

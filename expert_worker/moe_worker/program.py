@@ -79,9 +79,7 @@ class Worker:
         self.counters = Counters(clock_us)
         self.backlog = Backlog(settings.queue_rows)
         keeper = Gatekeeper(settings.hidden_size, settings.dtype, settings.queue_rows, shelf.find)
-        self.intake = Intake(
-            keeper, self.backlog, self.counters, clock_us, self.device.type == "cuda"
-        )
+        self.intake = Intake(keeper, self.backlog, self.counters, clock_us, self.device)
         self.rules = Rules(settings.dtype, settings.exact, self.device)
         self.loader = Loader(
             Artifacts(settings.cache),

@@ -19,7 +19,7 @@ import torch
 from moe_core.exactness import NotExact, fast, prove
 from moe_core.kernel import ExpertKernel, Rule
 from moe_worker.compute import inspect, run
-from moe_worker.device import find, told
+from moe_worker.device import find, pinned, told
 from tests.benchmarks.measure import in_turns
 
 SHAPES = ((512, 1024), (4096, 14336))
@@ -85,7 +85,8 @@ def _print(
             if kernel.device.type == "cpu":
                 ways[name] = partial(run, kernel, [batch])
                 continue
-            ways[name] = partial(run, kernel, [batch.pin_memory()])
+            sent = batch.pin_memory() if pinned(kernel.device, batch.nbytes) else batch
+            ways[name] = partial(run, kernel, [sent])
             ways[f"{name}, not pinned"] = _pageable(kernel, batch)
             ways[f"{name}, products alone"] = _alone(kernel, batch)
         timed = in_turns(ways, rounds=rounds, seconds=seconds)
