@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.benchmarks import (
     chaos,
+    devices,
     dispatch,
     drift,
     failover,
@@ -14,7 +15,7 @@ from tests.benchmarks import (
     verdicts,
 )
 
-ALL = (dispatch, gate_shadow, failover, chaos, scrapes, tracing, verdicts, scaling, drift)
+ALL = (dispatch, devices, gate_shadow, failover, chaos, scrapes, tracing, verdicts, scaling, drift)
 
 
 def main() -> None:
