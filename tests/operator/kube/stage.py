@@ -16,7 +16,7 @@ import yaml
 
 from moe_operator import access
 from moe_operator.cluster import Conflict
-from moe_operator.kinds import KINDS, Body, Kind
+from moe_operator.kinds import KINDS, NODE, Body, Kind
 from moe_operator.options import Options
 from moe_operator.program import operate
 from moe_operator.rest import ApiServer
@@ -87,7 +87,7 @@ class Stage:
     nodes: Nodes
     user: str = ACCOUNT
     _operator: asyncio.Task[None] | None = None
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _made: list[str] = field(default_factory=list)
 
     def start(self) -> None:
         """Start an operator, with the rights of its service account."""
@@ -113,6 +113,18 @@ class Stage:
         token = config["users"][0]["user"]["token"]
         certificate = str(self.server.certificate)
         return lambda: kopf.ConnectionInfo(server=self.server.url, ca_path=certificate, token=token)
+
+    async def add_node(self) -> str:
+        """Make a Node; it goes with this stage, as other tests' operators would see it, too."""
+        name = f"n-{self.namespace}"
+        body = {"metadata": {"name": name}}
+        await asyncio.to_thread(self.server.request, "POST", NODE.path(None), body)
+        self._made.append(name)
+        return name
+
+    async def remove_nodes(self) -> None:
+        for name in self._made:
+            await asyncio.to_thread(self.server.request, "DELETE", NODE.path(None, name))
 
     async def apply(self, *bodies: Body) -> None:
         """Create or change objects, as people do."""
@@ -201,6 +213,7 @@ async def staged(server: KubeServer, namespace: str, user: str = ACCOUNT) -> Asy
             yield stage
         finally:
             await stage.stop()
+            await stage.remove_nodes()
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
     await asyncio.sleep(0.05)  # connections that were closed need the loop a little longer

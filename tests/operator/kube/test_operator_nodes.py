@@ -24,11 +24,9 @@ async def test_nodes_are_watched_also_by_an_operator_of_one_namespace(stage: Sta
     )
     watch.start((MIXTURE, NODE))
     try:
-        made = {"metadata": {"name": f"n-{stage.namespace}"}}
-        await asyncio.to_thread(stage.server.request, "POST", NODE.path(None), made)
-        name = await asyncio.to_thread(seen.get, timeout=30)
-        while name != made["metadata"]["name"]:
-            name = await asyncio.to_thread(seen.get, timeout=30)
+        made = await stage.add_node()
+        while await asyncio.to_thread(seen.get, timeout=30) != made:
+            pass
     finally:
         await asyncio.to_thread(watch.stop, 5)
 

@@ -35,10 +35,7 @@ E0 = f"tiny-e0-{sha('a')[:10]}"
 
 async def served_on_a_node(stage: Stage) -> str:
     """Bring the mixture up on a node that is not cordoned; return its name."""
-    name = f"n-{stage.namespace}"
-    made = {"metadata": {"name": name}}
-    await asyncio.to_thread(stage.server.request, "POST", NODE.path(None), made)
-    stage.nodes.node = name
+    name = stage.nodes.node = await stage.add_node()
     stage.start()
     await stage.apply(*tiny())
     await stage.until(ROUTING_TABLE, "tiny", lambda t: serves(t, e0="v1", e1="v1"))
