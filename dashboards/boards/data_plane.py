@@ -147,7 +147,7 @@ _WORKERS: Final = Row(
         panel(
             "Rows computed",
             "Rows by mixture.",
-            "rps",
+            "rowsps",
             (top(20, rate(worker.ROWS, *OF_MIXTURE)), "{{namespace}}/{{mixture}}"),
         ),
         panel(

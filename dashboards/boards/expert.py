@@ -64,7 +64,7 @@ _VERSIONS: Final = Row(
         panel(
             "Rows answered",
             "(Row, slot) pairs that each version answered.",
-            "rps",
+            "rowsps",
             _by_version(router.VERSION_ROWS),
         ),
         panel(
@@ -78,7 +78,7 @@ _VERSIONS: Final = Row(
         panel(
             "Rows that are not finite",
             "NaN or infinity in an answer although what came in was finite.",
-            "rps",
+            "rowsps",
             _by_version(router.VERSION_NONFINITE),
             steps=ANY_IS_BAD,
         ),
@@ -117,7 +117,7 @@ _VERSIONS: Final = Row(
         panel(
             "Shadow rows",
             "Rows of copies that a version on trial answered, only to be counted.",
-            "rps",
+            "rowsps",
             _by_version(router.SHADOW_ROWS),
             empty=_ON_TRIAL,
         ),
@@ -189,7 +189,7 @@ _WORK: Final = Row(
         panel(
             "What answered for it",
             "(Row, slot) pairs chosen for the expert, by the rung of the ladder that answered.",
-            "rps",
+            "rowsps",
             (rate(router.EXPERT_RUNG_ROWS, "rung", where=(_ONE,)), "{{rung}}"),
         ),
         panel(

@@ -110,7 +110,7 @@ _LADDER: Final = Row(
         panel(
             "Rungs",
             "(Row, slot) pairs by the rung that answered. Replica and Stable are whole answers.",
-            "rps",
+            "rowsps",
             (rate(router.RUNG_ROWS, "rung"), "{{rung}}"),
             width=12,
         ),
@@ -128,7 +128,7 @@ _LADDER: Final = Row(
         panel(
             "Degraded experts, most",
             "Pairs chosen for an expert that a degraded rung answered.",
-            "rps",
+            "rowsps",
             (
                 top(20, rate(router.EXPERT_RUNG_ROWS, "expert", "rung", where=(DEGRADED,))),
                 "{{expert}} {{rung}}",

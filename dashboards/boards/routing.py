@@ -78,7 +78,7 @@ _MAP: Final = Row(
         panel(
             "Rows by layer",
             "Rows that gates chose for; all layers of a model get as many.",
-            "rps",
+            "rowsps",
             (top(20, rate(router.LAYER_ROWS, "layer", where=_LAYER)), "{{layer}}"),
             width=12,
         ),
@@ -245,7 +245,7 @@ _TRIAL: Final = Row(
         panel(
             "Shadow rows",
             "Live rows that candidate and stable were compared on.",
-            "rps",
+            "rowsps",
             (top(20, rate(router.SHADOWED_ROWS, *_VERSION, where=_LAYER)), _NAME),
             empty=_ON_TRIAL,
         ),

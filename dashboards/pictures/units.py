@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-_PER_SECOND: Final = {"rps": "/s", "reqps": " req/s", "ops": " ops/s"}
+_PER_SECOND: Final = {"rowsps": " rows/s", "reqps": " req/s", "ops": " ops/s"}
 _DURATIONS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _LARGE: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _BYTES: Final = ((1 << 30, " GiB"), (1 << 20, " MiB"), (1 << 10, " KiB"))

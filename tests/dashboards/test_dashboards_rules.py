@@ -22,7 +22,7 @@ EVERY = [
 ]
 QUERIES = [pytest.param(each, id=f"{each.board}: {each.panel}") for each in asked()]
 BOARD = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
-_UNITS = {"none", "short", "s", "bytes", "percentunit", "reqps", "rps", "ops"}
+_UNITS = {"none", "short", "s", "bytes", "percentunit", "reqps", "rowsps", "ops"}
 
 
 def variables(board: Body) -> dict[str, Body]:

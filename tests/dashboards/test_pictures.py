@@ -69,7 +69,7 @@ def test_every_unit_colour_and_kind_of_the_dashboards_is_known() -> None:
     assert {p.kind for p in panels} == set(Kind)
     assert {colour for p in panels for _, colour in p.steps} <= svg.COLOURS.keys()
     assert {p.unit for p in panels} == {
-        "none", "short", "percentunit", "s", "rps", "reqps", "ops", "bytes",
+        "none", "short", "percentunit", "s", "rowsps", "reqps", "ops", "bytes",
     }  # fmt: skip
 
 
