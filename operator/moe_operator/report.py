@@ -20,6 +20,7 @@ from moe_operator.memory import remember
 from moe_operator.override_spec import OverrideSpec, TargetKind
 from moe_operator.overrides import known_versions, waiting_status
 from moe_operator.overrides import status_of as override_status
+from moe_operator.pod import reserved_env
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason
 from moe_operator.recount import recounted
@@ -28,7 +29,6 @@ from moe_operator.sizing import told
 from moe_operator.spec import Meta, MixtureSpec
 from moe_operator.standing import Counts, mixture_status
 from moe_operator.status import expert_status, gate_status, refused_status
-from moe_operator.template import reserved_env
 from moe_operator.turn import Turn
 from moe_operator.world import PodSeen, World
 

@@ -10,11 +10,13 @@ from typing import Final
 
 from moe_core.tracing_settings import ENDPOINTS, VARIABLES
 from moe_operator import options as operator
+from moe_operator.pod import LEFT_TO_PEOPLE
 from moe_router import settings as router
 from moe_worker import settings as worker
 from tests.reference.commands import arguments, wording
 from tests.reference.markdown import MADE, code, page, prose, table
 
+LEFT: Final = ", ".join(f"`{name}`" for name in sorted(LEFT_TO_PEOPLE))
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 _HEAD: Final = f"""\
 # Settings of the programs
@@ -23,7 +25,7 @@ _HEAD: Final = f"""\
 
 Each flag has an environment variable; the flag wins. What is malformed ends a program at its \
 start, with a sentence. The operator sets those of routers and workers; of them a Mixture's `env` \
-may set `MOE_METRICS_DETAIL` and `MOE_LOG_FORMAT` alone. The chart's \
+may set {LEFT} alone. The chart's \
 [values](../../charts/moeops/README.md) set the operator's."""
 _TRACES: Final = f"""\
 ## Traces

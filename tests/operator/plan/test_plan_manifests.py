@@ -77,10 +77,12 @@ def test_the_manifests_are_as_written_down() -> None:
     [
         ("MOE_METRICS_DETAIL", "Full"),
         ("MOE_LOG_FORMAT", "json"),
+        ("MOE_DEVICE", "cuda"),
+        ("MOE_BATCH_ROWS", "1024"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317"),
     ],
 )
-def test_how_much_is_told_and_to_whom_is_left_to_people(name: str, value: str) -> None:
+def test_what_is_told_and_what_computes_is_left_to_people(name: str, value: str) -> None:
     sim = every_setting()
     left = {"name": name, "value": value}
     sim.put("Mixture", mixture(workers={"env": [left, {"name": "MOE_METRICS", "value": "x"}]}))
