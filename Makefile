@@ -11,7 +11,7 @@ BESIDE = --numprocesses=auto --maxprocesses=3 --dist=loadfile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help python venv cluster binaries images install lint unit scenarios e2e test demo bench bench-operator krew status clean distclean
+.PHONY: help python venv cluster binaries images install lint unit scenarios e2e test demo soak bench bench-operator krew status clean distclean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ e2e: venv ## run the scenarios on a real cluster; one that was not up before is 
 	@$(CLUSTER) during $(MAKE) --no-print-directory scenarios
 
 test: lint unit e2e ## run everything
+
+soak: install ## change random experts under load for MINUTES=20: what fails, what grows
+	@$(IN_CLUSTER) python -m e2e.soak --minutes $(or $(MINUTES),20)
 
 demo: install ## serve the example model, change it and break it, and print what was measured
 	@$(IN_CLUSTER) python -m e2e.demo
