@@ -56,6 +56,7 @@ def _on_link(make: Callable[[], Fault], count: int, *, ejected: bool) -> Callabl
 
 
 def _swallow(it: House) -> None:
+    it.ask(600)  # of one worker and size 64 answers must be known before one of it is late
     it.link.fault = Swallow()
     it.wait(lambda: it.metric("hedges_total") > 0, "another worker is asked as well")
 
