@@ -11,7 +11,7 @@ BESIDE = --numprocesses=auto --maxprocesses=3 --dist=loadfile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help python venv cluster binaries images install lint unit scenarios e2e test demo soak bench bench-operator krew status clean distclean
+.PHONY: help python venv cluster binaries images install lint unit scenarios e2e test demo soak bench bench-dataplane bench-operator krew status clean distclean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ demo: install ## serve the example model, change it and break it, and print what
 
 bench: venv ## measure routing, dispatch, rollouts and scaling on this machine
 	.venv/bin/python -m tests.benchmarks
+
+bench-dataplane: venv ## measure a hop beside its floors, and with RAY=PYTHON beside Ray Serve; writes docs/benchmarks.md
+	.venv/bin/python -m tests.benchmarks.dataplane --write $(if $(RAY),--ray $(RAY))
 
 bench-operator: binaries ## measure the operator against a plain kopf one, with up to 1,000 experts
 	.venv/bin/python -m tests.benchmarks.operators

@@ -92,6 +92,8 @@ class Computer:
         rows = sum(piece.rows for piece in batch)
         try:
             outcome = run(batch[0].key, [_rows_of(piece) for piece in batch])
+        except torch.AcceleratorError:  # nothing computes on this device any more: begin anew
+            raise
         except Exception as error:  # one expert's trouble must not end all the others
             sentence = f"the expert could not compute: {type(error).__name__}: {error}"
             self.log("computing_failed", reason=sentence, rows=rows)

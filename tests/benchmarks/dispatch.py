@@ -70,7 +70,7 @@ def main(arguments: Many[str] | None = None) -> None:
 @torch.inference_mode()
 def _run(directory: Path, rounds: int, seconds: float) -> None:
     path = checkpoint(directory / "checkpoint")
-    here, there = _load(path), _load(path)
+    here, there = load_model(path), load_model(path)
     use_local(here)
     load = os.getloadavg()[0]
     print(
@@ -87,7 +87,6 @@ def _run(directory: Path, rounds: int, seconds: float) -> None:
                     _print(way, rows, timing)
         rate = asyncio.run(streams(served.addresses, Given.random(16), 8, rounds, seconds))
         print(f"\n{REMOTE}, 8 callers at once, T=16: {rate:,.0f} rows/s")
-    print("Not compared yet: Ray Serve, gRPC end to end, floors of echo.")
 
 
 def checkpoint(directory: Path) -> Path:
@@ -107,7 +106,7 @@ def checkpoint(directory: Path) -> Path:
     return directory
 
 
-def _load(checkpoint: Path) -> Any:
+def load_model(checkpoint: Path) -> Any:
     return MixtralForCausalLM.from_pretrained(checkpoint, dtype="auto")
 
 

@@ -31,13 +31,19 @@ ONE, OTHER = kernel(1), kernel(2)
 
 
 class BrokenKernel(ExpertKernel):
+    error: Exception = RuntimeError("no memory")
+
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("no memory")
+        raise self.error
 
 
-def broken() -> ExpertKernel:
+class OnALostDevice(BrokenKernel):
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+def broken(kind: type[ExpertKernel] = BrokenKernel) -> ExpertKernel:
     gate = torch.zeros(INTERMEDIATE, HIDDEN)
-    return BrokenKernel(gate, gate, gate.T.contiguous(), RULE)
+    return kind(gate, gate, gate.T.contiguous(), RULE)
 
 
 class Bench:
@@ -169,6 +175,13 @@ def test_an_expert_that_cannot_compute_fails_its_own_groups_only() -> None:
     assert same(asker.rows[1], ONE(rows(3, 2)))
     assert [event for event, _ in bench.lines] == ["computing_failed"]
     assert bench.backlog.rows == 0
+
+
+def test_a_device_that_is_lost_ends_the_computing_thread_and_so_the_worker() -> None:
+    bench, asker = Bench(), FakeAsker()
+    bench.ask(asker, 1, (broken(OnALostDevice), rows(2, 1)))
+    with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+        bench.run()
 
 
 def test_what_is_too_late_is_not_computed() -> None:
