@@ -28,6 +28,12 @@ def stable(table: Body) -> dict[str, str]:
     return {r["expertId"]: r["stable"]["version"] for r in rows if "stable" in r}
 
 
+def tried(table: Body) -> set[str]:
+    """Return the experts that sessions see a candidate of."""
+    rows = table["spec"]["experts"]
+    return {r["expertId"] for r in rows if "candidate" in r and r["rollout"]["weights"]}
+
+
 async def test_of_two_changes_the_older_goes_first_and_the_other_waits(stage: Stage) -> None:
     await stage.apply(mixture(rollouts={"maxConcurrent": 1}))
     await stage.apply(expert("e0", sha("a"), rollout=QUICK), expert("e1", sha("c"), rollout=QUICK))
@@ -38,6 +44,7 @@ async def test_of_two_changes_the_older_goes_first_and_the_other_waits(stage: St
     await stage.until(EXPERT, "tiny-e1", lambda e: e["status"]["rollout"]["revision"] == 2)
     await stage.patch(EXPERT, "tiny-e0", {"spec": version("v2", sha("b"))})
     await stage.until(EXPERT, "tiny-e0", lambda e: reason(e) == "WaitingForTurn")
+    await stage.until(ROUTING_TABLE, "tiny", lambda t: tried(t) == {"e1"})
     await stage.stop()
     stage.start()
     mark = await stage.quiet()
