@@ -95,7 +95,7 @@ def soak(tiny: Tiny, seconds: float, draw: random.Random) -> int:
                 )
         report = load.report()
     print(f"\n{done} rollouts in {seconds / 60:.0f} minutes, each promoted")
-    print("\n".join(report.lines()))
+    print("\n".join(line for line in report.lines() if not line.startswith("epochs")))
     for pod, slope in slopes(marks).items():
         print(f"{pod:<40} {slope:+.1f} MiB an hour")
     return int(report.failed + report.different > 0)
