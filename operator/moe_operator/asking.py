@@ -125,6 +125,7 @@ def router_report(
         at=datetime.fromtimestamp(0, UTC),
         table_uid=said.table_uid,
         epoch=said.epoch,
+        kept=said.table_kept,
         latency_bounds_us=tuple(said.latency_bounds_us),
         workers={sha256: tuple(sorted(names)) for sha256, names in offers.items()},
         versions=_versions(said, frozenset(digests)),

@@ -68,7 +68,7 @@ def plan_mixture(
     tried = (*turns, *of_gates)
     rows = {turn.row.expert_id: turn.row for turn in turns}
     closing = closing_rows(rows, stored, gates.rows, admission.refused, now)
-    table = _table(mixture, stored, reach.next_epoch, gates.rows, closing)
+    table = _table(mixture, stored, reach, gates.rows, closing)
     remembered = Readings() if known is None else known
     drain = Drain.of(world, now)
     children = [expert_children(turn, mixture, settings, drain, remembered) for turn in turns]
@@ -153,7 +153,7 @@ def _pruned(world: World, mixture: MixtureSpec, turns: tuple[Turn, ...]) -> Iter
 def _table(
     mixture: MixtureSpec,
     stored: Table | None,
-    epoch: int,
+    reach: Reach,
     gates: tuple[GateRow, ...],
     experts: tuple[ExpertRow, ...],
 ) -> Table:
@@ -161,7 +161,7 @@ def _table(
     table = Table(
         mixture=mixture.meta.name,
         uid=stored.uid if stored else "",
-        epoch=stored.epoch if stored else epoch,
+        epoch=stored.epoch if stored else reach.next_epoch,
         hidden_size=mixture.hidden_size,
         layers=mixture.layers,
         dtype=mixture.dtype.value,
@@ -172,7 +172,8 @@ def _table(
     )
     if stored is None:
         return table
-    return stored if table == stored else replace(table, epoch=epoch)
+    same = table == stored and not reach.overtaken
+    return stored if same else replace(table, epoch=reach.next_epoch)
 
 
 def _memories(turns: tuple[Turn, ...]) -> Iterator[Status]:

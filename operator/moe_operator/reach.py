@@ -38,11 +38,17 @@ class Reach:
     now: datetime
     staying: frozenset[str]
     next_epoch: int = 1  # of the table that takes its place
+    # A router has a later epoch than what is stored, which was put back from a backup: so the same
+    # content is written anew, as routers go back to no older one.
+    overtaken: bool = False
 
     @classmethod
     def of(cls, world: World, now: datetime) -> Self:
         reports = {report.pod: report for report in world.routers}
         pods = [p for p in world.pods if p.component == labels.ROUTER and not p.deleting]
+        table = world.table.table if world.table else None
+        uid = table.uid if table else ""
+        ahead = max((r.epoch for r in world.routers if uid and r.table_uid == uid), default=0)
         return cls(
             ready=tuple(pod.name for pod in pods if pod.ready),
             bound=tuple(
@@ -51,12 +57,18 @@ class Reach:
                 if pod.ready or (pod.name in reports and reports[pod.name].may_route)
             ),
             reports=reports,
-            table_uid=world.table.table.uid if world.table else "",
-            epoch=world.table.table.epoch if world.table else 0,
+            table_uid=uid,
+            epoch=table.epoch if table else 0,
             now=now,
-            next_epoch=next_epoch(world.table.table if world.table else None, world.snapshots),
+            next_epoch=max(next_epoch(table, world.snapshots), ahead + 1),
+            overtaken=table is not None and ahead > table.epoch,
             staying=_staying(world),
         )
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The ready routers that serve by their own copy of the table, whatever it is by now."""
+        return tuple(pod for pod in self.ready if (r := self.reports.get(pod)) and r.kept)
 
     def behind(self, epoch: int) -> tuple[str, ...]:
         """Return the ready routers that have not reported this epoch."""

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     BACKUP_MISSING = "BackupMissing"
     CHILD_REFUSED = "ChildRefused"
     SETTINGS_IGNORED = "SettingsIgnored"
+    TABLE_KEPT = "TableKept"
     LAYERS_PENDING = "LayersPending"
     EXPERTS_DEGRADED = "ExpertsDegraded"
     # How routing stands to its baseline and limits.

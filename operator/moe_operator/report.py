@@ -177,6 +177,7 @@ def _mixture(outlook: Outlook, experts: list[Entry]) -> Mapping[str, Any]:
             _holds(status, "Degraded", Reason.PODS_NOT_READY) for _, _, status in experts
         ),
         routers_ready=len(outlook.reach.ready),
+        routers_kept=outlook.reach.kept,
         routers_problem=next((p.problem for p in _routers(outlook.world) if p.problem), ""),
         layers_without_gate=tuple(
             layer for layer in range(outlook.mixture.layers) if layer not in gated

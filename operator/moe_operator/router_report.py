@@ -132,6 +132,8 @@ class RouterReport:
     shadows: tuple[Shadow, ...] = ()
     # Whether this report or an earlier one of the pod named a table; its disk may have a copy.
     had_table: bool = False
+    # It started by its own copy of the table, and has not heard from the API server since.
+    kept: bool = False
     # By worker, of those whose links are live. They change all the time, which is no news.
     loads: Mapping[str, WorkerLoad] = field(default_factory=dict, compare=False)
     # What gates chose, by sha256 of those that are watched; neither is that news.

@@ -21,6 +21,7 @@ class Counts:
     experts_degraded: int
     experts_starting: int  # of the degraded, those whose pods are only starting
     routers_ready: int
+    routers_kept: tuple[str, ...]  # those that started without the API server, and lack it still
     routers_problem: str  # why routers do not come up; empty while they are only starting
     layers_without_gate: tuple[int, ...]
     ignored_env: tuple[str, ...]
@@ -77,6 +78,10 @@ def _degraded(counts: Counts, routers: int) -> Condition:
         why = Why(Reason.PODS_NOT_READY, message)
         if counts.routers_problem:
             why = Why(Reason.ROUTERS_NOT_READY, f"{message}: {counts.routers_problem}")
+    elif counts.routers_kept:
+        names, count = ", ".join(counts.routers_kept), len(counts.routers_kept)
+        message = f"{count} of {routers} routers started by a copy of the table, as no API server"
+        why = Why(Reason.TABLE_KEPT, f"{message} answers them: {names}")
     elif counts.ignored_env:
         message = f"env {', '.join(counts.ignored_env)} is set by the operator, not by the Mixture"
         why = Why(Reason.SETTINGS_IGNORED, message)

@@ -23,7 +23,7 @@ from moe_router.link import State as LinkState
 from moe_router.links import Links
 from moe_router.quota import Quota
 from moe_router.refusal import Code
-from moe_router.tables import Tables
+from moe_router.tables import Source, Tables
 from moe_router.tenants import Tenants
 
 Block = tuple[Family, Iterable[Point]]
@@ -100,6 +100,8 @@ class RouterMetrics:
             return
         yield m.EPOCH, one(view.table.epoch, mixture)
         yield m.TABLE_AGE, one(self._tables.age_s, mixture)
+        served = self._tables.source
+        yield m.TABLE_SOURCE, (((mixture, each), int(each is served)) for each in Source)
         names = {gate.name: version_names(gate) for gate in view.table.gates}
         yield (
             m.GATES_READY,

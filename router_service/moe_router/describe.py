@@ -17,7 +17,7 @@ from moe_router.links import Links
 from moe_router.outcomes import Arm, Measure, Outcomes, Sums
 from moe_router.refusal import Code, Refused
 from moe_router.scorings import Scorings
-from moe_router.tables import Tables
+from moe_router.tables import Source, Tables
 from moe_router.view import View
 from moeops.v1 import router_pb2
 from moeops.v1.router_pb2 import GateState, LinkState, OutcomeSums, VersionCounters
@@ -87,6 +87,7 @@ class Describer:
             table_uid=view.table.uid if view else "",
             epoch=view.table.epoch if view else 0,
             table_age_s=int(self._tables.age_s) if view else 0,
+            table_kept=self._tables.source is Source.KEPT,
             links=[_link(link) for link in self._links.all],
             versions=[_version(key, tally, offset_s) for key, tally in counters.versions(only)],
             rungs=[

@@ -107,6 +107,13 @@ TABLE_AGE = _gauge(
     "1",
     "seconds",
 )
+TABLE_SOURCE = _gauge(
+    "router_table_source",
+    "By whom the table is (1): Live where its source confirmed it since the router began, Kept "
+    "where only the router's own copy on disk is there.",
+    (*_MIXTURE, "source"),
+    "2",
+)
 GATES_READY = _gauge(
     "router_gate_loaded",
     "Whether a gate version that the table names is loaded here (1) or not (0).",

@@ -10,7 +10,7 @@ import asyncio
 import signal
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -29,6 +29,7 @@ from moe_router.describe import Describer, Identity
 from moe_router.edge import CannotStart
 from moe_router.engine import Engine, Limits
 from moe_router.gates import GateArtifacts
+from moe_router.intake import Intake
 from moe_router.links import Links
 from moe_router.service import RouterServicer
 from moe_router.settings import Settings
@@ -44,7 +45,6 @@ from moe_router.tables import Tables
 from moe_router.tenants import Tenants
 
 END_S = 30.0
-SETTLE_S = 2.0
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -88,8 +88,7 @@ class Router:
         )
         self._metrics = MetricsPort(self._collector(clock))
         self._health = health.HealthServicer()
-        self._copies = Copies(settings.cache, settings.mixture) if settings.cache else None
-        self._held: tuple[dict[str, Any], float] | None = None
+        self._intake = Intake(self.tables, self.links, _copies(settings), time.time, clock)
 
     def _collector(self, clock: Callable[[], float]) -> RouterMetrics:
         return RouterMetrics(
@@ -114,7 +113,8 @@ class Router:
         await self._health.set("liveness", _SERVING)
         servers = await edge.listen(self._settings, self._certificate, self._servicer, self._health)
         self.tables.on_change(lambda _: self._set_ready())
-        self._restore()
+        if self._settings.workers is None:
+            self._intake.restore_workers()
         tasks = [asyncio.create_task(work) for work in self._works()]
         stopped = asyncio.create_task(ended.wait())
         await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -138,51 +138,17 @@ class Router:
 
     def _works(self) -> list[Any]:
         return [
-            self._table_source.follow(self._take_table, self.tables.confirm),
-            self._worker_source.follow(self._take_workers),
+            self._table_source.follow(self._intake.take_table, self._intake.confirm),
+            self._worker_source.follow(self._intake.take_workers),
             self.links.watch(),
             self._servicer.beat(),
             self._door.watch(),
-            self._open(),
+            self._serve(),
         ]
 
-    def _restore(self) -> None:
-        if self._copies is None:
-            return
-        saved = self._copies.table(time.time())
-        if saved is not None:
-            self._held = saved
-            tell("table_from_copy", age_s=round(saved[1]))
-        if self._settings.workers is None:
-            self.links.set_addresses(self._copies.workers())
-
-    def _take_table(self, body: dict[str, Any]) -> None:
-        if not self.links.settled.is_set():
-            self._held = (body, 0.0)
-        else:
-            self._offer(body, 0.0)
-
-    def _offer(self, body: dict[str, Any], age_s: float) -> None:
-        taken = self.tables.offer(body, age_s=age_s)
-        if taken and age_s == 0.0 and self._copies is not None:
-            self._copies.save_table(body, time.time())
-
-    async def _open(self) -> None:
-        """Serve nothing before it is known which workers are there, or too much would be lost."""
-        try:
-            async with asyncio.timeout(SETTLE_S):
-                await self.links.settled.wait()
-        except TimeoutError:
-            tell("workers_unknown", waited_s=SETTLE_S)
-            self.links.settled.set()
-        if self._held is not None:
-            self._offer(*self._held)
+    async def _serve(self) -> None:
+        await self._intake.open()
         await asyncio.Event().wait()
-
-    def _take_workers(self, addresses: Collection[str]) -> None:
-        self.links.set_addresses(addresses)
-        if self._copies is not None:
-            self._copies.save_workers(addresses)
 
     def _set_ready(self) -> None:
         self._ready = asyncio.ensure_future(self._set_health(_SERVING))
@@ -201,6 +167,12 @@ class Router:
         self._metrics.close()
         await asyncio.to_thread(self._tracer.close)
         tell("ended")
+
+
+def _copies(settings: Settings) -> Copies | None:
+    if settings.cache is None:
+        return None
+    return Copies(settings.cache, settings.namespace, settings.mixture)
 
 
 def tracer(settings: Settings) -> Tracer:

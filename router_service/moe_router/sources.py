@@ -49,12 +49,13 @@ class TableFile:
 
     async def follow(self, take: Callable[[Body], object], confirm: Callable[[], None]) -> None:
         seen: object = None
+        read = False
         while True:
             now = self._stamp()
             if now != seen:
                 seen = now
-                self._read(take)
-            if now is not None:
+                read = self._read(take)
+            if now is not None and read:
                 confirm()
             await asyncio.sleep(POLL_S)
 
@@ -65,17 +66,19 @@ class TableFile:
             return None
         return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
-    def _read(self, take: Callable[[Body], object]) -> None:
+    def _read(self, take: Callable[[Body], object]) -> bool:
+        """Hand on what the file holds; says whether it holds an object."""
         try:
             body = yaml.safe_load(self._path.read_text())
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             tell("table_file_unreadable", file=self._path, reason=error)
-            return
+            return False
         if isinstance(body, dict):
             take(body)
-        else:
-            reason = f"it holds a {type(body).__name__}; it must be a RoutingTable object"
-            tell("table_file_unreadable", file=self._path, reason=reason)
+            return True
+        reason = f"it holds a {type(body).__name__}; it must be a RoutingTable object"
+        tell("table_file_unreadable", file=self._path, reason=reason)
+        return False
 
 
 class FixedWorkers:

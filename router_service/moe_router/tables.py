@@ -1,12 +1,14 @@
 """The routing table that a router serves with: takes newer ones whole, and lets requests wait.
 
-Epochs compare only within one uid. A table that cannot be read is refused and the last one stays.
+Epochs compare only within one uid. A table that cannot be read is refused and the last one stays,
+which then grows old: it is confirmed only by a source that has this very table.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from typing import Any
 
 from moe_core.document import InvalidDocument
@@ -19,6 +21,13 @@ from moe_router.sessions import Start
 from moe_router.view import View
 
 
+class Source(StrEnum):
+    """By whom a router has the table that it serves."""
+
+    LIVE = "Live"  # the API server, or a file, has said since the start that this is the table
+    KEPT = "Kept"  # only the router's own copy on disk, from before its start
+
+
 class Tables:
     """Holds the newest table. Everything happens on one event loop."""
 
@@ -26,12 +35,19 @@ class Tables:
         self._mixture, self._clock = mixture, clock
         self._view: View | None = None
         self._confirmed_s = 0.0
+        self._source = Source.LIVE
+        self._current = False  # whether what the source said last is what is served
+        self._older: tuple[str, int] | None = None
         self._changed = asyncio.Event()
         self._listeners: list[Callable[[View], None]] = []
 
     @property
     def view(self) -> View | None:
         return self._view
+
+    @property
+    def source(self) -> Source:
+        return self._source
 
     @property
     def age_s(self) -> float:
@@ -42,35 +58,69 @@ class Tables:
         """Call `listener` with each new table, on the event loop."""
         self._listeners.append(listener)
 
-    def confirm(self, age_s: float = 0.0) -> None:
-        """Take note that the source still has the table that is served."""
-        self._confirmed_s = self._clock() - age_s
+    def confirm(self) -> bool:
+        """Take note that the source has what it said last; says whether that is what is served."""
+        if self._view is None or not self._current:
+            return False
+        self._confirmed_s = self._clock()
+        if self._source is Source.KEPT:
+            self._source = Source.LIVE
+            tell("table_live", uid=self._view.table.uid, epoch=self._view.table.epoch)
+        return True
 
-    def offer(self, body: dict[str, Any], *, age_s: float = 0.0) -> bool:
-        """Take a RoutingTable object if it is newer than what is served; says whether."""
+    def offer(self, body: dict[str, Any]) -> bool:
+        """Take what the source has if it is newer than what is served; says whether."""
+        table, old = self._read(body), self._view.table if self._view else None
+        taken = table is not None and succeeds(table, old, kept=False)
+        self._current = table is not None and (taken or _same(table, old))
+        if table is not None and taken:
+            self._take(table)
+        self.confirm()
+        if table is not None and not self._current and old is not None:
+            self._tell_older(table, old)
+        return taken
+
+    def restore(self, body: dict[str, Any], age_s: float) -> bool:
+        """Take the router's own copy, if it may be served; says whether."""
+        table = self._read(body)
+        if table is None or not succeeds(
+            table, self._view.table if self._view else None, kept=True
+        ):
+            return False
+        tell("table_from_copy", uid=table.uid, epoch=table.epoch, age_s=round(age_s))
+        self._source, self._current = Source.KEPT, False
+        self._confirmed_s = self._clock() - age_s
+        self._take(table)
+        return True
+
+    def _read(self, body: dict[str, Any]) -> Table | None:
         try:
             table = Table.from_object(body)
             by_name(table.dtype)
         except (InvalidDocument, UnknownDtype) as error:
             tell("table_refused", mixture=self._mixture, reason=error)
-            return False
+            return None
         if table.mixture != self._mixture:
             reason = f"spec.mixture is {table.mixture!r}; this router serves {self._mixture!r}"
             tell("table_refused", mixture=self._mixture, reason=reason)
-            return False
-        self.confirm(age_s)
-        old = self._view
-        if old is not None and old.table.uid == table.uid and old.table.epoch >= table.epoch:
-            return False
-        tell("table", uid=table.uid, epoch=table.epoch, was=old.table.epoch if old else 0)
-        for row, sha256 in _newly_revoked(old.table if old else None, table):
+            return None
+        return table
+
+    def _take(self, table: Table) -> None:
+        old = self._view.table if self._view else None
+        tell("table", uid=table.uid, epoch=table.epoch, was=old.epoch if old else 0)
+        for row, sha256 in _newly_revoked(old, table):
             tell("version_revoked", name=row.name, sha256=sha256, epoch=table.epoch)
         self._view = View.of(table)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         for listener in self._listeners:
             listener(self._view)
-        return True
+
+    def _tell_older(self, table: Table, served: Table) -> None:
+        if self._older != (table.uid, table.epoch):
+            self._older = table.uid, table.epoch
+            tell("table_older", uid=table.uid, epoch=table.epoch, served=served.epoch)
 
     async def reach(self, start: Start, timeout_s: float) -> View | None:
         """Wait for a table of the start's uid and at least its epoch; return the newest then."""
@@ -81,6 +131,22 @@ class Tables:
         except TimeoutError:
             pass
         return self._view
+
+
+def succeeds(new: Table, old: Table | None, *, kept: bool) -> bool:
+    """Return whether a table takes the place of the one that is served.
+
+    Within one uid epochs only rise, wherever a table comes from: what was revoked stays so. Another
+    uid is another life of the mixture, which was deleted and made again: then what the source says
+    is the truth, whatever its epoch, and a copy is of the life that is over.
+    """
+    if old is None:
+        return True
+    return new.epoch > old.epoch if new.uid == old.uid else not kept
+
+
+def _same(one: Table, other: Table | None) -> bool:
+    return other is not None and (one.uid, one.epoch) == (other.uid, other.epoch)
 
 
 def _newly_revoked(old: Table | None, new: Table) -> Iterator[tuple[ExpertRow | GateRow, str]]:

@@ -8,13 +8,14 @@ it by hand, or starts the server with controllers.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +40,7 @@ class KubeServer:
         self._folder = folder
         self._port = 0
         self._stack = ExitStack()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.audit = AuditLog(folder / "audit.log")
 
     @property
@@ -61,6 +63,16 @@ class KubeServer:
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Have the API server answer nobody in the block: connections open, and nothing comes."""
+        process = self._processes["kube-apiserver"]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def kubeconfig(self, namespace: str = "default", account: str = "") -> Path:
         """Write and return a kubeconfig file, for the administrator or for a service account."""
@@ -134,6 +146,7 @@ class KubeServer:
             stderr=log,
             cwd=self._folder,
         )
+        self._processes[program] = process
         stack.callback(_stop, process)
 
     def _etcd(self, port: int, peer_port: int) -> list[str]:

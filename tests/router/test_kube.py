@@ -1,25 +1,37 @@
-"""A real router that follows a real API server with the rights that the operator gives it."""
+"""A real router that follows a real API server with the rights that the operator gives it.
+
+And goes on without it, also after its own restart: with the answers that it gave before.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
+import numpy as np
 import pytest
 import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from moe_core.parts import Part, head_of, part_name, split
 from moe_core.table import Table
-from moeops.v1.router_pb2 import DescribeResponse
+from moeops.v1.router_pb2 import DescribeResponse, RouteRequest
+from tests.artifacts.file_server import FileServer, serving
 from tests.kube.server import KubeServer
 from tests.router.process import RouterProcess, spawn
+from tests.support.artifacts import write_expert
+from tests.support.dispatching import Caller, dispatch_request, rows_of
+from tests.support.gates import write_gate
 from tests.support.proxy import Proxy, proxy
-from tests.support.tables import expert, gate, table, to_object
+from tests.support.scrape import scrape
+from tests.support.tables import expert, gate, table, to_object, version
+from tests.worker import process as workers
 
 # Workers' addresses are multicast ones: the API server takes them, and the kernel refuses to
 # connect there without sending anything.
@@ -173,7 +185,7 @@ def test_a_table_in_parts_is_taken_when_all_of_them_are_there(stage: Stage, tmp_
         again.wait_for_epoch(2)
 
 
-def test_without_the_api_server_it_serves_on_also_after_its_own_restart(
+def test_without_the_api_server_it_serves_on_and_tries_the_workers_that_it_knew(
     stage: Stage, tmp_path: Path
 ) -> None:
     stage.put_table()
@@ -184,18 +196,112 @@ def test_without_the_api_server_it_serves_on_also_after_its_own_restart(
         wait(started, lambda s: addresses(s) == ["239.77.0.2:7100"], "the worker is known")
         stage.proxy.cut()
         wait(started, lambda s: s.table_age_s >= 1, "the table grows old")
-        assert started.describe().epoch == 1
+        seen = started.describe()
+        assert (seen.epoch, seen.table_kept) == (1, False)
 
     with router(stage, cache=cache) as again:
         again.wait_for_epoch(1)
         seen = again.describe()
         assert seen.table_age_s >= 1
+        assert seen.table_kept
         assert addresses(seen) == ["239.77.0.2:7100"]
 
         stage.put_table(epoch=2)
         stage.proxy.mend()
         again.wait_for_epoch(2)
-        wait(again, lambda s: s.table_age_s == 0, "the table is young again")
+        wait(again, lambda s: s.table_age_s == 0 and not s.table_kept, "the table is young again")
+
+
+@contextmanager
+def refusing(stage: Stage) -> Iterator[None]:
+    """The API server refuses connections, as where nobody listens."""
+    stage.proxy.cut()
+    yield
+    stage.proxy.mend()
+
+
+@contextmanager
+def silent(stage: Stage) -> Iterator[None]:
+    """It takes connections and says nothing."""
+    with stage.server.halted():
+        yield
+
+
+@pytest.mark.parametrize("gone", [refusing, silent])
+def test_a_restart_without_the_api_server_gives_the_same_answers_bit_for_bit(
+    stage: Stage, tmp_path: Path, gone: Callable[[Stage], AbstractContextManager[None]]
+) -> None:
+    """Killed as by the kubelet; the gate's artifact comes from its cache, as all else does.
+
+    The API server takes no addresses on loopback, so the first start is told the worker's, and the
+    second one finds it on disk.
+    """
+    ids, cache = ("e0", "e1"), str(tmp_path / "cache")
+    written = [write_expert(tmp_path, seed=seed) for seed in range(2)]
+    artifact = write_gate(tmp_path, {0: np.eye(2, 32, dtype=np.float32)}, ids)
+    rows = [expert(i, version("v1", w.sha256)) for i, w in zip(ids, written, strict=True)]
+    assigned = [w.assigned(i) for i, w in zip(ids, written, strict=True)]
+    with workers.spawn(assigned, 32) as worker:
+        with serving(FileServer(artifact.path.read_bytes())) as files:
+            chosen = gate(ids, stable=version("g1", artifact.sha256, files.uri))
+            stage.table = table(rows, [chosen])
+            stage.put_table()
+            with router(stage, cache=cache, workers=worker.link) as first:
+                first.wait_until_routable([w.sha256 for w in written])
+                before = answers(first, stage.table)
+                first.kill()
+        with gone(stage), router(stage, cache=cache) as again:
+            again.wait_until_routable([w.sha256 for w in written])
+
+            assert answers(again, stage.table) == before
+            assert is_ready(again)
+            seen = again.describe()
+            assert (seen.epoch, seen.table_kept) == (1, True)
+            scraped = scrape(again.metrics)
+            assert scraped.value("moeops_router_table_source", mixture="tiny", source="Kept") == 1
+            assert "event=table_from_copy" in again.log
+
+
+def answers(router: RouterProcess, content: Table) -> tuple[bytes, bytes]:
+    """Return the rows that Dispatch and Route give for fixed ones."""
+    asked = dispatch_request(content, [[0, 1], [1, 0], [0, 1]], seed=7)
+    route = RouteRequest(
+        request_id=1,
+        mixture=content.mixture,
+        dtype=asked.dtype,
+        hidden_size=content.hidden_size,
+        sequences=asked.sequences,
+        hidden=asked.hidden,
+    )
+    with Caller(router.address) as caller:
+        (dispatched,) = caller.dispatch(asked)
+        routed = caller.route(route)
+    return rows_of(content, dispatched).tobytes(), rows_of(content, routed).tobytes()
+
+
+def is_ready(router: RouterProcess) -> bool:
+    with grpc.insecure_channel(router.address) as channel:
+        request = health_pb2.HealthCheckRequest(service="readiness")
+        said = health_pb2_grpc.HealthStub(channel).Check(request, timeout=10)
+    return bool(said.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def test_a_backup_put_back_takes_no_router_back(stage: Stage, tmp_path: Path) -> None:
+    """The stored table is one of an earlier epoch again, as after a restore of etcd."""
+    cache = str(tmp_path / "cache")
+    stage.put_table()
+    stage.put_table(epoch=3)
+    with router(stage, cache=cache) as started:
+        started.wait_for_epoch(3)
+    stage.put_table(epoch=2)
+    with router(stage, cache=cache) as again:
+        again.wait_for_epoch(3)
+        seen = again.describe()
+        assert (seen.epoch, seen.table_kept) == (3, True)
+
+        stage.put_table(epoch=4)
+        again.wait_for_epoch(4)
+        assert not again.describe().table_kept
 
 
 def test_a_table_deleted_and_made_again_counts_anew(stage: Stage) -> None:

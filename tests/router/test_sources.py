@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from moe_core.parts import Part, head_of, part_name, split
-from moe_router.copies import Copies
 from moe_router.kube import ApiServer, TooOld, Unreachable
 from moe_router.sources import EndpointSlices, TableFile, TableObject, addresses
 from moe_router.tables import Tables
@@ -286,28 +285,6 @@ async def test_a_file_is_read_again_when_it_changes_and_kept_through_nonsense(
     path.write_text(json.dumps(table_body(2)))
     await until(lambda: epoch() == 2, "epoch 2")
     task.cancel()
-
-
-def test_copies_come_back_with_their_age(tmp_path: Path) -> None:
-    copies = Copies(tmp_path / "deep" / "cache", "tiny")
-    assert copies.table(0) is None
-    assert copies.workers() == ()
-
-    copies.save_table(table_body(3), wall_s=1000.0)
-    copies.save_workers({"b:1", "a:1"})
-
-    assert copies.table(1060.0) == (table_body(3), 60.0)
-    assert copies.workers() == ("a:1", "b:1")
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"object": 3}', "\ufffd"])
-def test_damaged_copies_are_as_none(tmp_path: Path, content: str) -> None:
-    copies = Copies(tmp_path, "tiny")
-    (tmp_path / "tiny.table.json").write_text(content)
-    (tmp_path / "tiny.workers.json").write_text(content)
-
-    assert copies.table(0) is None
-    assert copies.workers() == ()
 
 
 class _Handler(BaseHTTPRequestHandler):
