@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from e2e.stage import nodes
+from e2e.stage import nodes, routers
 from e2e.stage.kube import Body, condition, wait_for
 from e2e.stage.siblings import Pods, restarts
 from e2e.stage.tiny import Tiny
@@ -58,6 +58,32 @@ def test_a_node_with_a_router_is_lost_under_load(tiny: Tiny, recording: Recordin
         report = load.report()
     assert report.failed == 0, report.failures
     tiny.wait_spread()
+
+
+def test_a_router_starts_anew_while_the_control_plane_stands_still(
+    tiny: Tiny, scripture: Recording
+) -> None:
+    """It serves by the table and the workers on its disk; no request fails, and no bit differs."""
+    tiny.wait_spread()
+    pod = tiny.pods(component="router")[0]
+    address = tiny.address_by_node()[pod["spec"]["nodeName"]]
+
+    def kept(expected: bool) -> bool:
+        said = routers.seen(address)
+        return said is not None and said.epoch > 0 and said.table_kept is expected
+
+    with tiny.load(scripture) as load:
+        with nodes.control_plane_halted(tiny.kube):
+            nodes.kill_process(pod, "moe_router")
+            wait_for("it serves by its copy", lambda: kept(True), 60)
+            with SteadyLoad([address], scripture, mixture=tiny.mixture) as own:
+                wait_for("it answers", lambda: own.requests >= 50, 30)
+                alone = own.report()
+        wait_for("it follows the API server again", lambda: kept(False), 60)
+        report = load.report()
+    assert report.failed == alone.failed == 0, (report.failures, alone.failures)
+    assert report.different == alone.different == 0
+    assert not rungs(report) | rungs(alone)
 
 
 def test_a_node_with_the_only_replica_is_lost_under_load(tiny: Tiny, scripture: Recording) -> None:

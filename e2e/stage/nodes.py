@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from e2e.stage.kube import Body, Kube, condition, wait_for
+from e2e.stage.kube import Body, Kube, KubectlError, condition, wait_for
 
 
 def docker(*arguments: str) -> str:
@@ -27,8 +29,16 @@ def address(node: Body) -> str:
 
 def workers(kube: Kube) -> list[Body]:
     """Return the nodes that run pods, those of the control plane left out."""
-    control_plane = "node-role.kubernetes.io/control-plane"
-    return [n for n in kube.list("nodes") if control_plane not in n["metadata"]["labels"]]
+    return [node for node in kube.list("nodes") if not _controls(node)]
+
+
+def control_plane(kube: Kube) -> list[Body]:
+    """Return the nodes of the control plane."""
+    return [node for node in kube.list("nodes") if _controls(node)]
+
+
+def _controls(node: Body) -> bool:
+    return "node-role.kubernetes.io/control-plane" in node["metadata"]["labels"]
 
 
 def stop(name: str) -> None:
@@ -48,6 +58,31 @@ def start(name: str, kube: Kube, timeout_s: float = 120) -> None:
         return node is not None and condition(node, "Ready").get("status") == "True"
 
     wait_for(f"node {name} is ready again", ready, timeout_s, interval_s=0.5)
+
+
+@contextmanager
+def control_plane_halted(kube: Kube) -> Iterator[None]:
+    """Have the control plane stand still in the block: nobody answers there, and nobody decides.
+
+    Afterwards it is waited for until it answers.
+    """
+    halted = [node["metadata"]["name"] for node in control_plane(kube)]
+    for name in halted:
+        docker("pause", name)
+    try:
+        yield
+    finally:
+        for name in halted:
+            docker("unpause", name)
+    wait_for("the API server answers", lambda: _answers(kube), 60)
+
+
+def _answers(kube: Kube) -> bool:
+    try:
+        kube.run("get", "--raw", "/readyz", timeout_s=5)
+    except (KubectlError, subprocess.TimeoutExpired):
+        return False
+    return True
 
 
 def kill_process(pod: Body, program: str) -> int:

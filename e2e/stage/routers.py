@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import grpc
 
-from moeops.v1.router_pb2 import DescribeRequest, VersionCounters
+from moeops.v1.router_pb2 import DescribeRequest, DescribeResponse, VersionCounters
 from moeops.v1.router_pb2_grpc import RouterStub
 
 
@@ -18,3 +18,13 @@ def counters(addresses: Sequence[str], sha256: str) -> list[VersionCounters]:
             answer = RouterStub(channel).Describe(DescribeRequest(sha256=[sha256]), timeout=10)
         found += [version for version in answer.versions if version.sha256 == sha256]
     return found
+
+
+def seen(address: str) -> DescribeResponse | None:
+    """Return what the router there says of itself; None while nobody answers."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer: DescribeResponse = RouterStub(channel).Describe(DescribeRequest(), timeout=2)
+        except grpc.RpcError:
+            return None
+    return answer

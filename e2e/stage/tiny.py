@@ -116,10 +116,17 @@ class Tiny:
 
     def addresses(self) -> list[str]:
         """Return where clients outside the cluster reach the routers: one address per node."""
+        return list(self.address_by_node().values())
+
+    def address_by_node(self) -> dict[str, str]:
+        """Return where the router on each node is reached: a node hands on only to its own."""
         service = self.kube.get("service", f"{self.mixture}-router")
         assert service is not None, "the operator made no Service of routers"
         port = service["spec"]["ports"][0]["nodePort"]
-        return [f"{nodes.address(node)}:{port}" for node in nodes.workers(self.kube)]
+        return {
+            node["metadata"]["name"]: f"{nodes.address(node)}:{port}"
+            for node in nodes.workers(self.kube)
+        }
 
     def pods(self, expert: str = "", component: str = "worker", digest: str = "") -> list[Body]:
         """Return the pods of an Expert object, of one version of it, or all of a component."""

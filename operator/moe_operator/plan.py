@@ -61,14 +61,17 @@ def plan_mixture(
     mixture, stored = world.mixture, world.table.table if world.table else None
     if mixture is None or mixture.meta.deleting:
         return plan_departure(world, now)
-    reach, admission, restored = Reach.of(world, now), admit(world, mixture), restore(world)
+    reach = Reach.of(world, now)
+    if stored is not None and reach.overtaken:
+        return _past_routers(stored, reach)
+    admission, restored = admit(world, mixture), restore(world)
     around = Surroundings(world, mixture, rows_by_name(stored), reach)
     decided = take_turns(around, admission, stored, windows, restored, settings)
     turns, of_gates, gates = decided.turns, decided.of_gates, decided.gates
     tried = (*turns, *of_gates)
     rows = {turn.row.expert_id: turn.row for turn in turns}
     closing = closing_rows(rows, stored, gates.rows, admission.refused, now)
-    table = _table(mixture, stored, reach, gates.rows, closing)
+    table = _table(mixture, stored, reach.next_epoch, gates.rows, closing)
     remembered = Readings() if known is None else known
     drain = Drain.of(world, now)
     children = [expert_children(turn, mixture, settings, drain, remembered) for turn in turns]
@@ -120,6 +123,15 @@ def plan_mixture(
     )
 
 
+def _past_routers(stored: Table, reach: Reach) -> Plan:
+    """Write the stored table anew, past the epochs that routers have, and nothing else.
+
+    They go back to no older one, so one that was put back from a backup would be served by nobody.
+    Where only the view is old, the table's resourceVersion is, too, and nothing comes of it.
+    """
+    return Plan(table=replace(stored, epoch=reach.next_epoch))
+
+
 def _of_experts(children: Iterable[Children]) -> Iterator[Manifest]:
     for child in children:
         yield from child.manifests
@@ -153,7 +165,7 @@ def _pruned(world: World, mixture: MixtureSpec, turns: tuple[Turn, ...]) -> Iter
 def _table(
     mixture: MixtureSpec,
     stored: Table | None,
-    reach: Reach,
+    epoch: int,
     gates: tuple[GateRow, ...],
     experts: tuple[ExpertRow, ...],
 ) -> Table:
@@ -161,7 +173,7 @@ def _table(
     table = Table(
         mixture=mixture.meta.name,
         uid=stored.uid if stored else "",
-        epoch=stored.epoch if stored else reach.next_epoch,
+        epoch=stored.epoch if stored else epoch,
         hidden_size=mixture.hidden_size,
         layers=mixture.layers,
         dtype=mixture.dtype.value,
@@ -172,8 +184,7 @@ def _table(
     )
     if stored is None:
         return table
-    same = table == stored and not reach.overtaken
-    return stored if same else replace(table, epoch=reach.next_epoch)
+    return stored if table == stored else replace(table, epoch=epoch)
 
 
 def _memories(turns: tuple[Turn, ...]) -> Iterator[Status]:

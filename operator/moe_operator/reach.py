@@ -38,8 +38,8 @@ class Reach:
     now: datetime
     staying: frozenset[str]
     next_epoch: int = 1  # of the table that takes its place
-    # A router has a later epoch than what is stored, which was put back from a backup: so the same
-    # content is written anew, as routers go back to no older one.
+    # A router has a later epoch than what is seen: that is an old view, or it was put back from a
+    # backup.
     overtaken: bool = False
 
     @classmethod

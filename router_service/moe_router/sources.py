@@ -28,7 +28,7 @@ Body = dict[str, Any]
 class TableSource(Protocol):
     """Gives RoutingTable objects for as long as it is followed."""
 
-    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], None]) -> None:
+    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], object]) -> None:
         """Call `take` with each state of the object and `confirm` when it is still that one."""
         ...
 
@@ -47,7 +47,7 @@ class TableFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], None]) -> None:
+    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], object]) -> None:
         seen: object = None
         read = False
         while True:
@@ -103,7 +103,7 @@ class TableObject:
         self._path = f"/apis/moeops.dev/v1alpha1/namespaces/{namespace}/routingtables"
         self._parts = TableParts(api, namespace, name)
 
-    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], None]) -> None:
+    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], object]) -> None:
         loop, present = asyncio.get_running_loop(), False
 
         def fetched(objects: Objects) -> None:

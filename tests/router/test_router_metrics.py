@@ -216,8 +216,8 @@ async def test_the_series_of_a_router_itself_are_as_many_as_stated() -> None:
     assert without_table == 110
     tables.offer(to_object(small()))
     versions = sum(len(list(points)) for _, points in Asked.of(small()).collect())
-    assert len(read(metrics).samples) - versions == 112
-    assert "has 112 of its own" in PAGE.read_text()
+    assert len(read(metrics).samples) - versions == 114
+    assert "has 114 of its own" in PAGE.read_text()
 
 
 def test_an_expert_on_trial_adds_as_many_as_stated() -> None:

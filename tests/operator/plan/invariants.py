@@ -68,18 +68,24 @@ def _one_evaluator_of_a_dark_candidate(plan: Plan, world: World) -> None:
 def _legal_table(before: Table | None, table: Table, world: World) -> None:
     if before is None:
         assert all(table.epoch > kept.epoch for kept in world.snapshots), "no epoch comes twice"
-    legal_change(before, table, (expert.meta.name for expert in world.experts))
+    uid = before.uid if before else ""
+    ahead = max((r.epoch for r in world.routers if uid and r.table_uid == uid), default=0)
+    legal_change(before, table, (expert.meta.name for expert in world.experts), ahead)
     for old, new in _changed(before, table):
         _routable_where_raised(old, new, world)
         _evaluated_where_asked_for(before, old, new, world)
 
 
-def legal_change(before: Table | None, table: Table, experts: Iterable[str]) -> None:
+def legal_change(
+    before: Table | None, table: Table, experts: Iterable[str], ahead: int = 0
+) -> None:
     """Raise AssertionError where a table is not legal, or may not follow the one before.
 
-    `experts` are the names of the Expert objects that are there.
+    `experts` are the names of the Expert objects that are there, `ahead` is the latest epoch that
+    a router has, which is past the one before where that was put back from a backup.
     """
-    assert before is None or table.epoch == before.epoch + 1, "the epoch rises by one"
+    last = max(before.epoch, ahead) if before is not None else 0
+    assert before is None or table.epoch == last + 1, "the epoch rises by one"
     assert before is None or table.uid == before.uid
     rows = {row.expert_id: row for row in table.experts}
     assert len(rows) == len(table.experts), "one row for each id"
@@ -95,7 +101,7 @@ def legal_change(before: Table | None, table: Table, experts: Iterable[str]) -> 
         if old.name in objects and (new is None or new.name == old.name):
             assert new is not None, f"{old.expert_id} lost its row"
             assert before is not None
-            _legal_step(old, new, before.epoch)
+            _legal_step(old, new, last)
 
 
 def _gates_fit(before: Table | None, table: Table, rows: Mapping[str, ExpertRow]) -> None:

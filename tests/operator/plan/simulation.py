@@ -147,6 +147,7 @@ class Router:
     incarnation: str
     table: Table | None = None
     blind: bool = False
+    kept: bool = False  # by its own copy, as no API server answers it
     had_table: bool = False
     counters: dict[str, Counters] = field(default_factory=dict)
     outcomes: dict[tuple[str, str, int], Arm] = field(default_factory=dict)
@@ -414,6 +415,7 @@ class Simulation:
             gates=self._loaded(router),
             shadows=tuple(router.shadows.values()),
             had_table=router.had_table,
+            kept=router.kept,
         )
 
     def _loaded(self, router: Router) -> dict[str, GateLoading]:
@@ -511,6 +513,8 @@ class Simulation:
             return
         for router in self.routers.values():
             router.had_table |= router.table is not None
+            if router.kept or _ahead(router.table, self.stored):
+                continue
             router.table = self.stored.table if self.stored and not router.blind else None
 
     def _serve(self) -> None:
@@ -739,6 +743,13 @@ class Simulation:
 def node(name: str, since: datetime = START) -> NodeSeen:
     """Return a node that takes pods, ready since then."""
     return NodeSeen(name, True, since, True, {"kubernetes.io/hostname": name})
+
+
+def _ahead(served: Table | None, stored: StoredTable | None) -> bool:
+    """Return whether a router serves by a later epoch of the same table."""
+    if served is None or stored is None or served.uid != stored.table.uid:
+        return False
+    return served.epoch > stored.table.epoch
 
 
 def _owner(manifest: Manifest) -> str:

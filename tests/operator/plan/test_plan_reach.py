@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from moe_operator.reach import Reach
 from moe_operator.router_report import RouterReport
+from tests.operator.plan.looks import condition, stable, started
 from tests.operator.plan.simulation import START
 
 A, B = "a" * 64, "b" * 64
@@ -95,3 +97,42 @@ def test_a_router_that_is_not_ready_may_still_serve_by_an_old_table() -> None:
 )
 def test_routable_is_what_every_router_reaches(seen: Reach, workers: int, lost: bool) -> None:
     assert (seen.workers(A), seen.lost(A)) == (workers, lost)
+
+
+def test_a_router_that_started_without_the_api_server_is_named() -> None:
+    sim = started()
+    name, router = next(iter(sim.routers.items()))
+    router.kept = True
+    sim.run(2)
+    assert condition(sim, "Mixture", "tiny", "Degraded") == (
+        "True",
+        "TableKept",
+        f"1 of 2 routers started by a copy of the table, as no API server answers them: {name}",
+    )
+    router.kept = False
+    sim.run(2)
+    assert condition(sim, "Mixture", "tiny", "Degraded")[0] == "False"
+
+
+def test_a_table_put_back_from_a_backup_is_written_past_what_routers_have() -> None:
+    """They go back to no older epoch, and one number does not stand for two tables."""
+    sim = started()
+    backup = sim.stored
+    sim.want("e0", "v2")
+    sim.run(60)
+    assert stable(sim) == "v2"
+    assert sim.stored is not None
+    assert backup is not None
+    ahead = sim.stored.table.epoch
+    assert ahead > backup.table.epoch
+
+    sim.want("e0", "v1")
+    sim.stored = replace(backup, resource_version=sim.stored.resource_version)
+    sim.tick()
+    assert sim.stored.table.epoch == ahead + 1
+    assert stable(sim) == "v1"
+    sim.run(5)
+    assert {r.table.epoch for r in sim.routers.values() if r.table} == {sim.stored.table.epoch}
+    settled = sim.stored
+    sim.run(5)
+    assert sim.stored is settled, "written once"
