@@ -7,6 +7,8 @@ also on two processors; all others go on as they are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from e2e.stage.tiny import Tiny
 from examples.tiny.publish import ROLLOUTS, SERVE
 from moe_client.figures import Report
 from moe_client.recording import Recording
+from moe_client.steady import SteadyLoad
 
 VERSION = "v2-better"
 SCALING: dict[str, Any] = {
@@ -95,18 +98,37 @@ def test_kubectl_moe_says_why_there_are_so_many(tiny: Tiny) -> None:
         tiny.kube.patch("expert", "tiny-e3", {"spec": {"autoscaling": None}})
 
 
-def test_a_cold_expert_sleeps_and_the_next_rows_wake_it(tiny: Tiny, scripture: Recording) -> None:
-    """Until it serves its backup answers, and no request fails."""
+@contextmanager
+def sleeping(tiny: Tiny, **settings: str) -> Iterator[None]:
+    """Have e3 sleep when the block begins, and be as it was afterwards."""
     windows = {"stabilizationWindowSeconds": {"up": 0, "down": 5}, "panicWindowSeconds": 5}
     cold = {"minReplicas": 0, "maxReplicas": 2, "targetUtilizationPercent": 80, **windows}
-    tiny.kube.patch("expert", "tiny-e3", {"spec": {"autoscaling": cold}})
+    tiny.kube.patch("expert", "tiny-e3", {"spec": {"autoscaling": {**cold, **settings}}})
     try:
         wait_for("it has no pods", lambda: not tiny.pods("tiny-e3"), 60)
         assert tiny.expert()["status"]["phase"] == "Asleep"
-        with tiny.load(scripture) as load:
-            wait_for("its rows wake it", lambda: replicas(tiny) >= 1, 60)
-            report = load.report()
+        yield
     finally:
         tiny.kube.patch("expert", "tiny-e3", {"spec": {"autoscaling": None}})
+
+
+def test_a_cold_expert_sleeps_and_the_next_rows_wake_it(tiny: Tiny, scripture: Recording) -> None:
+    """Until it serves its backup answers, and no request fails."""
+    with sleeping(tiny), tiny.load(scripture) as load:
+        wait_for("its rows wake it", lambda: replicas(tiny) >= 1, 60)
+        report = load.report()
     assert report.failed == 0, report.failures
     assert ("Backup", "e3") in report.rungs
+
+
+def test_rows_wait_for_an_expert_that_is_to_be_waited_for(tiny: Tiny, scripture: Recording) -> None:
+    """They get its own answer, bit for bit, when it is awake; no stand-in answers."""
+    load = SteadyLoad(
+        tiny.addresses(), scripture, mixture=tiny.mixture, sessions=2, rows=8, timeout_s=90
+    )
+    with sleeping(tiny, onCold="Wait"), load:
+        wait_for("its rows wake it, and are answered", lambda: load.requests >= 50, 90)
+        report = load.report()
+    assert report.failed == 0, report.failures
+    assert report.degraded_requests == report.different == 0
+    assert not any(expert == "e3" for _, expert in report.rungs), report.rungs

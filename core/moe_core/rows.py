@@ -26,6 +26,13 @@ class Role(StrEnum):
     DENSE = "Dense"
 
 
+class OnCold(StrEnum):
+    """What becomes of rows for an expert that may sleep, and does."""
+
+    DEGRADE = "Degrade"  # they climb the ladder
+    WAIT = "Wait"  # they wait for it, as long as their time allows
+
+
 @dataclass(frozen=True, slots=True)
 class ExpertRow:
     """What the table says of one expert.
@@ -47,6 +54,7 @@ class ExpertRow:
     revoked: tuple[str, ...] = ()
     rollout: Rollout | None = None
     idle_since: str = ""
+    on_cold: OnCold = OnCold.DEGRADE
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -62,6 +70,7 @@ class ExpertRow:
             revoked=reader.texts("revoked"),
             rollout=_optional(reader, "rollout", Rollout.read),
             idle_since=reader.text("idleSince", default=""),
+            on_cold=reader.enum("onCold", OnCold, default=OnCold.DEGRADE),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,6 +86,8 @@ class ExpertRow:
             row["stable"] = self.stable.to_dict()
         if self.idle_since:
             row["idleSince"] = self.idle_since
+        if self.on_cold is not OnCold.DEGRADE:
+            row["onCold"] = self.on_cold.value
         return row | _trial(self)
 
     @property

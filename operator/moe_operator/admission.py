@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from moe_core.rows import ExpertRow, GateRow
+from moe_core.rows import ExpertRow, GateRow, OnCold
 from moe_core.table import Table
 from moe_operator.reason import Reason, Why, written
 from moe_operator.spec import ExpertSpec, MixtureSpec
@@ -76,7 +76,8 @@ def opening_rows(
             row = ExpertRow(expert.meta.name, expert.expert_id, expert.role, expert.layers)
         backup = expert.backup if expert.backup in ids else None
         layers = expert.layers if row.stable is None else row.layers
-        yield replace(row, role=expert.role, backup=backup, layers=layers)
+        on_cold = expert.autoscaling.on_cold if expert.autoscaling else OnCold.DEGRADE
+        yield replace(row, role=expert.role, backup=backup, layers=layers, on_cold=on_cold)
 
 
 def closing_rows(

@@ -242,6 +242,7 @@ def _plus(known: Counters, version: router_pb2.VersionCounters) -> Counters:
         session_pairs=known.session_pairs + version.session_pairs,
         overflow_pairs=known.overflow_pairs + version.overflow_pairs,
         overflow_sessions=known.overflow_sessions + version.overflow_sessions,
+        waiting_rows=known.waiting_rows + version.waiting_rows,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from moe_core.document import InvalidDocument, Reader
+from moe_core.rows import OnCold
 
 _UTILIZATION, _DELAY = "targetUtilizationPercent", "targetQueueDelayMilliseconds"
 
@@ -16,6 +17,8 @@ _UTILIZATION, _DELAY = "targetUtilizationPercent", "targetQueueDelayMilliseconds
 @dataclass(frozen=True, slots=True)
 class Autoscaling:
     """Bounds, one target, and windows in seconds; with a `low` of 0 it may sleep.
+
+    `on_cold` is what becomes of rows while it does.
 
     `utilization` is the share of its time that a worker is to compute, 0 to 1; `delay_ms` the
     mean time that rows are to wait for their turn. One of them is None.
@@ -28,6 +31,7 @@ class Autoscaling:
     up_s: int = 15
     down_s: int = 300
     panic_s: int = 10
+    on_cold: OnCold = OnCold.DEGRADE
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
@@ -43,6 +47,11 @@ class Autoscaling:
         high = reader.integer("maxReplicas", low=1, high=1024)
         if low > high:
             raise InvalidDocument(f"{reader.path}.minReplicas is {low}; maxReplicas is {high}")
+        on_cold = reader.enum("onCold", OnCold, default=OnCold.DEGRADE)
+        if on_cold is OnCold.WAIT and low:
+            path = reader.path
+            text = f"{path}.onCold is Wait, and {path}.minReplicas is {low}"
+            raise InvalidDocument(f"{text}; it must be 0: only what may sleep is ever cold")
         return cls(
             low=low,
             high=high,
@@ -53,6 +62,7 @@ class Autoscaling:
             up_s=windows.integer("up", high=3600, default=15),
             down_s=windows.integer("down", high=3600, default=300),
             panic_s=reader.integer("panicWindowSeconds", low=5, high=600, default=10),
+            on_cold=on_cold,
         )
 
     @property

@@ -43,6 +43,7 @@ class Counters:
     overflow_sessions: int = 0
     mass: float = 0.0
     lost_mass: float = 0.0
+    waiting_rows: int = 0  # now: of an expert that sleeps, and is to be waited for
 
 
 class Measure(StrEnum):

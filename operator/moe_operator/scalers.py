@@ -69,12 +69,15 @@ class Scalers:
 
 def _listen(known: _Mixture, name: str, size: Size, reports: Iterable[RouterReport]) -> bool:
     """Take in whether rows came for what sleeps; return whether that wakes it."""
-    misses = {
-        (report.pod, report.incarnation): report.versions[size.sleeper].requests
+    told = {
+        (report.pod, report.incarnation): report.versions[size.sleeper]
         for report in reports
         if size.sleeper in report.versions
     }
-    history = known.histories[name] = miss(known.histories.get(name, History()), misses)
+    misses = {router: counters.requests for router, counters in told.items()}
+    waiting = any(counters.waiting_rows for counters in told.values())
+    history = miss(known.histories.get(name, History()), misses, waiting=waiting)
+    known.histories[name] = history
     return history.wanted
 
 

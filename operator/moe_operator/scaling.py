@@ -144,11 +144,17 @@ def remember(history: History, heard: Sample, size: Size) -> History:
     )
 
 
-def miss(history: History, misses: Mapping[tuple[str, str], int]) -> History:
-    """Return the history of a sleeper with what routers say now of rows that came for it."""
+def miss(
+    history: History, misses: Mapping[tuple[str, str], int], *, waiting: bool = False
+) -> History:
+    """Return the history of a sleeper with what routers say now of rows that came for it.
+
+    What they count is compared with what was heard first; rows that are `waiting` for it speak for
+    themselves.
+    """
     known = history.missed
     more = any(count > known[router] for router, count in misses.items() if router in known)
-    return History(missed={**misses, **known}, wanted=history.wanted or more)
+    return History(missed={**misses, **known}, wanted=history.wanted or more or waiting)
 
 
 def scale(history: History, size: Size, now: datetime) -> tuple[int, str]:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 from moe_core.metrics import Family, Point, one
 from moe_core.process_metrics import ProcessMetrics
+from moe_core.rows import OnCold
 from moe_core.table import Rung
 from moe_core.version_names import version_names
 from moe_router import metrics as m
+from moe_router.colds import End
 from moe_router.collect_gates import GateMetrics
 from moe_router.collect_versions import version_metrics
 from moe_router.engine import Engine
@@ -60,6 +62,8 @@ class RouterMetrics:
             yield from self._by_tenant(self._tenants)
         view = self._tables.view
         if view is not None:
+            if any(row.on_cold is OnCold.WAIT for row in view.table.experts):
+                yield from self._cold()
             yield from version_metrics(self._mixture, view, self._engine.counters)
             yield from self._gates.collect(view, self._clock())
 
@@ -78,6 +82,12 @@ class RouterMetrics:
         for (rung, _), rows in counters.rungs.items():
             rungs[rung] += rows
         yield m.RUNG_ROWS, (((mixture, rung), rungs[rung]) for rung in Rung)
+
+    def _cold(self) -> Iterator[Block]:
+        mixture, colds = self._mixture, self._engine.counters.colds
+        yield m.COLD_ROWS, one(colds.rows, mixture)
+        yield m.COLD_WAIT, one(colds.waits, mixture)
+        yield m.COLD_ENDS, (((mixture, end), colds.ends[end]) for end in End)
 
     def _by_tenant(self, tenants: Tenants) -> Iterator[Block]:
         mixture, tallies = self._mixture, list(tenants.tallies.items())

@@ -13,11 +13,14 @@ from enum import StrEnum
 from moe_core.metrics import Exemplar, Histogram
 from moe_core.table import Rung
 from moe_core.tracing import Span
+from moe_router.cold import Version
+from moe_router.colds import Colds, End
 from moe_router.gate_tally import GateTallies
 from moe_router.ladder import Cause
 from moe_router.latency import LATENCY_BOUNDS_S, count_latency, no_latencies
 from moe_router.message import Part
 from moe_router.overflow import Load
+from moe_router.refusal import Refused
 from moeops.v1.link_pb2 import GroupResult
 
 
@@ -49,6 +52,7 @@ class VersionTally:
     session_pairs: int = 0
     overflow_pairs: int = 0
     overflow_sessions: int = 0
+    waiting_rows: int = 0  # now, for somebody to hold it
 
     def attempt(self, latency_s: float) -> None:
         self.requests += 1
@@ -67,7 +71,8 @@ class Stage(StrEnum):
 class Counters:
     """All counters of a router. `failures` are by the name of the code, `errors` of attempts."""
 
-    def __init__(self) -> None:
+    def __init__(self, cold_rows: int = 4096) -> None:
+        """`cold_rows` are how many rows may wait at once for experts that nobody holds."""
         self.requests = 0
         self.failed_requests = 0
         self.failures: Counter[str] = Counter()
@@ -76,6 +81,7 @@ class Counters:
         self.answers = Histogram(LATENCY_BOUNDS_S)
         self.rungs: Counter[tuple[Rung, str]] = Counter()
         self.gates = GateTallies()
+        self.colds = Colds(cold_rows)
         self._versions: dict[tuple[str, str], VersionTally] = {}
 
     def of(self, expert_id: str, sha256: str) -> VersionTally:
@@ -138,11 +144,24 @@ class Counters:
         tally.attempt(latency_s)
         self._error(tally, cause)
 
-    def missed(self, expert_id: str, sha256: str) -> None:
+    def missed(self, expert_id: str, sha256: str, now_s: float) -> None:
         """Count rows for a version that no worker could be asked for; that took no time."""
+        self.colds.lack((expert_id, sha256), now_s)
         tally = self._of(expert_id, sha256)
         tally.requests += 1
         self._error(tally, Cause.UNREACHABLE)
+
+    def waits(self, version: Version, rows: int, now_s: float) -> Refused | None:
+        """Have rows wait for a version that nobody holds, or say why they may not."""
+        self.colds.lack(version, now_s)
+        refused = self.colds.enter(version, rows, now_s)
+        if refused is None:
+            self._of(*version).waiting_rows += rows
+        return refused
+
+    def waited(self, version: Version, rows: int, end: End, waited_s: float) -> None:
+        self.colds.leave(rows, end, waited_s)
+        self._of(*version).waiting_rows -= rows
 
     def shadowed(self, part: Part, result: GroupResult | None) -> None:
         """Count a copy that was sent to a candidate; None is no answer."""

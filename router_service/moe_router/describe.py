@@ -200,4 +200,5 @@ def _version(key: tuple[str, str], tally: VersionTally, offset_s: float) -> Vers
         session_pairs=tally.session_pairs,
         overflow_pairs=tally.overflow_pairs,
         overflow_sessions=tally.overflow_sessions,
+        waiting_rows=tally.waiting_rows,
     )

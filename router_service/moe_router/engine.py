@@ -96,7 +96,7 @@ class Engine:
         clock: Callable[[], float],
         limits: Limits,
     ) -> None:
-        self.counters = Counters()
+        self.counters = Counters(limits.rows_at_work // 4)
         self._tables, self._links, self._gates = tables, links, gates
         self._clock, self._limits = clock, limits
         self.outcomes = Outcomes()
@@ -132,6 +132,10 @@ class Engine:
             view = await self._table_for(message)
             rows = parse_route(message, view, self._tokens.read, self._pins.of)
             return await self._serve(rows, lambda: self._chosen(rows), view, began_s, span, caller)
+
+    def changed(self) -> None:
+        """Have those look who wait for an expert: workers or the table have changed."""
+        self.counters.colds.changed(self._links.routable.artifacts, self._clock())
 
     async def begin(self, message: BeginRequest) -> tuple[View, list[Begun]]:
         """Begin sessions, or look at those that have begun, by this table. Raises Refused."""
@@ -265,11 +269,13 @@ class Engine:
         return exchange
 
     async def _fly(self, exchange: Exchange, view: View, links: Links, tally: Tally) -> None:
-        await Flight(exchange, links, lambda: self._outlook(view), tally).finish()
+        colds = self.counters.colds
+        await Flight(exchange, links, lambda: self._outlook(view), tally, colds).finish()
 
     def _outlook(self, view: View) -> Outlook:
         newest = self._tables.view or view
-        return Outlook(self._clock(), newest, self._links.routable, self._links.load)
+        wakings = self.counters.colds.wakings
+        return Outlook(self._clock(), newest, self._links.routable, self._links.load, wakings)
 
     def _account(self, view: View, outcomes: Sequence[Outcome]) -> None:
         losses = [

@@ -15,8 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_core.table import Rung
+from moe_router import cold_pairs
+from moe_router.cold import Patience
+from moe_router.cold_pairs import ColdPairs, count_missed
 from moe_router.hedge import Races
-from moe_router.ladder import Ask, Cause, GiveUp, Leave, Lost, Surroundings, next_step
+from moe_router.ladder import Ask, Cause, GiveUp, Leave, Lost, Surroundings, Wait, next_step
 from moe_router.message import Message, Outlook, Part, fits
 from moe_router.plan import Pairs, plan
 from moe_router.refusal import Refused
@@ -35,7 +38,7 @@ Array = npt.NDArray[Any]
 SHORTEST_ATTEMPT_S = 0.02
 
 
-class Tally(Protocol):
+class Tally(cold_pairs.Tally, Protocol):
     """Counts what happens to each version. Times are those of the outlook."""
 
     def sent(self, expert_id: str, sha256: str, now_s: float) -> None: ...
@@ -45,8 +48,6 @@ class Tally(Protocol):
     ) -> None: ...
 
     def failed(self, part: Part, cause: Cause, latency_s: float) -> None: ...
-
-    def missed(self, expert_id: str, sha256: str) -> None: ...
 
 
 class Exchange:
@@ -65,11 +66,18 @@ class Exchange:
         self._used: list[Part] = []
         self._climbs: list[Climb] = []
         self._left: list[tuple[Lost, Pairs]] = []
+        self._began_s = 0.0
+        self._cold = ColdPairs()
         self._refusal: Refused | None = None
 
     @property
     def finished(self) -> bool:
-        return self._refusal is not None or self._waiting == 0
+        return self._refusal is not None or not (self._waiting or self._cold)
+
+    @property
+    def looks_s(self) -> float | None:
+        """When it is to `resume` at the latest; None where nothing waits for an expert."""
+        return self._cold.until_s
 
     @property
     def used(self) -> tuple[Part, ...]:
@@ -83,8 +91,18 @@ class Exchange:
             (Lost(batch.expert_id, batch.version, forced=batch.forced), batch.pairs)
             for batch in batches
         ]
-        self._count_missed(lost, outlook, tally)
+        self._began_s = outlook.now_s
+        count_missed((one for one, _ in lost), self._around(outlook), outlook.now_s, tally)
         return self._place(lost, outlook, tally)
+
+    def resume(self, outlook: Outlook, tally: Tally) -> list[Message]:
+        """Place again what waited for an expert: somebody may hold it now, or its time is up."""
+        lost = self._cold.look(self._around(outlook), outlook.now_s, tally)
+        return self._place(lost, outlook, tally)
+
+    def abandon(self, outlook: Outlook, tally: Tally) -> None:
+        """Take it that nobody waits for the answer any more, or that there is none."""
+        self._cold.abandon(outlook.now_s, tally)
 
     def answered(
         self, message: Message, result: Result, body: memoryview, outlook: Outlook, tally: Tally
@@ -184,35 +202,27 @@ class Exchange:
         self, lost: Sequence[tuple[Lost, Pairs]], outlook: Outlook, tally: Tally
     ) -> list[Message]:
         lost = [*lost, *self._taken_back(outlook.newest)]
-        remaining_s = self._deadline_s - outlook.now_s
-        around = Surroundings(
-            self._view,
-            outlook.newest,
-            outlook.routable,
-            self._request.rows.layer,
-            asking=remaining_s >= SHORTEST_ATTEMPT_S,
-        )
+        around, remaining_s = self._around(outlook), self._deadline_s - outlook.now_s
         parts: dict[str, list[Part]] = {}
-        self._climb(lost, around, outlook, parts)
-        if self._left and not parts and self._waiting == 0 and self._refusal is None:
-            self._climb(self._stranded(), replace(around, renormalisable=False), outlook, parts)
+        self._climb(lost, around, outlook, parts, tally)
+        if self._left and not parts and not self._waiting and not self._cold and not self._refusal:
+            alone = replace(around, renormalisable=False)
+            self._climb(self._stranded(), alone, outlook, parts, tally)
         if self._refusal is not None:
             return []
         self._waiting += sum(map(len, parts.values()))
         return [self._message(w, p, remaining_s / 2, outlook, tally) for w, p in parts.items()]
 
-    def _count_missed(
-        self, lost: Sequence[tuple[Lost, Pairs]], outlook: Outlook, tally: Tally
-    ) -> None:
-        """Count against a version that sessions are on and nobody holds, whoever then answers."""
-        layer = self._request.rows.layer
-        for one, _ in lost:
-            if one.pinned is None or one.forced:
-                continue
-            expert_id, sha256 = one.expert_id, one.pinned.sha256
-            revoked = outlook.newest.revokes(expert_id, sha256)
-            if not revoked and not outlook.routable.for_artifact(sha256, layer):
-                tally.missed(expert_id, sha256)
+    def _around(self, outlook: Outlook) -> Surroundings:
+        now_s = outlook.now_s
+        return Surroundings(
+            self._view,
+            outlook.newest,
+            outlook.routable,
+            self._request.rows.layer,
+            asking=self._deadline_s - now_s >= SHORTEST_ATTEMPT_S,
+            patience=Patience(now_s, self._began_s, self._deadline_s, outlook.wakings),
+        )
 
     def _taken_back(self, newest: View) -> list[tuple[Lost, Pairs]]:
         """Give up the answers of versions that were revoked since they were asked."""
@@ -234,6 +244,7 @@ class Exchange:
         around: Surroundings,
         outlook: Outlook,
         parts: dict[str, list[Part]],
+        tally: Tally,
     ) -> None:
         """Take one step for each of `lost`; those that a worker is to be asked go into `parts`."""
         given: dict[str, int] = {w: sum(len(p.pairs) for p in ps) for w, ps in parts.items()}
@@ -248,6 +259,9 @@ class Exchange:
                     self._climbs.append(Climb(Rung.RENORMALISE, one.expert_id, pairs))
                 case Leave(rung):
                     self._climbs.append(Climb(rung, one.expert_id, pairs))
+                case Wait() as wait:
+                    refused = self._cold.enter(one, pairs, wait, outlook.now_s, tally)
+                    self._refusal = self._refusal or refused
                 case GiveUp():
                     self._refusal = self._refusal or unreachable(one, around)
 

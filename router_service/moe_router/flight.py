@@ -46,6 +46,14 @@ class Links(Protocol):
         ...
 
 
+class Bells(Protocol):
+    """Calls those who listen when workers or the table change."""
+
+    def listen(self, bell: Callable[[], None]) -> None: ...
+
+    def forget(self, bell: Callable[[], None]) -> None: ...
+
+
 class Flight:
     """Carries an exchange's messages to the links and their answers back."""
 
@@ -55,15 +63,23 @@ class Flight:
         links: Links,
         outlook: Callable[[], Outlook],
         tally: Tally,
+        bells: Bells,
     ) -> None:
         self._exchange, self._links = exchange, links
-        self._outlook, self._tally = outlook, tally
+        self._outlook, self._tally, self._bells = outlook, tally, bells
+        self._look: asyncio.TimerHandle | None = None
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def finish(self) -> None:
         """Send what there is to send and wait until the exchange has its answer."""
-        self._send(self._exchange.begin(self._outlook(), self._tally))
-        await self._done
+        try:
+            self._send(self._exchange.begin(self._outlook(), self._tally))
+            await self._done
+        finally:
+            if self._look is not None:
+                self._look.cancel()
+                self._bells.forget(self._resume)
+                self._exchange.abandon(self._outlook(), self._tally)
 
     def answered(self, message: Message, result: Result, body: memoryview) -> None:
         if not self._done.done():
@@ -95,3 +111,18 @@ class Flight:
                 unsent += self._exchange.failed(message, Cause.BROKEN, outlook, self._tally)
         if self._exchange.finished and not self._done.done():
             self._done.set_result(None)
+        elif (looks_s := self._exchange.looks_s) is not None:
+            self._look_at(looks_s)
+
+    def _look_at(self, looks_s: float) -> None:
+        """Look again then, or when workers or the table change: something waits for an expert."""
+        if self._look is None:
+            self._bells.listen(self._resume)
+        else:
+            self._look.cancel()
+        delay_s = max(0.0, looks_s - self._outlook().now_s)
+        self._look = asyncio.get_running_loop().call_later(delay_s, self._resume)
+
+    def _resume(self) -> None:
+        if not self._done.done():
+            self._go(lambda o, t: self._exchange.resume(o, t))

@@ -1,5 +1,6 @@
 """Says what answers next for pairs whose expert did not: one rung at a time, in the table's order.
 
+Where the table has rows wait for an expert that nobody holds, they do before a rung that degrades.
 Pure and total. Never proposes a version that the newest table revokes, nor a worker or version
 that already failed for these pairs, so that climbing ends.
 """
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from moe_core.rollout import Version
+from moe_core.rows import OnCold
 from moe_core.table import Rung
+from moe_router.cold import Patience
 from moe_router.replica import Routable
 from moe_router.view import View
 
@@ -75,11 +78,18 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for somebody to hold the version, so long at most on the router's clock."""
+
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """No rung is left."""
 
 
-Step = Ask | Leave | GiveUp
+Step = Ask | Leave | Wait | GiveUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,7 @@ class Surroundings:
     """What the ladder stands in: the request's table, the newest one, who can be reached.
 
     `asking` is false when too little time is left for a worker to answer; `renormalisable` when
-    no other chosen expert of the token answers.
+    no other chosen expert of the token answers. Without `patience` nothing is waited for.
     """
 
     view: View
@@ -96,6 +106,7 @@ class Surroundings:
     layer: int
     asking: bool = True
     renormalisable: bool = True
+    patience: Patience | None = None
 
 
 def next_step(lost: Lost, around: Surroundings) -> Step:
@@ -104,11 +115,35 @@ def next_step(lost: Lost, around: Surroundings) -> Step:
         first = _ask(None, lost.expert_id, lost.pinned, lost, around)
         if first is not None:
             return first
+    wait = waits(lost, around)
     for rung in _rungs(lost, around):
+        if wait is not None and rung not in NOT_DEGRADED:
+            return wait
         step = _climb(rung, lost, around)
         if step is not None:
             return step
-    return GiveUp()
+    return wait or GiveUp()
+
+
+def waits(lost: Lost, around: Surroundings) -> Wait | None:
+    """Return until when pairs wait for their version: where nobody holds it, or stable.
+
+    That an expert is to be waited for is said by the newest table. A version that a worker still
+    holds was asked and did not answer: that is no sleep.
+    """
+    row, pinned = around.newest.experts.get(lost.expert_id), lost.pinned
+    if around.patience is None or row is None or row.on_cold is not OnCold.WAIT or pinned is None:
+        return None
+    if lost.forced or lost.history.overloaded or pinned.sha256 in lost.history.barred:
+        return None
+    if around.newest.revokes(lost.expert_id, pinned.sha256):
+        return None
+    stable = around.newest.stable(lost.expert_id)
+    held = {version.sha256 for version in (pinned, stable) if version is not None}
+    if any(around.routable.for_artifact(sha256, around.layer) for sha256 in held):
+        return None
+    until_s = around.patience.until((lost.expert_id, pinned.sha256))
+    return None if until_s is None else Wait(until_s)
 
 
 def _rungs(lost: Lost, around: Surroundings) -> Sequence[Rung]:

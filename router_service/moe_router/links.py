@@ -35,6 +35,7 @@ class Links:
         self._looked_s = clock()
         self._hedges = HedgeBudget()
         self.hedged = 0
+        self._listeners: list[Callable[[], None]] = []
         self.settled = asyncio.Event()  # from when it is known who of the first list is there
 
     @property
@@ -68,6 +69,10 @@ class Links:
             link = self._links[address] = Link(address, self, self._clock, self._trust)
             self._tasks[address] = asyncio.create_task(link.keep())
         self._check_settled()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` soon after what workers offer has changed."""
+        self._listeners.append(listener)
 
     def send(self, message: Message, waiter: Waiter) -> bool:
         """Send to the message's worker; False where that cannot be done now."""
@@ -141,6 +146,8 @@ class Links:
     def offer_changed(self, link: Link) -> None:
         self._routable = self._peers = None
         self._check_settled()
+        for listener in self._listeners:
+            asyncio.get_running_loop().call_soon(listener)
 
     def load_changed(self, link: Link) -> None:
         self._load[link.address] = link.load

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
 
+from moe_router.cold import Version, Waking
 from moe_router.ladder import Ask, Lost
 from moe_router.plan import Pairs
 from moe_router.replica import Routable
@@ -55,6 +56,7 @@ class Outlook:
     newest: View
     routable: Routable
     load: Mapping[str, int]
+    wakings: Mapping[Version, Waking] = field(default_factory=dict)
 
 
 def fits(message: Message, result: Result, body_bytes: int) -> bool:

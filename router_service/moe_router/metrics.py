@@ -86,6 +86,25 @@ RUNG_ROWS = _counter(
     (*_MIXTURE, "rung"),
     "6",
 )
+COLD_ROWS = _gauge(
+    "router_cold_rows",
+    "Rows that wait for an expert that nobody holds, each for each such expert.",
+    _MIXTURE,
+    "1 where an expert has onCold Wait",
+)
+COLD_WAIT = _seconds(
+    "router_cold_wait",
+    "How long rows of a request waited for an expert that nobody held.",
+    _MIXTURE,
+    "19 where an expert has onCold Wait",
+)
+COLD_ENDS = _counter(
+    "router_cold_waits",
+    "Rows that waited so, by what became of it: Served by the expert, Climbed the ladder as their "
+    "time was up, Refused as too many waited, Abandoned as their request ended.",
+    (*_MIXTURE, "end"),
+    "4 where an expert has onCold Wait",
+)
 LINKS = _gauge("router_links", "Links to workers by state.", (*_MIXTURE, "state"), "4")
 EJECTED = _gauge(
     "router_ejected_workers",

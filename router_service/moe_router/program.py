@@ -70,6 +70,8 @@ class Router:
         self._door = edge.door(settings, self._tenants)
         self.engine = Engine(self.tables, self.links, self._gates, clock, limits)
         self.tables.on_change(self.engine.scorings.keep)
+        self.tables.on_change(lambda _: self.engine.changed())
+        self.links.on_change(self.engine.changed)
         identity = Identity(settings.name, settings.node, uuid.uuid4().hex, settings.mixture)
         counters, outcomes = self.engine.counters, self.engine.outcomes
         describer = Describer(

@@ -66,6 +66,12 @@ class Routable:
                 return left
         return ()
 
+    @property
+    def artifacts(self) -> frozenset[str]:
+        """The digests that a worker holds, in any layer."""
+        places = (*self.live, *self.ejected, *self.doubted)
+        return frozenset(sha256 for sha256, _ in places)
+
 
 def _held(offers: Iterable[Offer]) -> Held:
     found: dict[tuple[str, int], list[str]] = {}

@@ -15,10 +15,13 @@ import numpy as np
 
 from moe_core.tracing import Attributes, Span
 from moe_core.version_names import version_names
+from moe_router.cold import Version
+from moe_router.colds import End
 from moe_router.exchange import Tally
 from moe_router.flight import Links, Waiter
 from moe_router.ladder import NOT_DEGRADED, Cause
 from moe_router.message import Message, Part, Trace
+from moe_router.refusal import Refused
 from moe_router.replica import Routable
 from moe_router.request import Request, Rows
 from moe_router.settle import Outcome
@@ -132,8 +135,27 @@ class Attempts:
         self._tally.failed(part, cause, latency_s)
         self._end(part, cause)
 
-    def missed(self, expert_id: str, sha256: str) -> None:
-        self._tally.missed(expert_id, sha256)
+    def missed(self, expert_id: str, sha256: str, now_s: float) -> None:
+        self._tally.missed(expert_id, sha256, now_s)
+
+    def waits(self, version: Version, rows: int, now_s: float) -> Refused | None:
+        return self._tally.waits(version, rows, now_s)
+
+    def waited(self, version: Version, rows: int, end: End, waited_s: float) -> None:
+        """Tell of a wait that is over: what rows waited for, and what became of it."""
+        self._tally.waited(version, rows, end, waited_s)
+        now_s, (expert_id, sha256) = self._clock(), version
+        span = self._span.child("wait", now_s - waited_s)
+        span.tell(
+            {
+                "moe.expert": expert_id,
+                "moe.version": self._version(expert_id, sha256),
+                "moe.sha256": sha256,
+                "moe.rows": rows,
+                "moe.outcome": end.value,
+            }
+        )
+        span.end(now_s)
 
     def _begin(self, worker: str, part: Part, now_s: float) -> Span:
         ask = part.ask

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from moe_core.document import InvalidDocument
 from moe_core.pins import bucket, pinned, weight_at
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
-from moe_core.rows import ExpertRow, GateRow, GateVariant, Role
+from moe_core.rows import ExpertRow, GateRow, GateVariant, OnCold, Role
 from moe_core.table import LADDER, Failover, Rung, Table
 from tests.support.policies import policies
 
@@ -51,6 +51,7 @@ rows = st.builds(
     previous=st.none() | versions,
     revoked=st.lists(st.sampled_from([NEW.sha256, THIRD.sha256]), max_size=2).map(tuple),
     rollout=st.none() | rollouts,
+    on_cold=st.sampled_from(OnCold),
 )
 variants = st.builds(
     GateVariant,

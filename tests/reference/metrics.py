@@ -54,10 +54,11 @@ trial:
 | 14,848, each of one layer, 58 gates | 3,774 | 18,558 |
 
 A router of a mixture with tenants tells one more, and 22 of each tenant, of whom there are at \
-most 64. An expert on trial adds at most 62. A gate on trial adds 43, ten for each layer, and \
-one for each of its experts. A worker with one expert has 69, and two more for each layer with \
-Full. An operator has 45 of its own; one that leads tells 15 of each Mixture, 6 of each Expert \
-and 1 of each Gate at rest, and at most 19 of a rollout under way. A Gate with spec.drift adds \
+most 64; one of a mixture in which an expert has onCold: Wait tells 24 more. An expert on trial \
+adds at most 62. A gate on trial adds 43, ten for each layer, and one for each of its experts. \
+A worker with one expert has 69, and two more for each layer with Full. An operator has 45 of its \
+own; one that leads tells 15 of each Mixture, 6 of each Expert and 1 of each Gate at rest, and at \
+most 19 of a rollout under way. A Gate with spec.drift adds \
 up to four, and two for each layer, and each context of it, that its baseline has. Tests count \
 these.
 """

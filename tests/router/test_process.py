@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from moe_core.rows import OnCold
 from moeops.v1.router_pb2 import (
     RUNG_BACKUP,
     RUNG_REPLICA,
@@ -328,6 +330,36 @@ def test_a_router_starts_from_its_copy_of_the_table(tmp_path: Path, parts: Parts
                 (answer,) = caller.dispatch(it.request())
             assert rows_of(it.file.table, answer).shape == (3, HIDDEN)
             assert "event=table_from_copy" in again.log
+
+
+def test_rows_wait_for_a_worker_that_is_started_for_them(tmp_path: Path, parts: Parts) -> None:
+    """And get from it, whole, what they would have got had it been there."""
+    late = write_expert(tmp_path, hidden_size=HIDDEN, seed=9)
+    sleeper = replace(expert("e2", version("v1", late.sha256)), on_cold=OnCold.WAIT)
+    rows = [expert(i, version("v1", e.sha256)) for i, e in zip(IDS, parts.experts, strict=True)]
+    content = table([*rows, sleeper], [gate((*IDS, "e2"))], hidden_size=HIDDEN)
+    file, link = TableFile(tmp_path / "table.yaml", content), f"unix:{tmp_path}/late"
+    addresses = f"{parts.survivor.link},{link}"
+    asked = [dispatch_request(content, [[0, 2], [2, 1]], deadline_ms=60_000) for _ in range(2)]
+    with (
+        routers.spawn(mixture="tiny", table_file=str(file.path), workers=addresses) as router,
+        ThreadPoolExecutor() as pool,
+        Caller(router.address) as caller,
+    ):
+        router.wait_until_routable(parts.digests)
+        first = pool.submit(caller.dispatch, asked[0], timeout_s=60.0)
+        until = time.monotonic() + 20
+        while not (seen := [v.waiting_rows for v in router.describe().versions if v.waiting_rows]):
+            assert time.monotonic() < until, "no row waits"
+            time.sleep(0.02)
+        with workers.spawn([late.assigned("e2")], HIDDEN, name="late", link=link):
+            (waited,) = first.result(60)
+            (warm,) = caller.dispatch(asked[1])
+        assert seen == [2]
+        assert waited.hidden == warm.hidden
+        assert not any(s.rungs for answer in (waited, warm) for s in answer.sequences)
+        (tally,) = (v for v in router.describe().versions if v.expert_id == "e2")
+        assert (tally.waiting_rows, dict(tally.errors)) == (0, {})
 
 
 def health(router: RouterProcess, service: str) -> int:

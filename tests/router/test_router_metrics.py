@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moe_core.metrics import Family, Kind, Point
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
-from moe_core.rows import ExpertRow, GateRow
+from moe_core.rows import ExpertRow, GateRow, OnCold
 from moe_core.table import Table
 from moe_router import metrics as m
 from moe_router.application import Batch
@@ -218,6 +218,30 @@ async def test_the_series_of_a_router_itself_are_as_many_as_stated() -> None:
     versions = sum(len(list(points)) for _, points in Asked.of(small()).collect())
     assert len(read(metrics).samples) - versions == 114
     assert "has 114 of its own" in PAGE.read_text()
+
+
+async def test_an_expert_that_is_waited_for_adds_as_many_as_stated() -> None:
+    bench = Bench(small(), {"w": FakeWorker(dict(FACTORS))})
+    metrics = RouterMetrics(
+        "tiny",
+        bench.engine,
+        bench.tables,
+        Links(bench.clock),
+        GateArtifacts(None),
+        lambda: 0,
+        bench.clock,
+        detail=False,
+    )
+    before = len(read(metrics).samples)
+    waits = small().with_expert(replace(small().experts[0], on_cold=OnCold.WAIT))
+    bench.offer(replace(waits, epoch=2))
+
+    seen = read(metrics)
+
+    assert len(seen.samples) - before == 24
+    assert "an expert has onCold: Wait tells 24 more." in PAGE.read_text()
+    assert seen.value("moeops_router_cold_rows", mixture="tiny") == 0
+    assert seen.value("moeops_router_cold_waits_total", mixture="tiny", end="Served") == 0
 
 
 def test_an_expert_on_trial_adds_as_many_as_stated() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from moe_core.rows import OnCold
 from moe_core.table import Rung
 from moe_router.flight import Waiter
 from moe_router.message import Message
@@ -87,6 +90,20 @@ async def test_an_attempt_says_why_it_gave_nothing_and_who_answered_instead(
     assert sum(failures) == 1
     assert span.all("combine")[0].attributes["moe.rungs"] == ["Replica/a"]
     assert span.all("combine")[0].attributes["moe.degraded_pairs"] == 0
+
+
+async def test_a_wait_for_an_expert_is_told_with_its_end() -> None:
+    sleeper = replace(expert("a", A), on_cold=OnCold.WAIT)
+    bench = Bench(mixture(sleeper), {"w": worker(B, C)})
+    asked = asyncio.create_task(traced(bench, [[0, 1]]))
+    await bench.settle()
+    bench.now_s = 3.0
+    bench.links.workers["awake"] = worker(A)
+    bench.engine.changed()
+    (wait,) = (await asked).all("wait")
+
+    keys = ("expert", "version", "rows", "outcome")
+    assert [wait.attributes[f"moe.{key}"] for key in keys] == ["a", "a-v1", 1, "Served"]
 
 
 async def test_answers_that_are_not_finite_are_told_and_whom_another_expert_stood_in_for() -> None:

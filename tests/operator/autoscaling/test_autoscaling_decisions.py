@@ -247,8 +247,16 @@ def test_a_queue_that_is_full_tells_nothing_of_how_long_it_would_be() -> None:
         ),
         ({"targetUtilizationPercent": 50}, "autoscaling.maxReplicas is missing"),
         ({"maxReplicas": 2, "targetUtilizationPercent": 96}, "from 5 to 95"),
+        (
+            {"maxReplicas": 2, "targetUtilizationPercent": 50, "onCold": "Wait"},
+            "autoscaling.onCold is Wait, and autoscaling.minReplicas is 1; it must be 0",
+        ),
+        (
+            {"maxReplicas": 2, "targetUtilizationPercent": 50, "onCold": "Sleep"},
+            "autoscaling.onCold is 'Sleep'; it must be one of Degrade, Wait",
+        ),
     ],
 )
-def test_what_cannot_be_is_refused(fields: dict[str, int], sentence: str) -> None:
+def test_what_cannot_be_is_refused(fields: dict[str, object], sentence: str) -> None:
     with pytest.raises(InvalidDocument, match=sentence):
         Autoscaling.read(Reader(fields, "autoscaling"))

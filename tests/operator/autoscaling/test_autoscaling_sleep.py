@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from moe_core.rows import OnCold
 from moe_operator.cache import Key
 from moe_operator.pace import targets
 from moe_operator.router_report import Counters, RouterReport
@@ -152,6 +153,34 @@ def test_what_was_heard_once_is_not_forgotten_before_it_is_awake() -> None:
     assert miss(woken, {("r", "i"): 2}).wanted
     assert scale(woken, SLEEPS, NOW) == (1, "rows came for it while it slept")
     assert scale(History(), SLEEPS, NOW) == (0, "")
+
+
+def test_rows_that_wait_wake_it_also_where_nothing_was_heard_before() -> None:
+    assert miss(History(), {("r", "i"): 0}, waiting=True).wanted
+    assert not miss(History(), {("r", "i"): 0}, waiting=False).wanted
+
+
+def test_one_row_that_waits_wakes_it_for_an_operator_that_has_just_begun() -> None:
+    scalers, key = Scalers(), Key("models", "tiny")
+    scalers.follow(key, {"e0": SLEEPS})
+    counters = Counters(waiting_rows=1)
+    seen = RouterReport("r1", "i", NOW, "t", 1, (), {}, {SLEEPS.sleeper: counters})
+    assert scalers.hear(key, [seen], NOW)
+
+
+def test_the_table_says_whether_rows_wait_for_it_and_only_that_is_a_new_epoch() -> None:
+    cluster = asleep()
+    assert cluster.stored is not None
+    assert row(cluster).on_cold is OnCold.DEGRADE
+    epoch = cluster.stored.table.epoch
+    cluster.change("e0", autoscaling={**COLD, "onCold": "Wait"})
+    cluster.run(20)
+    assert row(cluster).on_cold is OnCold.WAIT
+    assert cluster.stored.table.epoch == epoch + 1
+    assert deployments(cluster) == {V1: 0}, "it sleeps on"
+    cluster.change("e0", autoscaling=None)
+    cluster.run(3)
+    assert row(cluster).on_cold is OnCold.DEGRADE
 
 
 def test_routers_are_asked_of_what_sleeps_and_at_no_faster_pace() -> None:

@@ -91,6 +91,7 @@ FULL: dict[str, Body] = {
         autoscaling={
             "minReplicas": 0,
             "maxReplicas": 2,
+            "onCold": "Wait",
             "targetQueueDelayMilliseconds": 5,
             "stabilizationWindowSeconds": {"up": 0, "down": 0},
             "panicWindowSeconds": 5,
@@ -315,6 +316,8 @@ MISTAKES: tuple[tuple[str, str, Any, str], ...] = (
     ("expert", SCALING, {**BUSY, "minReplicas": 5}, "must not be more than maxReplicas"),
     ("expert", SCALING, {**BUSY, "minReplicas": -1}, "greater than or equal to 0"),
     ("dense", SCALING, {**BUSY, "minReplicas": 0}, "a dense expert is 1 or more"),
+    ("expert", SCALING, {**BUSY, "onCold": "Wait"}, "onCold: Wait needs minReplicas: 0"),
+    ("expert", SCALING, {**BUSY, "onCold": "Sleep"}, "Unsupported value"),
     ("expert", SCALING, {**BUSY, "maxReplicas": 1025}, "less than or equal to 1024"),
     ("expert", SCALING, {**BUSY, "targetUtilizationPercent": 96}, "less than or equal to 95"),
     ("expert", SCALING, {**BUSY, "targetUtilizationPercent": "60%"}, "must be of type integer"),
