@@ -17,6 +17,7 @@ import moe_client
 from e2e.stage.kube import Body, condition, wait_for
 from e2e.stage.siblings import Pods
 from e2e.stage.tiny import Models, Tiny
+from e2e.stage.watching import Watch
 from examples.tiny import model as example
 from examples.tiny.publish import ROLLOUTS, SERVE
 from moe_client.recording import Recording
@@ -102,7 +103,9 @@ def test_copies_of_rows_show_in_the_dark_that_a_version_is_broken(
     assert "not finite" in expert["status"]["rollout"]["message"]
 
 
-def test_too_little_evidence_pauses_and_goes_on_by_itself(tiny: Tiny, scripture: Recording) -> None:
+def test_too_little_evidence_pauses_and_goes_on_by_itself(
+    tiny: Tiny, scripture: Recording, watch: Watch | None
+) -> None:
     body = manifest("e3-v2-better")
     body["spec"]["rollout"]["evidenceDeadlineSeconds"] = 5
     tiny.kube.apply(body)
@@ -115,6 +118,8 @@ def test_too_little_evidence_pauses_and_goes_on_by_itself(tiny: Tiny, scripture:
     done = tiny.kube.moe("status", "ex/tiny-e3", "--wait", "--timeout", "30s")
     assert done.returncode == 4, done.stdout + done.stderr
     assert tiny.weights() == held == [5]
+    if watch:
+        wait_for("it is told", lambda: "MoeCanaryStuck" in watch.fired(), 60)
     with tiny.load(scripture) as load:
         tiny.wait_outcome("v2-better", "Promoted")
         report = load.report()

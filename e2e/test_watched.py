@@ -25,6 +25,7 @@ from e2e.stage.release import ROOT
 from e2e.stage.tiny import Models, Tiny
 from e2e.stage.watching import Watch
 from e2e.test_gates import gate, outcome, weights
+from e2e.test_serving import assert_routed
 from examples.tiny.publish import ROLLOUTS
 from moe_client.recording import Recording
 from tests.dashboards.files import alerts, asked
@@ -96,6 +97,17 @@ def test_a_version_of_an_expert_and_a_gate_in_the_shadow_are_shown(
         wait_for("it serves", lambda: outcome(tiny) == ("v2-flat", "Promoted"), 60)
         wait_for("it is told", lambda: "MoeRoutingCollapse" in watch.fired(), 180, interval_s=1)
     assert readers.failures == []
+
+
+def test_what_routers_choose_is_shown(tiny: Tiny, scripture: Recording, watch: Watch) -> None:
+    """Elsewhere clients apply the gate, and routers know only what was chosen."""
+    panel = ("routing", "Entropy of a gate's choice")
+
+    def shown() -> bool:
+        assert_routed(tiny, scripture)
+        return panel not in empty(watch)
+
+    wait_for("what routers choose", shown, 60)
 
 
 def test_a_straggler_is_told(tiny: Tiny, scripture: Recording, watch: Watch) -> None:

@@ -20,7 +20,8 @@ from e2e.stage.scraping import prometheus
 from tests.dashboards.files import ALERTS, Asked
 from tests.prometheus.server import PrometheusServer
 
-_STEP_S: Final = 10.0
+_STEP_S: Final = 5.0
+"""As often as Prometheus evaluates: an alert of one evaluation is not stepped over."""
 
 
 @dataclass(frozen=True, slots=True)
