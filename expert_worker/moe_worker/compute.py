@@ -48,23 +48,26 @@ class Computer:
     traced: Callable[[Attempt, int], None] = lambda attempt, now_us: None
     _line: list[_Piece] = field(default_factory=list)
     _open: set[Attempt] = field(default_factory=set)
+    _done_rows: int = 0
 
     def run(self) -> None:
         """Work until the backlog ends; the body of the computing thread."""
         while (arrived := self.backlog.take(wait=not self._line)) is not None:
             for attempt in arrived:
                 self._open.add(attempt)
-                self._line += [
-                    Piece(group.kernel, _Part(attempt, group), 0, group.rows)
-                    for group in attempt.groups
-                ]
+                self._line += [self._piece(attempt, group) for group in attempt.groups]
             self._step()
+
+    def _piece(self, attempt: Attempt, group: Group) -> _Piece:
+        part = _Part(attempt, group)
+        return Piece.arriving(group.kernel, part, group.rows, self._done_rows, self.batch_rows)
 
     def _step(self) -> None:
         """Compute one batch."""
         self._drop_unwanted(self.clock_us())
-        batch, self._line = next_batch(self._line, self.batch_rows)
+        batch, self._line = next_batch(self._line, self.batch_rows, self._done_rows)
         if batch:
+            self._done_rows += sum(piece.rows for piece in batch)
             self._compute(batch)
 
     def _drop_unwanted(self, now_us: int) -> None:

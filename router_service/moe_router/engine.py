@@ -6,7 +6,6 @@ a client that embeds the core is another. It owns the order of the stages and no
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ from moe_core.tracing import Span
 from moe_router.applied import choose
 from moe_router.begin import Begun, begin, parse_begin
 from moe_router.counters import Counters
-from moe_router.exchange import Exchange, Tally
-from moe_router.flight import Flight, Links
+from moe_router.dispatcher import Dispatcher
+from moe_router.flight import Links
 from moe_router.marks import Loss, Marks
 from moe_router.message import Outlook
 from moe_router.outcomes import Outcomes
@@ -33,7 +32,7 @@ from moe_router.sequences import check_count
 from moe_router.sessions import PinsKept, Start, Taken, Tokens, check_start
 from moe_router.settle import Outcome
 from moe_router.shadow import Shadows, Trail
-from moe_router.spans import Attempts, about, tell_combine, tell_gate
+from moe_router.spans import about, tell_combine, tell_gate
 from moe_router.tables import Tables, served
 from moe_router.tenants import Caller
 from moe_router.view import View
@@ -107,7 +106,7 @@ class Engine:
         self._pins = PinsKept()
         self._room = Room(limits.rows_in_flight)
         self._window = Window(limits.rows_at_work, limits.weights, clock)
-        self._turns = itertools.count()
+        self._dispatcher = Dispatcher(links, self.counters, self._outlook, clock)
 
     @property
     def rows_under_way(self) -> int:
@@ -223,26 +222,26 @@ class Engine:
                 chosen_s = self._clock()
                 if span is not None:
                     tell_gate(span, request, began_s, chosen_s)
-                exchange = await self._exchange(request, view, span, deadline_s)
+                answer = await self._dispatcher.serve(request, view, span, deadline_s)
                 answered_s = self._clock()
-                hidden, outcomes = exchange.answer()
-                self._account(view, outcomes)
+                served = answer()
+                self._account(view, served.outcomes)
         except Exception as error:
             if not (isinstance(error, Refused) and error.code in CALLERS_FAULT):
                 gates.failed(rows, self._clock() - began_s)
             raise
         ended_s = self._clock()
-        gates.answered(request, outcomes, ended_s - began_s)
+        gates.answered(request, served.outcomes, ended_s - began_s)
         self.counters.timed(began_s, chosen_s, answered_s, ended_s)
         if span is not None:
-            tell_combine(span, outcomes, answered_s, ended_s)
+            tell_combine(span, served.outcomes, answered_s, ended_s)
             self.counters.traced((began_s, chosen_s, answered_s, ended_s), span)
         for load in loads(request, view):
             self.counters.loaded(load)
-        fates = self._fates(request, outcomes, view)
+        fates = self._fates(request, served.outcomes, view)
         followed = view.shadowed or rows.layer in view.shadowed_layers
-        trail = Trail(request, exchange.used) if followed else None
-        return Answer(hidden, fates, view.table.epoch, trail)
+        trail = Trail(request, served.parts) if followed else None
+        return Answer(served.hidden, fates, view.table.epoch, trail)
 
     @asynccontextmanager
     async def _turn(self, rows: Rows, caller: Caller, within_s: float) -> AsyncIterator[None]:
@@ -255,22 +254,6 @@ class Engine:
     def _chosen(self, rows: Rows) -> Request:
         gate, layer = rows.gate, rows.layer
         return choose(rows, [self._gates.layer(gate, v, layer) for v in rows.variants])
-
-    async def _exchange(
-        self, request: Request, view: View, span: Span | None, deadline_s: float
-    ) -> Exchange:
-        pins = [s.pins.force(s.forced) for s in request.rows.sequences]
-        exchange = Exchange(request, view, pins, deadline_s, next(self._turns))
-        if span is None:
-            await self._fly(exchange, view, self._links, self.counters)
-        else:
-            with Attempts(span, view, self._links, self.counters, self._clock) as attempts:
-                await self._fly(exchange, view, attempts, attempts)
-        return exchange
-
-    async def _fly(self, exchange: Exchange, view: View, links: Links, tally: Tally) -> None:
-        colds = self.counters.colds
-        await Flight(exchange, links, lambda: self._outlook(view), tally, colds).finish()
 
     def _outlook(self, view: View) -> Outlook:
         newest = self._tables.view or view

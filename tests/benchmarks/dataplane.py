@@ -17,11 +17,10 @@ import platform
 import re
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,8 +37,10 @@ from moe_core.dtypes import BFLOAT16
 from moe_core.exactness import machine
 from moe_core.kernel import ExpertKernel
 from moe_worker.expert import Rules, load
+from tests.benchmarks import giants
 from tests.benchmarks.dispatch import HIDDEN, TOP_K, Given, checkpoint, load_model, streams
 from tests.benchmarks.echo import EchoProcess, GrpcEcho, LinkEcho, message
+from tests.benchmarks.giants import GiantsProcess
 from tests.benchmarks.measure import in_turns
 from tests.client.served import Served, serve
 from tests.support.program import Program, running
@@ -47,7 +48,6 @@ from tests.support.program import Program, running
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 _TABLE: Final = re.compile(r"(?<=<!-- dataplane -->\n).*(?=<!-- /dataplane -->)", re.DOTALL)
-_GIANT_ROWS: Final = 8192
 _HEADERS: Final = 200  # bytes of a message besides rows, indices and weights, about
 
 
@@ -278,39 +278,16 @@ def tails(bench: Bench) -> Iterator[Row]:
               f"{ratio:.1f} ({at.p50_ms:.1f} and {at.p99_ms:.1f} ms at {0.7 * most:,.0f}/s)",
               "≤ 1.7", ratio <= 1.7)  # fmt: skip
     small: dict[str, float] = {}
-    for name in ("alone", "beside"):
-        with SteadyLoad(addresses, sessions=2, rows=1, requests_per_s=40) as load:
-            with _giants(addresses, name == "beside"):
-                time.sleep(2 * whole_s)
+    asking = running(GiantsProcess, ["tests.benchmarks.giants", addresses[0]], os.environ)
+    ways: dict[str, AbstractContextManager[object]] = {"alone": nullcontext(), "beside": asking}
+    for name, beside in ways.items():
+        with beside, SteadyLoad(addresses, sessions=2, rows=1, requests_per_s=40) as load:
+            time.sleep(2 * whole_s)
             small[name] = load.report().p99_ms
     times = small["beside"] / small["alone"]
-    yield Row(f"p99 of requests of 1 row beside ones of {_GIANT_ROWS:,}",
+    yield Row(f"p99 of requests of 1 row beside ones of {giants.ROWS:,}",
               f"{times:.1f}× ({small['alone']:.1f} and {small['beside']:.1f} ms)", "≤ 2×",
               times <= 2)  # fmt: skip
-
-
-@contextmanager
-def _giants(addresses: list[str], wanted: bool) -> Iterator[None]:
-    """Ask for many rows at once, one request after another, in a thread."""
-    over = threading.Event()
-
-    async def ask() -> None:
-        given = Given.random(_GIANT_ROWS)
-        async with RouterClient(addresses, timeout_s=60) as client:
-            gate = (await client.describe()).gates[0]
-            index = to_numpy(given.index.to(torch.int32))
-            choice = Choice(gate.sha256, index, to_numpy(given.weights))
-            rows = Rows(0, to_numpy(given.hidden), (Sequence("giant", _GIANT_ROWS),))
-            while not over.is_set():
-                await client.dispatch(rows, choice)
-
-    thread = threading.Thread(target=lambda: asyncio.run(ask()))
-    if wanted:
-        thread.start()
-    yield
-    over.set()
-    if wanted:
-        thread.join()
 
 
 def _cpu(programs: Many[Program]) -> list[float]:
