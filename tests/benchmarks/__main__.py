@@ -9,13 +9,26 @@ from tests.benchmarks import (
     drift,
     failover,
     gate_shadow,
+    router_memory,
     scaling,
     scrapes,
     tracing,
     verdicts,
 )
 
-ALL = (dispatch, devices, gate_shadow, failover, chaos, scrapes, tracing, verdicts, scaling, drift)
+ALL = (
+    dispatch,
+    devices,
+    gate_shadow,
+    failover,
+    chaos,
+    scrapes,
+    tracing,
+    router_memory,
+    verdicts,
+    scaling,
+    drift,
+)
 
 
 def main() -> None:
