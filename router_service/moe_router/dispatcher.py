@@ -14,7 +14,7 @@ from moe_core.tracing import Span
 from moe_router import slices
 from moe_router.counters import Counters
 from moe_router.exchange import Exchange, Tally
-from moe_router.flight import Flight, Links
+from moe_router.flight import Flight, Links, Step
 from moe_router.message import Outlook
 from moe_router.request import Request
 from moe_router.slices import Served, Slice, cut, join
@@ -51,28 +51,50 @@ class Dispatcher:
     async def _serve(
         self, request: Request, view: View, deadline_s: float, links: Links, tally: Tally
     ) -> Callable[[], Served]:
-        async def fly(part: Request) -> Callable[[], Served]:
+        def exchange_of(part: Request) -> Exchange:
             pins = [s.pins.force(s.forced) for s in part.rows.sequences]
-            exchange = Exchange(part, view, pins, deadline_s, next(self._turns))
+            return Exchange(part, view, pins, deadline_s, next(self._turns))
+
+        async def fly(exchange: Exchange, first: Step) -> None:
             colds = self._counters.colds
-            await Flight(exchange, links, lambda: self._outlook(view), tally, colds).finish()
-            return lambda: Served(*exchange.answer(), exchange.used)
+            await Flight(exchange, links, lambda: self._outlook(view), tally, colds).finish(first)
 
         if len(request.rows.hidden) <= slices.SLICE_ROWS:
-            return await fly(request)
-        served: list[tuple[Slice, Served]] = []
+            exchange = exchange_of(request)
+            await fly(exchange, exchange.begin)
+            return lambda: _served(exchange)
+        flown: list[tuple[Slice, Exchange]] = []
+        served: dict[int, Served] = {}  # by the slice's first row
         left = cut(request)
 
         async def work(number: int) -> None:
             await _step_back(number)
             for one in left:
-                answer = await fly(one.request)
+                exchange = exchange_of(one.request)
+                await fly(exchange, exchange.begin)
                 await _step_back()
-                served.append((one, answer()))
+                flown.append((one, exchange))
+                served[one.first] = _served(exchange)
                 await _step_back()
 
         await _together(work(number) for number in range(SLICES_AT_ONCE))
-        return lambda: join(request, served)
+        # No answer has rows of what was revoked since a slice was answered: stable is asked for them.
+        while anew := self._taken_back(flown, view):
+            for one, exchange in anew:
+                await fly(exchange, exchange.resume)
+                served[one.first] = _served(exchange)
+        return lambda: join(request, [(one, served[one.first]) for one, _ in flown])
+
+    def _taken_back(
+        self, flown: Iterable[tuple[Slice, Exchange]], view: View
+    ) -> list[tuple[Slice, Exchange]]:
+        """Return the slices that hold answers of a version that the newest table revokes."""
+        newest = self._outlook(view).newest
+        return [(one, exchange) for one, exchange in flown if exchange.outdated(newest)]
+
+
+def _served(exchange: Exchange) -> Served:
+    return Served(*exchange.answer(), exchange.used)
 
 
 async def _step_back(times: int = 1) -> None:

@@ -84,6 +84,10 @@ class Exchange:
         """What was answered, by whom."""
         return tuple(self._used)
 
+    def outdated(self, newest: View) -> bool:
+        """Whether it holds answers of a version that this table revokes: then it is to `resume`."""
+        return any(newest.revokes(part.ask.expert_id, part.ask.sha256) for part in self._used)
+
     def begin(self, outlook: Outlook, tally: Tally) -> list[Message]:
         """Place all pairs."""
         batches = plan(self._request, self._pins, self._view)
@@ -96,7 +100,10 @@ class Exchange:
         return self._place(lost, outlook, tally)
 
     def resume(self, outlook: Outlook, tally: Tally) -> list[Message]:
-        """Place again what waited for an expert: somebody may hold it now, or its time is up."""
+        """Place again what waited for an expert, and what a revoked version answered.
+
+        Somebody may hold the expert now, or its time is up.
+        """
         lost = self._cold.look(self._around(outlook), outlook.now_s, tally)
         return self._place(lost, outlook, tally)
 

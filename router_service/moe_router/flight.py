@@ -16,6 +16,8 @@ from moe_router.message import Message, Outlook
 from moe_router.replica import Routable
 from moeops.v1.link_pb2 import Result
 
+Step = Callable[[Outlook, Tally], list[Message]]  # of an exchange: what is to be sent by it
+
 
 class Waiter(Protocol):
     """Who sent a message: told once what came of it, and before, perhaps, that it takes long.
@@ -70,10 +72,10 @@ class Flight:
         self._look: asyncio.TimerHandle | None = None
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def finish(self) -> None:
-        """Send what there is to send and wait until the exchange has its answer."""
+    async def finish(self, first: Step) -> None:
+        """Take the first step, `begin` or `resume`, and wait until the exchange has its answer."""
         try:
-            self._send(self._exchange.begin(self._outlook(), self._tally))
+            self._send(first(self._outlook(), self._tally))
             await self._done
         finally:
             if self._look is not None:
@@ -92,7 +94,7 @@ class Flight:
     def late(self, message: Message) -> bool:
         return not self._done.done() and self._go(lambda o, t: self._exchange.late(message, o, t))
 
-    def _go(self, step: Callable[[Outlook, Tally], list[Message]]) -> bool:
+    def _go(self, step: Step) -> bool:
         """Take a step of the exchange; whether there is something to send by it."""
         try:
             messages = step(self._outlook(), self._tally)

@@ -17,7 +17,7 @@ from moe_router.engine import Answer
 from moe_router.refusal import Code
 from moeops.v1.router_pb2 import SequenceRows
 from tests.fakes.links import compute, reset, run_late
-from tests.router.bench import A2, A, B, Bench, C, canary, mixture, values, worker
+from tests.router.bench import A2, A, B, Bench, C, canary, mixture, taken_back, values, worker
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
@@ -114,6 +114,24 @@ async def test_only_so_many_slices_are_under_way() -> None:
     for of in held:
         compute(*of)
     assert values(await giant) == [1.5] * 60
+
+
+async def test_what_is_revoked_while_later_slices_are_under_way_is_not_in_the_answer() -> None:
+    """Only its rows are asked for anew: those of others are counted once."""
+    bench = Bench(mixture(canary()), {"w1": worker(A, B, C), "w2": worker(A2)})
+
+    def revoke() -> None:
+        if bench.links.sent > 20:
+            bench.offer(taken_back(2))
+
+    bench.links.before = revoke
+    answer = await bench.dispatch([[0, 1]] * 60)
+
+    assert bench.tally(A2).rows > 0, "nothing was revoked that had been answered"
+    assert values(answer) == [1.5] * 60
+    assert rungs_of(answer) == [Counter({(Rung.STABLE, "a"): 60})]
+    assert answer.trail is None or A2.sha256 not in {sha256 for sha256, _ in trail(answer)}
+    assert (bench.tally(A).rows, bench.tally(B).rows) == (60, 60)
 
 
 async def test_the_first_slice_that_fails_ends_all() -> None:
