@@ -78,7 +78,7 @@ class Dispatcher:
                 await _step_back()
 
         await _together(work(number) for number in range(SLICES_AT_ONCE))
-        # No answer has rows of what was revoked since a slice was answered: stable is asked for them.
+        # What was revoked since a slice was answered may be in no answer: stable is asked instead.
         while anew := self._taken_back(flown, view):
             for one, exchange in anew:
                 await fly(exchange, exchange.resume)
