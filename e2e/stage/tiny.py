@@ -42,11 +42,16 @@ class Tiny:
     def delete(self) -> None:
         """Take the mixture away with all that was made for it, if it is there."""
         kube, anyway = self.kube, "moeops.dev/delete-anyway"
+        about = {self.mixture}
         for kind in ("expert", "gate"):
             for body in self._mine(kind):
                 name = body["metadata"]["name"]
+                about.add(name)
                 kube.run("annotate", kind, name, f"{anyway}=true", "--overwrite")
                 kube.delete(kind, name, wait=False)
+        for body in kube.list("overrides"):  # they would hold again, should the names come back
+            if body["spec"]["targetRef"]["name"] in about:
+                kube.delete("override", body["metadata"]["name"])
         kube.delete("mixture", self.mixture)
         kube.delete("routingtable", self.mixture)
         label = f"moeops.dev/mixture={self.mixture}"
