@@ -315,10 +315,11 @@ def layered(layer: int, name: str) -> Body:
 
 async def gates_of_two_layers_with_their_version(scene: Scene) -> None:
     scene.clients.ask = True
+    await scene.operate(False)  # else e0 may be idle, and asleep, before a gate names it again
     await remove(scene, GATE, "tiny-gate")
-    await scene.until(lambda table: not table["gates"])
     await scene.put(layered(0, "v1"))
-    await scene.until(lambda table: table["gates"])
+    await scene.operate(True)
+    await scene.until(lambda table: [gate["name"] for gate in table["gates"]] == ["tiny-gate-0"])
     await scene.put(layered(1, "v1"))
     await scene.until(lambda table: len(table["gates"]) == 2)
     await scene.rest()
