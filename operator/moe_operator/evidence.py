@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
@@ -21,20 +22,34 @@ StepKey = tuple[str, str, int, int, str]
 
 
 @dataclass(slots=True)
+class _Stood:
+    """Where one router's counters stood in a step."""
+
+    first: datetime  # when it first reported in this step, by its own clock
+    incarnation: str
+    anew: bool = False  # whether it is another incarnation than at first
+    counters: dict[str, Counters] = field(default_factory=dict)  # by sha256
+
+
+@dataclass(slots=True)
 class _Baseline:
     """Where the counters of the versions of one step stood, by router."""
 
     step: StepKey
-    # router pod -> (incarnation, whether it is another than at first, sha256 -> counters)
-    routers: dict[str, tuple[str, bool, dict[str, Counters]]] = field(default_factory=dict)
+    routers: dict[str, _Stood] = field(default_factory=dict)
 
     def of(self, report: RouterReport, sha256: str) -> Counters:
         """Return what to subtract from a version's counters, which the report has."""
-        incarnation, anew, stood = self.routers.get(report.pod, (report.incarnation, False, {}))
-        if incarnation != report.incarnation:
-            incarnation, anew, stood = report.incarnation, True, {}
-        self.routers[report.pod] = incarnation, anew, stood
-        return stood.setdefault(sha256, Counters() if anew else report.versions[sha256])
+        stood = self.routers.setdefault(report.pod, _Stood(report.at, report.incarnation))
+        if stood.incarnation != report.incarnation:
+            stood = _Stood(stood.first, report.incarnation, anew=True)
+            self.routers[report.pod] = stood
+        before = Counters() if stood.anew else report.versions[sha256]
+        return stood.counters.setdefault(sha256, before)
+
+    def lasted_s(self, report: RouterReport) -> float:
+        """Return for how long this router has been counted, which `of` was asked for."""
+        return (report.at - self.routers[report.pod].first).total_seconds()
 
 
 @dataclass(slots=True)
@@ -78,7 +93,8 @@ def _window(baseline: _Baseline, reports: Iterable[RouterReport], sha256: str) -
     for report in reports:
         if sha256 in report.versions:
             counted = _since(report.versions[sha256], baseline.of(report, sha256))
-            total = _add(total, counted, report.latency_bounds_us)
+            lasted_s = max(total.lasted_s, baseline.lasted_s(report))
+            total = replace(_add(total, counted, report.latency_bounds_us), lasted_s=lasted_s)
     return total
 
 

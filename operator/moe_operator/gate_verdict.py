@@ -15,7 +15,7 @@ from typing import Final
 from moe_core.rows import GateRow, GateVariant
 from moe_operator.judgement import Finding
 from moe_operator.router_report import LayerShadow, Shadow
-from moe_operator.shares import lowest_of_sessions, lowest_percent
+from moe_operator.shares import lowest_beside, lowest_percent
 from moe_operator.strategy import RoutingLimits
 from moe_operator.verdict import (
     CHECKS,
@@ -41,7 +41,7 @@ def degraded_more(seen: Evidence) -> Verdict:
     sessions = seen.candidate.overflow_sessions, seen.stable.overflow_sessions
     candidate, stable = _lost_percent(seen.candidate), _lost_percent(seen.stable)
     compared = seen.enough and min(sessions) >= MIN_SESSIONS
-    surely = lowest_of_sessions(candidate, *sessions) if compared else 0.0
+    surely = lowest_beside(candidate, *sessions) if compared else 0.0
     return Verdict(
         surely - stable <= limit,
         f"in {sessions[0]} sessions {candidate:.1f}% of the gate's weight was degraded, against "

@@ -53,13 +53,13 @@ def lowest_percent(errors: float, attempts: float) -> float:
     return 100 * max(low, 0.0)
 
 
-def lowest_of_sessions(percent: float, n: int, m: int) -> float:
-    """Return what a share in `n` sessions surely is at least, if stable's in `m` is as it was seen.
+def lowest_beside(percent: float, n: int, m: int) -> float:
+    """Return what a share of `n` attempts surely is at least, if stable's of `m` is as it was seen.
 
-    Pairs of a session are not independent. So each session is one attempt, as if all of its pairs
-    shared one fate, which no session surpasses (the largest design effect there is; Kish 1965).
     What stable may be off counts too: the variance of a difference of shares of n and m attempts
-    is that of one share of nm / (n + m).
+    is that of one share of nm / (n + m). Pairs of a session are not independent: there each
+    session is one attempt, as if all of its pairs shared one fate, which no session surpasses
+    (the largest design effect there is; Kish 1965).
     """
     attempts = n * m / (n + m)
     return lowest_percent(attempts * percent / 100, attempts)
@@ -73,6 +73,20 @@ def overflow_percent(window: Window) -> float:
 def mean_norm(window: Window) -> float:
     rows = rows_seen(window)
     return (window.norm_sum + window.shadow_norm_sum) / rows if rows else 0.0
+
+
+def attempts_above(window: Window, bar_us: float) -> float:
+    """Return how many attempts took longer, linear within the bucket of `bar_us`.
+
+    How long those above the last bound took is not known: as in `quantile_us`, just that.
+    """
+    above, bounds = 0.0, (0, *window.latency_bounds_us, math.inf)
+    for low, high, count in zip(bounds, bounds[1:], window.latency_counts, strict=False):
+        if bar_us <= low:
+            above += count
+        elif bar_us < high < math.inf:
+            above += count * (high - bar_us) / (high - low)
+    return above
 
 
 def quantile_us(window: Window, share: float) -> float:

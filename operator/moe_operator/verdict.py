@@ -15,10 +15,11 @@ from typing import Final
 
 from moe_operator.shares import (
     answered_requests,
+    attempts_above,
     attempts_seen,
     error_percent,
     errors_seen,
-    lowest_of_sessions,
+    lowest_beside,
     lowest_percent,
     mean_norm,
     overflow_percent,
@@ -30,13 +31,6 @@ from moe_operator.world import Window
 
 # Percentages mean nothing of a few: so many errors at least before their share counts.
 _MIN_ERRORS: Final = 3
-# So many attempts of both versions before medians are compared, and before 99th percentiles are:
-# five beyond them at least.
-_MIN_ATTEMPTS: Final = 20
-_MIN_TAIL_ATTEMPTS: Final = 500
-# What a busy node adds by itself is no sign of a slow version.
-_LATENCY_FLOOR_US: Final = 2_000
-_TAIL_FLOOR_US: Final = 20_000
 # So many sessions of both versions before overflow is compared.
 MIN_SESSIONS: Final = 30
 
@@ -81,6 +75,23 @@ class Check:
     tier: Tier
     name: str
     judge: Callable[[Evidence], Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class _Quantile:
+    """A quantile that is compared, from so many attempts of both versions on.
+
+    `floor_us` is what a busy node adds by itself, which is no sign of a slow version.
+    """
+
+    name: str
+    share: float
+    least: int
+    floor_us: int
+
+
+_MEDIAN: Final = _Quantile("median latency", 0.5, 20, 2_000)
+_TAIL: Final = _Quantile("p99 latency", 0.99, 500, 20_000)  # five attempts beyond it at least
 
 
 def gone_under_load(seen: Evidence) -> Verdict:
@@ -132,18 +143,12 @@ def norms_grew(seen: Evidence) -> Verdict:
 
 def latency_grew(seen: Evidence) -> Verdict:
     limit = seen.limits.max_latency_increase_percent
-    grew = seen.enough and _slower(seen, 0.5, _MIN_ATTEMPTS, limit, _LATENCY_FLOOR_US)
-    return Verdict(
-        not grew, f"median latency {_latencies(seen, 0.5)}; maxLatencyIncreasePercent is {limit}"
-    )
+    return _slower(seen, _MEDIAN, limit, f"maxLatencyIncreasePercent is {limit}")
 
 
 def tail_grew(seen: Evidence) -> Verdict:
     limit = seen.limits.max_tail_latency_increase_percent
-    grew = seen.enough and _slower(seen, 0.99, _MIN_TAIL_ATTEMPTS, limit, _TAIL_FLOOR_US)
-    return Verdict(
-        not grew, f"p99 latency {_latencies(seen, 0.99)}; maxTailLatencyIncreasePercent is {limit}"
-    )
+    return _slower(seen, _TAIL, limit, f"maxTailLatencyIncreasePercent is {limit}")
 
 
 def overflow_grew(seen: Evidence) -> Verdict:
@@ -151,7 +156,7 @@ def overflow_grew(seen: Evidence) -> Verdict:
     sessions = seen.candidate.overflow_sessions, seen.stable.overflow_sessions
     compared = seen.enough and min(sessions) >= MIN_SESSIONS
     candidate, stable = overflow_percent(seen.candidate), overflow_percent(seen.stable)
-    surely = lowest_of_sessions(candidate, *sessions) if compared else 0.0
+    surely = lowest_beside(candidate, *sessions) if compared else 0.0
     return Verdict(
         surely - stable <= limit,
         f"in {sessions[0]} sessions {candidate:.1f}% of {seen.candidate.session_pairs} pairs are "
@@ -160,17 +165,25 @@ def overflow_grew(seen: Evidence) -> Verdict:
     )
 
 
-def _slower(seen: Evidence, share: float, least: int, percent: int, floor_us: int) -> bool:
-    """Return whether this quantile grew by more than `percent` and by more than `floor_us`."""
-    if min(sum(seen.candidate.latency_counts), sum(seen.stable.latency_counts)) < least:
-        return False
-    candidate, stable = quantile_us(seen.candidate, share), quantile_us(seen.stable, share)
-    return candidate > max(stable * (1 + percent / 100), stable + floor_us)
+def _slower(seen: Evidence, of: _Quantile, percent: int, rule: str) -> Verdict:
+    """Object where a quantile surely grew by more than `percent`, and by more than its floor.
 
-
-def _latencies(seen: Evidence, share: float) -> str:
-    candidate, stable = quantile_us(seen.candidate, share), quantile_us(seen.stable, share)
-    return f"is {candidate / 1000:.1f} ms against {stable / 1000:.1f} ms of stable"
+    Surely: of the candidate's attempts, at the lower bound, more than stable's share took longer
+    than the limit allows. All attempts of a second count as one, as if they shared one fate: a
+    node may be busy just then. What only looks so is waited for.
+    """
+    n, m = sum(seen.candidate.latency_counts), sum(seen.stable.latency_counts)
+    candidate, stable = (quantile_us(w, of.share) for w in (seen.candidate, seen.stable))
+    told = f"{of.name} is {candidate / 1000:.1f} ms against {stable / 1000:.1f} ms of stable"
+    bar_us = max(stable * (1 + percent / 100), stable + of.floor_us)
+    if not seen.enough or min(n, m) < of.least or candidate <= bar_us:
+        return Verdict(True, f"{told}; {rule}")
+    seconds = int(seen.candidate.lasted_s)
+    share = attempts_above(seen.candidate, bar_us) / n
+    surely = lowest_beside(100 * share, min(n, seconds), min(m, seconds)) if seconds else 0.0
+    if surely > 100 * (1 - of.share):
+        return Verdict(False, f"{told}; {rule}")
+    return Verdict(None, f"{told}; {rule}; looked at longer, after {n} attempts in {seconds} s")
 
 
 # In this order: what fails at once, then what must be waited for, then what needs enough rows.

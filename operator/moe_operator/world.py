@@ -226,9 +226,10 @@ class Window:
     """What a version did since its step began, over all routers: differences of counters.
 
     Kept in memory by `observe`; after a restart it begins anew, which delays a step and never
-    passes one on too little.
+    passes one on too little. `lasted_s` is how long the router that has counted longest did.
     """
 
+    lasted_s: float = 0.0
     requests: int = 0
     rows: int = 0
     errors: int = 0

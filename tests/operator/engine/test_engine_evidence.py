@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import ExpertRow, Role
@@ -80,6 +80,19 @@ def test_a_version_that_was_never_used_counts_from_zero() -> None:
     evidence = Evidence()
     evidence.windows(table(), [report(a=10, b=0)])
     assert requests(evidence.windows(table(), [report(a=10, b=7)])) == {"a": 0, "b": 7}
+
+
+def test_how_long_a_step_has_been_counted_is_told_by_the_clock_of_each_router() -> None:
+    def said(pod: str, incarnation: str, seconds: float) -> RouterReport:
+        at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+        return replace(report(pod, incarnation, a=1), at=at)
+
+    evidence = Evidence()
+    first = evidence.windows(table(), [said("r0", "i0", 0), said("r1", "i0", 900)])
+    assert first[sha("a")].lasted_s == 0
+    later = evidence.windows(table(), [said("r0", "i0", 7), said("r1", "i1", 905)])
+    assert later[sha("a")].lasted_s == 7
+    assert evidence.windows(table(step=2), [said("r0", "i0", 8)])[sha("a")].lasted_s == 0
 
 
 def test_copies_and_overflow_are_counted_from_where_they_stood_too() -> None:

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_operator.shares import mean_norm, quantile_us
+from moe_operator.shares import attempts_above, mean_norm, quantile_us
 from moe_operator.strategy import Limits
 from moe_operator.verdict import Evidence, judge
 from moe_operator.world import Window
 
 BOUNDS_US = (1_000, 2_000, 4_000, 50_000)
 GOOD = Window(
+    lasted_s=60,
     requests=100,
     rows=1000,
     norm_sum=1000.0,
@@ -99,12 +100,39 @@ def loaded(sessions: int, percent: float) -> Window:
         ),
         pytest.param(
             seen(
-                replace(GOOD, latency_counts=(490, 0, 0, 10, 0)),
+                replace(GOOD, latency_counts=(400, 0, 0, 100, 0)),
                 replace(GOOD, latency_counts=(500, 0, 0, 0, 0)),
             ),
             False,
-            "p99 latency is 27.0 ms against 1.0 ms of stable; maxTailLatencyIncreasePercent is 400",
+            "p99 latency is 47.7 ms against 1.0 ms of stable; maxTailLatencyIncreasePercent is 400",
             id="the tail grew",
+        ),
+        pytest.param(
+            seen(
+                replace(GOOD, latency_counts=(490, 0, 0, 10, 0)),
+                replace(GOOD, latency_counts=(500, 0, 0, 0, 0)),
+            ),
+            None,
+            "maxTailLatencyIncreasePercent is 400; looked at longer, after 500 attempts in 60 s",
+            id="ten of 500 may be a tail by chance",
+        ),
+        pytest.param(
+            seen(replace(GOOD, latency_counts=(0, 0, 0, 100, 0), lasted_s=21.9)),
+            None,
+            "looked at longer, after 100 attempts in 21 s",
+            id="one busy moment is no slow version",
+        ),
+        pytest.param(
+            seen(replace(GOOD, latency_counts=(2, 2, 0, 16, 0))),
+            None,
+            "looked at longer, after 20 attempts in 60 s",
+            id="16 of 20 may be slow by chance",
+        ),
+        pytest.param(
+            seen(replace(GOOD, latency_counts=(1, 1, 0, 38, 0))),
+            False,
+            "median latency is 25.8 ms",
+            id="38 of 40 are slow",
         ),
         pytest.param(
             seen(
@@ -192,6 +220,22 @@ def test_the_median_of_a_histogram(counts: tuple[int, ...], expected: float) -> 
     assert quantile_us(window, 0.5) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("bar_us", "expected"),
+    [
+        pytest.param(0.0, 60, id="all but none are above nothing"),
+        pytest.param(1_000.0, 50, id="at a bound"),
+        pytest.param(3_000.0, 35, id="linear within a bucket"),
+        pytest.param(49_999.0, 10, id="those above the last bound are above less than that"),
+        pytest.param(50_000.0, 10, id="at the last bound"),
+        pytest.param(50_001.0, 0, id="how long those above the last bound took is not known"),
+    ],
+)
+def test_attempts_above_a_bar(bar_us: float, expected: float) -> None:
+    window = replace(NOTHING, latency_counts=(10, 10, 10, 20, 10), latency_bounds_us=BOUNDS_US)
+    assert attempts_above(window, bar_us) == pytest.approx(expected, abs=0.01)
+
+
 windows = st.builds(
     Window,
     requests=st.integers(0, 10_000),
@@ -242,6 +286,38 @@ def test_sessions_that_differ_much_are_no_objection_however_often_looked_at(
                 objected += 1
                 break
     assert objected <= 1
+
+
+def seconds_until_objection(draw: random.Random, slow: float, slow_of_stable: float) -> int:
+    """Return after how many seconds of ten and 90 requests there is an objection; 0 within 60 none.
+
+    Each version is slow in so many seconds, each in seconds of its own, drawn by chance.
+    """
+    windows = [replace(GOOD, latency_counts=(0,) * 5, lasted_s=0.0)] * 2
+    for second in range(1, 61):
+        for arm, (requests, share) in enumerate(((10, slow), (90, slow_of_stable))):
+            counts = list(windows[arm].latency_counts)
+            counts[3 if draw.random() < share else 0] += requests
+            windows[arm] = replace(
+                windows[arm], latency_counts=tuple(counts), lasted_s=float(second)
+            )
+        if judge(seen(*windows)).passed is False:
+            return second
+    return 0
+
+
+@pytest.mark.parametrize("slow", [0.02, 0.1, 0.3, 0.4])
+def test_busy_moments_are_no_objection_however_often_looked_at(slow: float) -> None:
+    draw = random.Random(5)
+    objected = sum(seconds_until_objection(draw, slow, slow) > 0 for _ in range(200))
+    assert objected <= 2  # one in a hundred
+
+
+def test_a_slow_version_is_objected_to_though_stable_is_busy_at_times() -> None:
+    draw = random.Random(6)
+    assert seconds_until_objection(draw, 1.0, 0.0) == 22
+    found = [seconds_until_objection(draw, 0.9, 0.1) for _ in range(200)]
+    assert sum(seconds > 0 for seconds in found) >= 190
 
 
 @given(windows)

@@ -24,6 +24,7 @@ from moe_operator.verdict import Evidence, Verdict
 from moe_operator.world import Window
 
 GOOD = Window(
+    lasted_s=60,
     requests=600,
     rows=6000,
     norm_sum=6000.0,
