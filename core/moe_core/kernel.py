@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from moe_core.dtypes import BFLOAT16, FLOAT16, FLOAT32, ElementType
+from moe_core.weights import weights
 
 _ALIGNMENT: Final = 64
 
@@ -84,8 +85,8 @@ class ExpertKernel:
     """One layer of one expert: `down · (silu(gate · x) * (up · x))`.
 
     `gate_proj` and `up_proj` are (I, H), `down_proj` is (H, I), all of one dtype on one device.
-    The weights are copied, so that their place in memory is the same for everyone.
-    Raises ValueError where shapes or dtypes do not fit.
+    The weights are copied, so that their place in memory is the same for everyone; `bytes` is how
+    much of it they take. Raises ValueError where shapes or dtypes do not fit.
     """
 
     def __init__(
@@ -106,21 +107,11 @@ class ExpertKernel:
         element_type(gate_proj.dtype)
         self.rule = rule
         self.hidden_size = gate_proj.shape[1]
-        self._gate_up = torch.cat((gate_proj.detach(), up_proj.detach()))  # (2I, H)
-        self._down = down_proj.detach().clone(memory_format=torch.contiguous_format)  # (H, I)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._down.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._down.device
-
-    @property
-    def bytes(self) -> int:
-        """Memory held by the weights."""
-        return self._gate_up.nbytes + self._down.nbytes
+        self.dtype, self.device = down_proj.dtype, down_proj.device
+        gate_up = torch.cat((gate_proj.detach(), up_proj.detach()))
+        down = down_proj.detach().clone(memory_format=torch.contiguous_format)
+        self._gate_up, self._down = weights(gate_up), weights(down)  # (2I, H), (H, I)
+        self.bytes = gate_up.nbytes + down.nbytes
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the answers (T, H) for rows (T, H) of this dtype and device.
@@ -149,8 +140,8 @@ class ExpertKernel:
         return out
 
     def _forward(self, rows: torch.Tensor) -> torch.Tensor:
-        gate, up = F.linear(rows, self._gate_up).chunk(2, dim=-1)  # (T, I) each
-        return F.linear(F.silu(gate) * up, self._down)
+        gate, up = self._gate_up(rows).chunk(2, dim=-1)  # (T, I) each
+        return self._down(F.silu(gate) * up)
 
 
 def _place(rows: torch.Tensor, tile: int) -> torch.Tensor:
