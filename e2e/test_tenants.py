@@ -12,10 +12,17 @@ import pytest
 import moe_client
 from e2e.stage.kube import wait_for
 from e2e.stage.tiny import Tiny
+from e2e.stage.watching import Watch
 from moe_client.recording import Recording
 from moe_client.steady import SteadyLoad
 
 TOKENS = {"small": "e2e-small", "greedy": "e2e-greedy"}
+PANELS = (
+    "Rows by tenant",
+    "Requests over a quota",
+    "Wait for a turn, p99",
+    "Calls without a valid token",
+)
 TENANTS = [{"name": "small"}, {"name": "greedy", "rowsPerSecond": 1}]
 
 
@@ -44,7 +51,14 @@ def routers_with(tiny: Tiny, *, tenants: bool) -> bool:
     )
 
 
-def test_one_over_its_quota_harms_nobody(tiny: Tiny, scripture: Recording) -> None:
+def told(watch: Watch) -> bool:
+    """Return whether dashboards had data of tenants: in no other scenario there are any."""
+    return all(watch.shown("mixtures", panel) for panel in PANELS)
+
+
+def test_one_over_its_quota_harms_nobody(
+    tiny: Tiny, scripture: Recording, watch: Watch | None
+) -> None:
     with shared(tiny):
         wait_for("routers know tenants", lambda: routers_with(tiny, tenants=True), 120)
         stranger = moe_client.RouterClient(tiny.addresses(), token="e2e-nobody")
@@ -57,6 +71,7 @@ def test_one_over_its_quota_harms_nobody(tiny: Tiny, scripture: Recording) -> No
         ):
             wait_for("the small one is served", lambda: small.requests >= 200, 60)
             wait_for("the greedy one is refused", lambda: greedy.report().failed > 0, 30)
+            wait_for("dashboards show them", lambda: watch is None or told(watch), 60, interval_s=1)
             seen, refused = small.report(), greedy.report()
     assert seen.failed == 0, seen.failures
     assert "quota rowsPerSecond of tenant greedy is 1" in json.dumps(refused.to_dict())

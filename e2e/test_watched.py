@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -27,7 +28,7 @@ from e2e.stage.watching import Watch
 from e2e.test_gates import gate, outcome, weights
 from e2e.test_serving import assert_routed
 from examples.tiny.publish import ROLLOUTS
-from moe_client.recording import Recording
+from moe_client.recording import Recording, Text
 from tests.dashboards.files import alerts, asked
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -57,8 +58,20 @@ def flat() -> Body:
     return body
 
 
+def four_times(recording: Recording) -> Recording:
+    """Return the same requests with longer rows, of which nobody knows the answers."""
+    return Recording(
+        tuple(
+            Text(
+                tuple(replace(rows, hidden=4 * rows.hidden, expected=None) for rows in text.layers)
+            )
+            for text in recording.texts
+        )
+    )
+
+
 def empty(watch: Watch) -> set[tuple[str, str]]:
-    """Return the panels that had no data yet, of all boards."""
+    """Return the panels that had no data, of all boards."""
     return {(each.board, each.panel) for each in asked() if not watch.answered(each)}
 
 
@@ -86,13 +99,12 @@ def test_a_version_of_an_expert_and_a_gate_in_the_shadow_are_shown(
     """The gate is promoted then, by hand, and everything goes to two experts."""
     with tiny.load(scripture):
         tiny.kube.apply(copies())
-        shown = ("expert", "Shadow errors")
-        wait_for("copies", lambda: shown not in empty(watch), 60, interval_s=1)
+        wait_for("copies", lambda: watch.shown("expert", "Shadow errors"), 60, interval_s=1)
         tiny.kube.moe("abort", "tiny-e3")
     with reading(tiny, models) as readers:
         tiny.kube.apply(flat())
-        shown = ("routing", "Divergence in the shadow, highest layers")
-        wait_for("a gate's shadow", lambda: shown not in empty(watch), 90, interval_s=1)
+        panel = "Divergence in the shadow, highest layers"
+        wait_for("a gate's shadow", lambda: watch.shown("routing", panel), 90, interval_s=1)
         tiny.kube.moe("promote", "gate/tiny-gate")
         wait_for("it serves", lambda: outcome(tiny) == ("v2-flat", "Promoted"), 60)
         wait_for("it is told", lambda: "MoeRoutingCollapse" in watch.fired(), 180, interval_s=1)
@@ -101,11 +113,10 @@ def test_a_version_of_an_expert_and_a_gate_in_the_shadow_are_shown(
 
 def test_what_routers_choose_is_shown(tiny: Tiny, scripture: Recording, watch: Watch) -> None:
     """Elsewhere clients apply the gate, and routers know only what was chosen."""
-    panel = ("routing", "Entropy of a gate's choice")
 
     def shown() -> bool:
         assert_routed(tiny, scripture)
-        return panel not in empty(watch)
+        return watch.shown("routing", "Entropy of a gate's choice")
 
     wait_for("what routers choose", shown, 60)
 
@@ -113,6 +124,12 @@ def test_what_routers_choose_is_shown(tiny: Tiny, scripture: Recording, watch: W
 def test_a_straggler_is_told(tiny: Tiny, scripture: Recording, watch: Watch) -> None:
     with tiny.load(scripture), straggling(tiny.pods("tiny-e3")[0]):
         wait_for("it is told", lambda: "MoeWorkerStraggling" in watch.fired(), 180, interval_s=1)
+
+
+def test_answers_of_another_size_are_told(tiny: Tiny, scripture: Recording, watch: Watch) -> None:
+    """Versions are those of a minute ago; the rows that they get are four times as long."""
+    with tiny.load(four_times(scripture)):
+        wait_for("it is told", lambda: "MoeExpertNormShifted" in watch.fired(), 180, interval_s=1)
 
 
 def test_all_programs_were_scraped(watch: Watch) -> None:

@@ -85,7 +85,7 @@ _VERSIONS: Final = Row(
         panel(
             "Mean norm of the answers",
             "Mean L2 norm of the rows that a version answers. A version never changes: where this "
-            "does, it gets other rows.",
+            "does, it gets other rows, or one of its workers computes something else.",
             "short",
             _share(router.VERSION_NORM, router.VERSION_ROWS),
         ),

@@ -174,10 +174,53 @@ _ROLLOUTS: Final = Row(
     ),
 )
 
+_WITH_TENANTS: Final = "where no mixture has tenants"
+_TENANT: Final = f"{_ROUTED} {{{{tenant}}}}"
+
+_TENANTS: Final = Row(
+    "Tenants",
+    (
+        panel(
+            "Rows by tenant",
+            "Rows let in, of the tenants with most.",
+            "rowsps",
+            (top(20, rate(router.TENANT_ROWS, *OF_MIXTURE, "tenant")), _TENANT),
+            empty=_WITH_TENANTS,
+        ),
+        panel(
+            "Requests over a quota",
+            "Refused as RESOURCE_EXHAUSTED, with when to try again.",
+            "reqps",
+            (
+                top(20, rate(router.TENANT_REFUSED, *OF_MIXTURE, "tenant", "quota")),
+                f"{_TENANT}: {{{{quota}}}}",
+            ),
+            steps=ANY_IS_BAD,
+            empty=_WITH_TENANTS,
+        ),
+        panel(
+            "Wait for a turn, p99",
+            "How long requests wait where more is at work than a router takes at once.",
+            "s",
+            (top(20, quantile(0.99, router.TENANT_DELAY, *OF_MIXTURE, "tenant")), _TENANT),
+            steps=((0.05, "yellow"), (0.25, "red")),
+            empty=_WITH_TENANTS,
+        ),
+        panel(
+            "Calls without a valid token",
+            "Refused as UNAUTHENTICATED, where a mixture has tenants.",
+            "reqps",
+            (top(20, rate(router.UNAUTHENTICATED, *OF_MIXTURE)), _ROUTED),
+            steps=ANY_IS_BAD,
+            empty=_WITH_TENANTS,
+        ),
+    ),
+)
+
 MIXTURES: Final = Board(
     "mixtures",
     "Mixtures",
     "All mixtures: whether they are whole, how they answer, what is being rolled out.",
     OF_MIXTURES,
-    (_STATE, _TRAFFIC, _ROLLOUTS),
+    (_STATE, _TRAFFIC, _TENANTS, _ROLLOUTS),
 )

@@ -17,7 +17,7 @@ from typing import Final
 import yaml
 
 from e2e.stage.scraping import prometheus
-from tests.dashboards.files import ALERTS, Asked
+from tests.dashboards.files import ALERTS, Asked, asked
 from tests.prometheus.server import PrometheusServer
 
 _STEP_S: Final = 5.0
@@ -37,6 +37,11 @@ class Watch:
         values = {"expert": "e3"} if asked.board == "expert" else {}
         found = self._past(asked.with_values(values))
         return any(not math.isnan(value) for _, past in found for value in past)
+
+    def shown(self, board: str, panel: str) -> bool:
+        """True when each query of this panel had data at any moment."""
+        found = [each for each in asked() if (each.board, each.panel) == (board, panel)]
+        return bool(found) and all(self.answered(each) for each in found)
 
     def fired(self) -> set[str]:
         """Return the names of the alerts that fired at any moment."""
@@ -60,12 +65,13 @@ def watching(folder: Path) -> Iterator[Watch]:
 
 
 def hastened(rules: str) -> str:
-    """Return rules that look at one minute and fire at once.
+    """Return rules that look at one minute, and the one before, and fire at once.
 
     In a scenario nothing stays wrong for a quarter of an hour, and no certificate is a week old:
     all leaves are then about to expire. What `for` and wider windows do is tried with promtool.
     """
     sooner = re.sub(r"\[\d+m\]", "[1m]", rules).replace("7 * 86400", "60 * 86400")
+    sooner = re.sub(r"offset \d+m", "offset 1m", sooner)
     body = yaml.safe_load(sooner)
     for group in body["groups"]:
         for rule in group["rules"]:
