@@ -21,7 +21,7 @@ TRIED = {
     "minRequests": 20,
     "shadowPercent": 100,
     "scaleDownDelaySeconds": 2,
-    "analysis": {"minShadowRows": 64},
+    "analysis": {"minShadowRows": 128},
 }
 
 
