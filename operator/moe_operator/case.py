@@ -17,7 +17,7 @@ from moe_operator.overrides import Decided
 from moe_operator.reach import Reach
 from moe_operator.reason import Reason, Why
 from moe_operator.spec import ExpertSpec
-from moe_operator.world import Window
+from moe_operator.window import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from datetime import datetime
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
 from moe_operator.router_report import Counters, RouterReport
-from moe_operator.world import Window
+from moe_operator.window import Window
 
 # One step of one rollout: (table uid, expert id or gate, revision, step, when it began).
 StepKey = tuple[str, str, int, int, str]

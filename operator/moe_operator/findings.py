@@ -24,7 +24,8 @@ from moe_operator.router_report import RouterReport
 from moe_operator.spec import MixtureSpec
 from moe_operator.trial import GateReach
 from moe_operator.verdict import CHECKS, DARK_CHECKS, Check, Evidence, Tier, Verdict
-from moe_operator.world import Answer, Question, Window
+from moe_operator.window import Window
+from moe_operator.world import Answer, Question
 
 
 @dataclass(frozen=True, slots=True)

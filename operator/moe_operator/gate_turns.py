@@ -32,7 +32,8 @@ from moe_operator.spec import GateSpec, MixtureSpec
 from moe_operator.template import Settings
 from moe_operator.trial import GateCase, GateReach, as_expert, as_row, known_variants, plain
 from moe_operator.turn import Turn
-from moe_operator.world import Window, World
+from moe_operator.window import Window
+from moe_operator.world import World
 
 
 def gate_turns(

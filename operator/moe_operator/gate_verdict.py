@@ -25,7 +25,7 @@ from moe_operator.verdict import (
     Tier,
     Verdict,
 )
-from moe_operator.world import Window
+from moe_operator.window import Window
 
 _SERVICE: Final = frozenset({"errors", "requests", "latency", "tail", "overflow"})
 # A choice that is certain has an entropy of 0, which single precision may put below.

@@ -41,7 +41,8 @@ from moe_operator.template import Settings
 from moe_operator.tls import TlsMode
 from moe_operator.turn import Turn
 from moe_operator.turns import take_turns
-from moe_operator.world import Window, World
+from moe_operator.window import Window
+from moe_operator.world import World
 
 __all__ = ["Settings", "plan_mixture"]
 

@@ -27,7 +27,8 @@ from moe_operator.readings import Readings
 from moe_operator.reports import Follower
 from moe_operator.scalers import Scalers
 from moe_operator.template import Settings
-from moe_operator.world import Window, World
+from moe_operator.window import Window
+from moe_operator.world import World
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import math
 from itertools import accumulate
 from typing import Final
 
-from moe_operator.world import Window
+from moe_operator.window import Window
 
 # Shares are taken at their lower bound, one in two thousand, because they are looked at every
 # second.

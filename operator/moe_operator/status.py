@@ -21,7 +21,7 @@ from moe_operator.reason import Reason, Why
 from moe_operator.seen import Seen
 from moe_operator.shares import answered_requests, rows_seen
 from moe_operator.spec import Meta
-from moe_operator.world import Window
+from moe_operator.window import Window
 
 
 def expert_status(case: Case, row: ExpertRow, why: Why, seen: Seen, in_use: bool) -> dict[str, Any]:

@@ -43,7 +43,8 @@ from moe_operator.spec import ExpertSpec, MixtureSpec
 from moe_operator.template import Settings, worker_template
 from moe_operator.trial import as_row
 from moe_operator.turn import Turn
-from moe_operator.world import Window, World
+from moe_operator.window import Window
+from moe_operator.world import World
 
 
 @dataclass(frozen=True, slots=True)

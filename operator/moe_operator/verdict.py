@@ -27,7 +27,7 @@ from moe_operator.shares import (
     rows_seen,
 )
 from moe_operator.strategy import Limits
-from moe_operator.world import Window
+from moe_operator.window import Window
 
 # Percentages mean nothing of a few: so many errors at least before their share counts.
 _MIN_ERRORS: Final = 3

@@ -219,33 +219,3 @@ class World:
     histories: Mapping[str, History] = field(default_factory=dict)
     # How the routing of gates was lately, by the name of the Gate; of those that are watched.
     drifts: Mapping[str, DriftHistory] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What a version did since its step began, over all routers: differences of counters.
-
-    Kept in memory by `observe`; after a restart it begins anew, which delays a step and never
-    passes one on too little. `lasted_s` is how long the router that has counted longest did.
-    """
-
-    lasted_s: float = 0.0
-    requests: int = 0
-    rows: int = 0
-    errors: int = 0
-    nonfinite_rows: int = 0
-    norm_sum: float = 0.0
-    latency_counts: tuple[int, ...] = ()
-    latency_bounds_us: tuple[int, ...] = ()
-    shadow_requests: int = 0
-    shadow_rows: int = 0
-    shadow_errors: int = 0
-    shadow_nonfinite_rows: int = 0
-    shadow_norm_sum: float = 0.0
-    session_pairs: int = 0
-    overflow_pairs: int = 0
-    overflow_sessions: int = 0
-    mass: float = (
-        0.0  # of gates: how much weight they gave, and what of it another function answered
-    )
-    lost_mass: float = 0.0

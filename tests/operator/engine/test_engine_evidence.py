@@ -11,7 +11,7 @@ from moe_core.rows import ExpertRow, Role
 from moe_core.table import Failover, Table
 from moe_operator.evidence import Evidence, digests_under_rollout
 from moe_operator.router_report import Counters, RouterReport
-from moe_operator.world import Window
+from moe_operator.window import Window
 from tests.operator.engine.bodies import sha
 
 STABLE = Version("v1", sha("a"), "file:///a")

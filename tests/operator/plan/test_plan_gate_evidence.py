@@ -13,7 +13,7 @@ from moe_operator.asking import router_report
 from moe_operator.gate_verdict import degraded_more
 from moe_operator.strategy import Limits
 from moe_operator.verdict import Evidence
-from moe_operator.world import Window
+from moe_operator.window import Window
 from moeops.v1 import router_pb2
 from tests.operator.plan.bodies import QUICK_GATE, expert, gate, mixture, override, sha, steps
 from tests.operator.plan.looks import condition

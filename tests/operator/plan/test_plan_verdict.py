@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moe_operator.shares import attempts_above, mean_norm, quantile_us
 from moe_operator.strategy import Limits
 from moe_operator.verdict import Evidence, judge
-from moe_operator.world import Window
+from moe_operator.window import Window
 
 BOUNDS_US = (1_000, 2_000, 4_000, 50_000)
 GOOD = Window(

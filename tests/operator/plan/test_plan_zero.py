@@ -21,7 +21,7 @@ from moe_operator.sequential import Arm, Stratum
 from moe_operator.shares import lowest_percent
 from moe_operator.strategy import RoutingLimits, Strategy
 from moe_operator.verdict import Evidence, Verdict
-from moe_operator.world import Window
+from moe_operator.window import Window
 
 GOOD = Window(
     lasted_s=60,
