@@ -228,12 +228,13 @@ def test_the_command(
     flags = ["--address", router.address, "--seconds", "0.3", "--recording", str(path)]
     assert load.main(flags) == 0
     assert "failed          0" in capsys.readouterr().out
+    flags[3] = "2"  # long enough for the first request to come back on a busy machine
     assert load.main([*flags, "--rows", "3", "--requests-per-s", "20", "-o", "json"]) == 0
     seen = json.loads(capsys.readouterr().out)
     assert seen["failed"] == seen["different"] == 0
-    assert 0 < seen["requests"] <= 20
-    router.script = [refuse(grpc.StatusCode.NOT_FOUND, "no")]
-    flags[3] = "3"  # long enough for the first request to come back on a busy machine
+    assert 0 < seen["requests"] <= 60
+    # Not one refusal alone: a request that the last load left under way might be given it.
+    router.otherwise = refuse(grpc.StatusCode.NOT_FOUND, "no")
     assert load.main(flags) == 1
 
 
