@@ -38,7 +38,7 @@ lint: venv ## check style, types and import rules
 	.venv/bin/lint-imports
 	.venv/bin/mypy
 
-binaries: venv ## have kubectl, kube-apiserver, etcd, prometheus, promtool and helm in .moe/bin, for tests without a cluster
+binaries: venv ## have kubectl, kube-apiserver, etcd, prometheus, promtool, helm and krew in .moe/bin, for tests without a cluster
 	@$(CLUSTER) binaries
 
 unit: binaries ## run what needs no cluster: unit, property and integration tests

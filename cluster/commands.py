@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cluster import (
     daemon,
+    golang,
     helm,
     images,
     install,
@@ -26,6 +27,9 @@ from cluster.locks import held
 from cluster.places import Places
 from cluster.prerequisites import find
 from cluster.progress import Progress, StepFailed
+
+# It installs what `make krew` packs, in a test.
+KREW, KREW_VERSION = "sigs.k8s.io/krew/cmd/krew", "v0.4.3"
 
 
 def up(places: Places, progress: Progress) -> None:
@@ -164,6 +168,9 @@ def binaries(places: Places, progress: Progress) -> None:
         tools.link(places, prometheus.ensure(places, find, progress))
     if not tools.has(places, (helm.NAME,)):
         helm.ensure(places, progress)
+    if not tools.has(places, ("krew",)):
+        program = golang.program(places, KREW, KREW_VERSION, progress, takes=" (a minute, once)")
+        tools.link(places, {"krew": program})
 
 
 def _cluster_lock(places: Places) -> Path:

@@ -56,13 +56,29 @@ def build(
     progress.run(command, cwd=module, env={"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"})
 
 
-def install(
-    go: Path, package: str, folder: Path, progress: Progress, linker_flags: str = "-s -w"
-) -> None:
-    """Install one program, `path@version`, into the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command: Command = [go, "install", "-ldflags", linker_flags, package]
-    progress.run(command, env={"CGO_ENABLED": "0", "GOBIN": str(folder)})
+def program(
+    places: Places,
+    package: str,
+    version: str,
+    progress: Progress,
+    linker_flags: str = "-s -w",
+    takes: str = "",
+) -> Path:
+    """Return the path of a published program, built once and kept in the shared cache.
+
+    `takes` says how long that takes, for who waits. Raises StepFailed where it cannot be built.
+    """
+    name = package.rpartition("/")[2]
+    own = places.tools / f"{name}-{version}"
+    with held(places.cache / f"{name}.lock"):
+        if not own.exists():
+            found = go(places, progress)
+            places.tools.mkdir(parents=True, exist_ok=True)
+            command: Command = [found, "install", "-ldflags", linker_flags, f"{package}@{version}"]
+            with progress.step(f"building {name} {version}{takes}"):
+                progress.run(command, env={"CGO_ENABLED": "0", "GOBIN": str(places.tools)})
+            (places.tools / name).replace(own)
+    return own
 
 
 def _version(go: Path) -> tuple[int, int] | None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster import golang, tools
-from cluster.locks import held
 from cluster.places import Places
 from cluster.prerequisites import find
 from cluster.progress import Command, Progress, StepFailed
@@ -89,15 +88,8 @@ def _on_path(progress: Progress) -> Path | None:
 
 
 def _built(places: Places, progress: Progress) -> Path:
-    own = places.tools / f"{NAME}-{VERSION}"
-    with held(places.cache / "helm.lock"):
-        if not own.exists():
-            go = golang.go(places, progress)
-            with progress.step(f"building {NAME} {VERSION} (minutes, once)"):
-                package = f"{_MODULE}/cmd/helm@{VERSION}"
-                golang.install(go, package, places.tools, progress, _stamps())
-                (places.tools / NAME).replace(own)
-    return own
+    package, takes = f"{_MODULE}/cmd/{NAME}", " (minutes, once)"
+    return golang.program(places, package, VERSION, progress, _stamps(), takes)
 
 
 def _stamps() -> str:

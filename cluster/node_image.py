@@ -47,13 +47,7 @@ def kind(places: Places, progress: Progress) -> Path:
     found = find("kind")
     if found and f" {KIND_VERSION} " in progress.run([found, "version"]):
         return Path(found).resolve()  # not the link to it that a checkout has, which is made anew
-    own = places.tools / f"kind-{KIND_VERSION}"
-    if not own.exists():
-        with progress.step(f"installing kind {KIND_VERSION}"), held(places.cache / "kind.lock"):
-            go = golang.go(places, progress)
-            golang.install(go, f"sigs.k8s.io/kind@{KIND_VERSION}", places.tools, progress)
-            (places.tools / "kind").replace(own)
-    return own
+    return golang.program(places, "sigs.k8s.io/kind", KIND_VERSION, progress)
 
 
 def sources_digest(folder: Path) -> str:
