@@ -84,26 +84,26 @@ def gate_node(gate: Body, objects: Objects) -> Node:
     info = _with_candidate(f"serves {served}" if served else "serves nothing yet", gate)
     evidence = evidence_nodes(gate) if gate.get("status", {}).get("candidate") else ()
     decided = _override_nodes(gate, objects)
-    return _node(gate, diagnose(gate), info, (*decided, *_routing_nodes(gate), *evidence))
+    return _node(gate, diagnose(gate), info, (*decided, *_alarm_nodes(gate, "Routing"), *evidence))
 
 
-def _routing_nodes(gate: Body) -> tuple[Node, ...]:
-    """Return what the detectors of a gate's spec.drift say, a line for each."""
+def _alarm_nodes(body: Body, kind: str) -> tuple[Node, ...]:
+    """Return what the detectors that a spec asks for say, a line for each."""
     return tuple(
         Node(
             one["type"],
-            "Routing",
+            kind,
             one["status"],
             one.get("lastTransitionTime", ""),
             one["message"],
             _ALARMS.get(one["status"], Health.PROGRESSING),
         )
-        for one in gate.get("status", {}).get("conditions", ())
+        for one in body.get("status", {}).get("conditions", ())
         if one["type"] in _DETECTORS
     )
 
 
-_DETECTORS = frozenset({"Drifting", "Collapsed", "Overflowing"})
+_DETECTORS = frozenset({"Drifting", "Collapsed", "Overflowing", "Failing", "NormShifted"})
 _ALARMS = {"True": Health.DEGRADED, "False": Health.HEALTHY}
 
 
@@ -125,7 +125,9 @@ def expert_node(expert: Body, objects: Objects) -> Node:
     ]
     info = _with_candidate(f"ready {status.get('ready', '-')}", expert)
     decided = _override_nodes(expert, objects)
-    return _node(expert, diagnose(expert), info, (*decided, *_scaling_nodes(expert), *versions))
+    alarms = _alarm_nodes(expert, "Health")
+    below = (*decided, *_scaling_nodes(expert), *alarms, *versions)
+    return _node(expert, diagnose(expert), info, below)
 
 
 def _scaling_nodes(expert: Body) -> tuple[Node, ...]:

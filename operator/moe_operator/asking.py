@@ -109,7 +109,8 @@ def router_report(
 ) -> RouterReport:
     """Return what a router said; pod and time are for the caller to fill in.
 
-    `digests` are versions under rollout, `watched` those of gates whose routing is looked at.
+    `digests` are versions under rollout, `watched` stable ones of gates whose routing is looked at,
+    and of experts whose health is.
     """
     offers: dict[str, set[str]] = {}
     silent: set[str] = set()
@@ -135,6 +136,7 @@ def router_report(
         shadows=tuple(_shadow(shadow) for shadow in said.gate_shadows),
         loads={link.worker: _load(link) for link in said.links if link.state in _SPEAKING},
         tallies={g.sha256: _tallies(g) for g in said.gate_counters if g.sha256 in watched},
+        attended=_versions(said, frozenset(watched)),
     )
 
 

@@ -134,9 +134,9 @@ def _lacking(row: ExpertRow, rollout: Rollout, missing: Finding, said: str, case
     strategy, room = case.expert.rollout, _room(rollout, case)
     deadline_s = strategy.evidence_deadline_s
     ends = moment(rollout.step_began) + timedelta(seconds=deadline_s)
-    if missing.barred:
+    if missing.barred is not None:
         paused = f"{said}; paused until that is over: promote or abort it, or wait"
-        return Decision(row, Why(Reason.DRIFTING, paused), room)
+        return Decision(row, Why(missing.barred, paused), room)
     if not missing.stalled and ends > case.now:
         return Decision(row, Why(Reason.CANARY, said), room, again_at=ends)
     late = "it cannot tell" if missing.stalled else f"not within {deadline_s} s"

@@ -20,6 +20,7 @@ from moe_operator.drift import Detector
 from moe_operator.drifts import Drifts
 from moe_operator.ends import Ends
 from moe_operator.engine import WORKERS, Engine, Result
+from moe_operator.health import Ailment
 from moe_operator.kinds import (
     DEPLOYMENT,
     EXPERT,
@@ -37,6 +38,7 @@ from moe_operator.kinds import (
 
 Block = tuple[Family, Iterable[Point]]
 CONTROLLER: Final = "mixture"
+_ALARMS: Final = frozenset({*Detector, *Ailment})
 
 
 class Leads(Protocol):
@@ -127,7 +129,7 @@ def object_metrics(cache: Cache) -> Iterator[Block]:
     own = [(kind, body) for kind in (MIXTURE, EXPERT, GATE) for body in cache.all(kind)]
     yield m.READY, _conditions(own, "Ready")
     yield m.DEGRADED, _conditions(own, "Degraded")
-    yield m.ALARM, _alarms((kind, body) for kind, body in own if kind == GATE)
+    yield m.ALARM, _alarms(own)
     yield m.STUCK, _stuck((kind, body) for kind, body in own if kind != MIXTURE)
     experts = cache.all(EXPERT)
     yield m.EXPERT_WANTED, ((_expert(e), _asked_for(e)) for e in experts)
@@ -199,7 +201,7 @@ def _conditions(own: Iterable[tuple[Kind, Body]], wanted: str) -> Iterator[Point
 def _alarms(own: Iterable[tuple[Kind, Body]]) -> Iterator[Point]:
     for kind, body in own:
         for condition in _told(body):
-            if condition.get("type") in set(Detector):
+            if condition.get("type") in _ALARMS:
                 place = (*_object(kind, body), str(condition["type"]))
                 yield place, int(condition.get("status") == "True")
 

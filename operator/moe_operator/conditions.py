@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from moe_operator.reason import Why
+from moe_operator.reason import Reason, Why
 from moe_operator.spec import Meta
 
 _MESSAGE_LIMIT = 1024
@@ -31,6 +31,17 @@ def conditions(meta: Meta, now: datetime, wanted: Iterable[Condition]) -> list[d
     """Return the `conditions` of an object's status."""
     before = {c.get("type"): c for c in meta.status.get("conditions", ())}
     return [_written(c, before.get(c.type, {}), meta.generation, now) for c in wanted]
+
+
+def said_before(meta: Meta, kinds: Iterable[str]) -> dict[str, Condition]:
+    """Return the verdicts of these types that an object's status tells, if about this spec."""
+    wanted, found = set(kinds), {}
+    for one in meta.status.get("conditions", ()):
+        current = one.get("observedGeneration") == meta.generation
+        if one["type"] in wanted and one["status"] != "Unknown" and current:
+            why = Why(Reason(one["reason"]), one["message"])
+            found[one["type"]] = Condition(one["type"], one["status"] == "True", why)
+    return found
 
 
 def _written(

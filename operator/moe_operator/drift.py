@@ -73,6 +73,10 @@ class Watched:
     spec: DriftSpec
 
     @property
+    def place(self) -> tuple[str, str]:
+        return self.gate, self.sha256
+
+    @property
     def baseline(self) -> Mapping[Place, Spread]:
         return self.spec.baselines.get(self.sha256, {})
 

@@ -19,7 +19,7 @@ _LIMITS: Final = ("baselines", "minExpertsInUsePercent", "maxOverflowPercent")
 Place = tuple[int, str]
 
 
-class OnDrift(StrEnum):
+class OnAlarm(StrEnum):
     """What is done beside telling: to what is rolling out, and to nothing else."""
 
     REPORT = "Report"
@@ -40,7 +40,7 @@ class DriftSpec:
     max_psi_percent: int = 25
     min_experts_percent: int | None = None
     max_overflow_percent: int | None = None
-    on_drift: OnDrift = OnDrift.REPORT
+    on_drift: OnAlarm = OnAlarm.REPORT
 
     @classmethod
     def read(cls, reader: Reader, sha256: str, experts: Sequence[str]) -> Self:
@@ -59,7 +59,7 @@ class DriftSpec:
             max_psi_percent=reader.integer("maxPsiPercent", low=1, default=25),
             min_experts_percent=_limit(reader, "minExpertsInUsePercent"),
             max_overflow_percent=_limit(reader, "maxOverflowPercent"),
-            on_drift=reader.enum("onDrift", OnDrift, default=OnDrift.REPORT),
+            on_drift=reader.enum("onDrift", OnAlarm, default=OnAlarm.REPORT),
         )
 
 

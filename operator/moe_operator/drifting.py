@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from moe_core.table import Table
-from moe_operator.conditions import Condition
+from moe_operator.conditions import Condition, said_before
 from moe_operator.drift import Detector, History, Watched, summary
-from moe_operator.drift_spec import OnDrift
+from moe_operator.drift_spec import OnAlarm
 from moe_operator.judgement import Finding
 from moe_operator.reason import Reason, Why
 from moe_operator.spec import GateSpec, Meta
@@ -37,20 +37,22 @@ def watched(gates: Iterable[GateSpec], table: Table | None) -> tuple[Watched, ..
     )
 
 
-def drift_findings(of: Iterable[Watched], histories: Mapping[str, History]) -> Iterator[Finding]:
+def drift_findings(
+    of: Iterable[Watched], histories: Mapping[tuple[str, str], History]
+) -> Iterator[Finding]:
     """Give what the routing of these gates says of a rollout that it concerns."""
     for one in of:
-        if one.spec.on_drift is not OnDrift.REPORT and any(one.detectors):
-            yield _finding(one, histories.get(one.gate, History()))
+        if one.spec.on_drift is not OnAlarm.REPORT and any(one.detectors):
+            yield _finding(one, histories.get(one.place, History()))
 
 
 def _finding(of: Watched, history: History) -> Finding:
     who = f"Gate {of.gate}"
     if history.alarms:
         said = "; ".join(history.alarms.values())
-        back = of.spec.on_drift is OnDrift.ROLL_BACK
+        back = of.spec.on_drift is OnAlarm.ROLL_BACK
         verdict = Verdict(False if back else None, f"{who} drifts: {said}")
-        return Finding(Tier.SANITY, NAME, verdict, barred=not back)
+        return Finding(Tier.SANITY, NAME, verdict, barred=None if back else Reason.DRIFTING)
     if not history.whole_window:
         said = f"{history.rows} of {of.spec.window_rows} rows of {who} compared with its baseline"
         return Finding(Tier.SANITY, NAME, Verdict(None, said))
@@ -63,7 +65,7 @@ def drift_conditions(meta: Meta, of: Watched, history: History) -> Iterator[Cond
     Until a whole window is seen, what was said before stands: an operator that starts anew has
     seen nothing else.
     """
-    known, possible = _said(meta), set(of.detectors)
+    known, possible = said_before(meta, Detector), set(of.detectors)
     if of.spec.baselines and Detector.DRIFTING not in possible:
         said = f"no baseline is of {of.version} ({of.sha256[:10]}), which is served: record one"
         why = Why(Reason.BASELINE_MISSING, said)
@@ -82,14 +84,3 @@ def drift_conditions(meta: Meta, of: Watched, history: History) -> Iterator[Cond
         else:
             why = Why(Reason.TOO_FEW_ROWS, f"fewer than {of.spec.window_rows} rows were seen")
             yield Condition(detector.value, None, why, lasting=True)
-
-
-def _said(meta: Meta) -> Mapping[str, Condition]:
-    """Return the verdicts that an object's conditions tell, if they are about this spec."""
-    found = {}
-    for one in meta.status.get("conditions", ()):
-        current = one.get("observedGeneration") == meta.generation
-        if one["type"] in set(Detector) and one["status"] != "Unknown" and current:
-            why = Why(Reason(one["reason"]), one["message"])
-            found[one["type"]] = Condition(one["type"], one["status"] == "True", why)
-    return found

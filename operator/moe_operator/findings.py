@@ -36,7 +36,7 @@ class Sources:
     evaluated: Evaluated | None
     routers: Sequence[RouterReport]
     answers: Mapping[Question, Answer]
-    drifts: tuple[Finding, ...] = ()  # of the gates that it concerns
+    alarms: tuple[Finding, ...] = ()  # of gates and other experts that it concerns
 
 
 def judge(row: ExpertRow, case: Case, sources: Sources) -> Judgement:
@@ -46,7 +46,7 @@ def judge(row: ExpertRow, case: Case, sources: Sources) -> Judgement:
         return Judgement()
     found: list[Finding] = []
     if row.candidate is not None and row.stable is not None:
-        found += sources.drifts
+        found += sources.alarms
         checks = CHECKS if rollout.step > 0 else DARK_CHECKS
         found += _counted(rollout, row.stable, case, checks)
         sums = [s for r in sources.routers for s in r.outcomes if s.expert_id == row.expert_id]
@@ -62,7 +62,7 @@ def judge_gate(gate: GateRow, row: ExpertRow, case: Case, sources: Sources) -> J
         return Judgement()
     found: list[Finding] = []
     if gate.candidate is not None and row.stable is not None:
-        found += sources.drifts
+        found += sources.alarms
         found += _loaded(rollout, case)
         shadows = (shadow for router in sources.routers for shadow in router.shadows)
         seen = routing(gate, shadows, strategy.routing)

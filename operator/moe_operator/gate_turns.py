@@ -12,6 +12,7 @@ from itertools import chain
 
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
+from moe_operator.attending import attended, health_findings
 from moe_operator.case import Case, Decision
 from moe_operator.drifting import drift_findings, watched
 from moe_operator.ending import revoke, swap
@@ -111,8 +112,10 @@ def _turn(gate: GateSpec, around: _Around) -> GateTurn:
     case = replace(case, revision=lineage.current.number)
     want = _wanted(row, case, around)
     evaluated = evaluate(want, seen.evaluators, around.settings) if want else None
-    drifts = tuple(drift_findings(watched((gate,), _stored(world)), world.drifts))
-    sources = Sources(mixture, evaluated, world.routers, world.answers, drifts)
+    stored = _stored(world)
+    drifts = drift_findings(watched((gate,), stored), world.drifts)
+    alarms = (*drifts, *health_findings(attended(world.experts, stored), world.checkups))
+    sources = Sources(mixture, evaluated, world.routers, world.answers, alarms)
     if before is not None:
         case = replace(case, judgement=judge_gate(before, row, case, sources))
     variants = known_variants(gate, before, lineage.revisions, world.snapshots)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moe_operator.reason import Reason
 from moe_operator.verdict import Tier, Verdict
 
 
@@ -14,9 +15,9 @@ from moe_operator.verdict import Tier, Verdict
 class Finding:
     """One verdict and what it is of.
 
-    `stalled` where time alone will not decide it; `barred` where what is around the candidate
-    forbids to go on, whatever is known of itself. `late` where it holds up only what ends the
-    comparison of versions: the raise to all sessions, and the promotion.
+    `stalled` where time alone will not decide it; `barred` says what around the candidate forbids
+    to go on, whatever is known of itself. `late` where it holds up only what ends the comparison of
+    versions: the raise to all sessions, and the promotion.
     """
 
     tier: Tier
@@ -24,7 +25,7 @@ class Finding:
     verdict: Verdict
     stalled: bool = False
     late: bool = False
-    barred: bool = False
+    barred: Reason | None = None
 
     @property
     def state(self) -> str:
@@ -56,4 +57,4 @@ class Judgement:
 
 
 def _free(finding: Finding) -> bool:
-    return not finding.barred
+    return finding.barred is None

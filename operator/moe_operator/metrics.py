@@ -75,10 +75,11 @@ STUCK = _gauge(
 )
 ALARM = _gauge(
     "moeops_object_alarm",
-    "Whether the condition of a detector that spec.drift asks for holds (1 or 0): Drifting, "
-    "Collapsed or Overflowing.",
+    "Whether the condition of a detector that a spec asks for holds (1 or 0): Drifting, Collapsed "
+    "or Overflowing of a Gate with spec.drift, Failing or NormShifted of an Expert with "
+    "spec.health.",
     (*_OBJECT, "condition"),
-    "3·G at most",
+    "3·G + 2·E at most",
 )
 PSI = _gauge(
     "moeops_gate_psi",

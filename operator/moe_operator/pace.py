@@ -8,6 +8,7 @@ from typing import Final
 from moe_core import identity
 from moe_core.table import Table
 from moe_operator import tls
+from moe_operator.attending import attended
 from moe_operator.drifting import watched
 from moe_operator.evidence import digests_under_rollout
 from moe_operator.labels import EVALUATOR, ROUTER, WORKER, short
@@ -31,7 +32,8 @@ def targets(world: World, table: Table | None) -> Targets:
     rolling = () if table is None else digests_under_rollout(table)
     digests = tuple(sorted({*rolling, *_sleepers(world, table)}))
     every_s = _every_s(world, table, bool(rolling))
-    chosen = tuple(sorted(of.sha256 for of in watched(world.gates, table)))
+    gates = {of.sha256 for of in watched(world.gates, table)}
+    chosen = tuple(sorted(gates | {of.sha256 for of in attended(world.experts, table)}))
     return Targets(routers, workers, digests, every_s, chosen)
 
 

@@ -10,18 +10,19 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from logging import ERROR, WARNING
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 
 from moe_core.log import tell
 from moe_core.metrics_port import MetricsPort
 from moe_core.tls import Material
-from moe_operator import access, health, heap
+from moe_operator import access, heap, probes
 from moe_operator.apply import Apply
 from moe_operator.cache import Cache, Key
 from moe_operator.certificates import BadCertificate
 from moe_operator.certify import Certify
+from moe_operator.checkups import Checkups
 from moe_operator.cluster import ApiError, Writer
 from moe_operator.collect import OperatorMetrics
 from moe_operator.drifts import Drifts
@@ -56,17 +57,20 @@ async def operate(options: Options, find: access.Find, make_asker: MakeAsker) ->
         api = ApiServer(session, find().server)
         cache = Cache()
         engine = Engine(cache)
-        scalers, drifts = Scalers(), Drifts()
+        scalers, drifts, checkups = Scalers(), Drifts(), Checkups()
+        hear = partial(_hear, (scalers, drifts, checkups))
         lease = _lease(api, options)
         writer = api if lease is None else Fence(api, lease.leads)
         certify = _certify(options, writer, api, cache)
         asker = make_asker((lambda: None) if certify is None else certify.own)
-        reports = Reports(asker, engine.queue.add, wall_clock, partial(_hear, scalers, drifts))
+        reports = Reports(asker, engine.queue.add, wall_clock, hear)
         samples = Prometheus(anonymous, lambda key: engine.add((key,)), wall_clock)
         notes = Notes(writer, cache, wall_clock)
         apply = Apply(writer, api, cache, notes, done=engine.done)
         settings = options.settings
-        look = Reconcile(cache, reports, apply, settings, wall_clock, samples, scalers, drifts)
+        look = Reconcile(
+            cache, reports, apply, settings, wall_clock, samples, scalers, drifts, checkups
+        )
         sweep = Sweep(api, cache, options.namespaces or (None,), engine.add)
         tell = partial(_hand_over, asyncio.get_running_loop(), engine)
         watch = Watch(find, options.namespaces, tell)
@@ -78,7 +82,7 @@ async def operate(options: Options, find: access.Find, make_asker: MakeAsker) ->
             await metrics.listen("0.0.0.0", options.metrics_port, said)
         told = partial(_wrong, watch), partial(_unready, watch)
         try:
-            async with health.serving(options.health_port, *told), asyncio.TaskGroup() as group:
+            async with probes.serving(options.health_port, *told), asyncio.TaskGroup() as group:
                 kinds = await engine.fill(sweep)
                 watch.start(kinds)
                 group.create_task(heap.keep())
@@ -128,13 +132,17 @@ async def _release(lease: Lease | None) -> None:
                 await lease.release()
 
 
+class _Listener(Protocol):
+    def hear(self, key: Key, reports: Iterable[RouterReport], now: datetime) -> bool: ...
+
+
 def _hear(
-    scalers: Scalers, drifts: Drifts, key: Key, said: Iterable[RouterReport], now: datetime
+    listeners: Iterable[_Listener], key: Key, said: Iterable[RouterReport], now: datetime
 ) -> bool:
     """Take in what routers of a mixture said; return whether it is to be looked at."""
     reports = tuple(said)
-    moved = scalers.hear(key, reports, now)
-    return drifts.hear(key, reports, now) or moved
+    news = [each.hear(key, reports, now) for each in listeners]
+    return any(news)
 
 
 def _hand_over(

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     PAUSED = "Paused"
     EVIDENCE_MISSING = "EvidenceMissing"
     DRIFTING = "Drifting"
+    UNHEALTHY = "Unhealthy"
     WAITING_FOR_PODS = "WaitingForPods"
     WAITING_FOR_ROUTERS = "WaitingForRouters"
     WAITING_FOR_PREVIOUS = "WaitingForPrevious"
@@ -67,6 +68,10 @@ class Reason(StrEnum):
     WITHIN_LIMITS = "WithinLimits"
     BASELINE_MISSING = "BaselineMissing"
     TOO_FEW_ROWS = "TooFewRows"
+    # How an expert does.
+    ATTEMPTS_FAIL = "AttemptsFail"
+    ANSWERS_CHANGED = "AnswersChanged"
+    TOO_FEW_ATTEMPTS = "TooFewAttempts"
 
     @property
     def stuck(self) -> bool:
@@ -80,6 +85,7 @@ _STUCK = frozenset(
         Reason.HELD,
         Reason.EVIDENCE_MISSING,
         Reason.DRIFTING,
+        Reason.UNHEALTHY,
         Reason.UNSCHEDULABLE,
         Reason.ROLLED_BACK,
         Reason.ABORTED,

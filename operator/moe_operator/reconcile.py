@@ -11,7 +11,9 @@ from datetime import datetime
 
 from moe_core.table import Table
 from moe_operator.apply import Apply
+from moe_operator.attending import attended
 from moe_operator.cache import Cache, Key
+from moe_operator.checkups import Checkups
 from moe_operator.drifting import watched
 from moe_operator.drifts import Drifts
 from moe_operator.ends import Ends, ended
@@ -43,6 +45,7 @@ class Reconcile:
     samples: Sampler = field(default_factory=Unasked)
     scalers: Scalers = field(default_factory=Scalers)
     drifts: Drifts = field(default_factory=Drifts)
+    checkups: Checkups = field(default_factory=Checkups)
     ends: Ends = field(default_factory=Ends)
     _evidence: dict[Key, Evidence] = field(default_factory=dict)
     _readings: dict[Key, Readings] = field(default_factory=dict)
@@ -56,8 +59,10 @@ class Reconcile:
             await self._leave(key)
             return None
         refused, histories = self.apply.refused.get(key, {}), self.scalers.histories(key)
-        drifts = self.drifts.histories(key)
-        world = replace(world, refused=refused, histories=histories, drifts=drifts)
+        drifts, checkups = self.drifts.histories(key), self.checkups.histories(key)
+        world = replace(
+            world, refused=refused, histories=histories, drifts=drifts, checkups=checkups
+        )
         table = None if world.table is None else world.table.table
         windows = self._windows(key, world, table)
         plan = plan_mixture(world, windows, self.settings, self.now(), readings)
@@ -66,6 +71,7 @@ class Reconcile:
         self.samples.follow(key, questions(world, after))
         self.scalers.follow(key, plan.sizes)
         self.drifts.follow(key, watched(world.gates, after))
+        self.checkups.follow(key, attended(world.experts, after))
         try:
             await self.apply(key, world, plan)
         finally:  # it is stored, even where something after it was not
@@ -90,6 +96,7 @@ class Reconcile:
         self._readings.pop(key, None)
         self.scalers.leave(key)
         self.drifts.leave(key)
+        self.checkups.leave(key)
         self.apply.refused.pop(key, None)
         await self.reports.leave(key)
         await self.samples.leave(key)

@@ -11,10 +11,12 @@ from typing import Any
 from moe_core.table import Table
 from moe_operator import labels
 from moe_operator.admission import Admission
+from moe_operator.attending import attended, health_status
 from moe_operator.conditions import conditions
 from moe_operator.drift import History
 from moe_operator.drifting import drift_conditions, watched
 from moe_operator.gates import Gates
+from moe_operator.health import History as HealthHistory
 from moe_operator.intent import Status
 from moe_operator.memory import remember
 from moe_operator.override_spec import OverrideSpec, TargetKind
@@ -91,6 +93,7 @@ def report(outlook: Outlook) -> Report:
 
 
 def _experts(outlook: Outlook) -> Iterator[Entry]:
+    attending = {of.name: of for of in attended(outlook.world.experts, outlook.table)}
     for turn in outlook.turns:
         meta, row = turn.case.expert.meta, turn.row
         in_use = row.expert_id in outlook.listed
@@ -98,6 +101,11 @@ def _experts(outlook: Outlook) -> Iterator[Entry]:
         limit = turn.case.expert.history_limit
         history = remember(meta, (turn.before.rollout, row.rollout), limit)
         sized = {} if turn.size is None else {"autoscaling": told(meta, turn.size, outlook.now)}
+        if meta.name in attending:
+            of = attending[meta.name]
+            seen = outlook.world.checkups.get(of.place, HealthHistory())
+            more, status["health"] = health_status(of, seen)
+            status["conditions"] += conditions(meta, outlook.now, more)
         yield "Expert", meta, {**status, **sized, "history": history}
 
 
@@ -126,8 +134,9 @@ def _gates(outlook: Outlook) -> Iterator[Entry]:
         history = remember(meta, (turn.before.rollout, turn.row.rollout), limit)
         status = gate_status(turn.case, turn.row, turn.decision.why, in_use)
         if meta.name in watch:
-            drift = outlook.world.drifts.get(meta.name, History())
-            more = drift_conditions(meta, watch[meta.name], drift)
+            own = watch[meta.name]
+            drift = outlook.world.drifts.get(own.place, History())
+            more = drift_conditions(meta, own, drift)
             status["conditions"] += conditions(meta, outlook.now, more)
         yield "Gate", meta, {**status, "history": history}
 

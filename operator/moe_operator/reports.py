@@ -27,7 +27,7 @@ class Asker(Protocol):
     async def router(
         self, address: str, digests: tuple[str, ...], watched: tuple[str, ...]
     ) -> RouterReport:
-        """Ask about versions under rollout, and about gates whose routing is watched."""
+        """Ask about versions under rollout, and about stable ones that are watched."""
         ...
 
     async def worker(self, address: str) -> tuple[WorkerReport, ...]: ...
@@ -41,7 +41,7 @@ class Asker(Protocol):
 class Targets:
     """Whom to ask, by pod name and address, about which versions, and how often.
 
-    `watched` are versions of gates whose routing is looked at, on trial or not.
+    `watched` are stable versions that are looked at, of gates and experts, on trial or not.
     """
 
     routers: Mapping[str, str] = field(default_factory=dict)

@@ -139,6 +139,8 @@ class RouterReport:
     loads: Mapping[str, WorkerLoad] = field(default_factory=dict, compare=False)
     # What gates chose, by sha256 of those that are watched; neither is that news.
     tallies: Mapping[str, Tallies] = field(default_factory=dict, compare=False)
+    # What the versions of experts that are attended counted, by sha256; that neither.
+    attended: Mapping[str, Counters] = field(default_factory=dict, compare=False)
 
     @property
     def may_route(self) -> bool:

@@ -23,6 +23,7 @@ from moe_core.tenants import Tenant, read_tenants
 from moe_operator.autoscaling import Autoscaling
 from moe_operator.drift_spec import DriftSpec
 from moe_operator.evaluation import Evaluation
+from moe_operator.health_spec import HealthSpec
 from moe_operator.network import Network
 from moe_operator.pods import PodSettings, RouterSettings
 from moe_operator.strategy import Strategy
@@ -172,13 +173,14 @@ class ExpertSpec:
     history_limit: int = HISTORY_LIMIT
     kind: Tried = Tried.EXPERT
     autoscaling: Autoscaling | None = None  # where there is one, it decides on the replicas
+    health: HealthSpec | None = None  # where there is none, its health is not looked at
 
     @classmethod
     def from_body(cls, body: Body) -> Self:
         """Read an Expert object. Raises InvalidDocument."""
         spec = Reader(body.get("spec"), "spec")
         rollout = spec.optional_child("rollout")
-        autoscaling = spec.optional_child("autoscaling")
+        autoscaling, health = spec.optional_child("autoscaling"), spec.optional_child("health")
         return cls(
             meta=Meta.from_body(body),
             mixture=spec.child("mixtureRef").text("name"),
@@ -192,6 +194,7 @@ class ExpertSpec:
             evaluation=_evaluation(spec),
             history_limit=_history_limit(spec),
             autoscaling=None if autoscaling is None else Autoscaling.read(autoscaling),
+            health=None if health is None else HealthSpec.read(health),
         )
 
 

@@ -78,8 +78,8 @@ def _rollout(case: Case, rollout: Rollout, why: Why) -> dict[str, Any]:
 
 
 def _held(rollout: Rollout, why: Why) -> bool:
-    """Return whether a rollout goes no further: by a person, for want of evidence, or a drift."""
-    held = why.reason in (Reason.EVIDENCE_MISSING, Reason.DRIFTING)
+    """Return whether a rollout is held: by a person, for want of evidence, or by an alarm."""
+    held = why.reason in (Reason.EVIDENCE_MISSING, Reason.DRIFTING, Reason.UNHEALTHY)
     return rollout.outcome is Outcome.PAUSED or held
 
 

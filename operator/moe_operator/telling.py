@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from moe_operator.drift import Detector
+from moe_operator.health import Ailment
 from moe_operator.intent import Note, Status
 from moe_operator.overrides import State
 from moe_operator.reason import Reason
@@ -17,11 +18,13 @@ from moe_operator.restore import LAPSED_FOR
 from moe_operator.turn import Turn
 from moe_operator.world import World
 
+# What is looked for in routing and in experts; that it is looked at, or no more, is no news.
+_ALARMS: Final = {kind.value for kind in (*Detector, *Ailment)}
 # Conditions whose change is worth an Event, and the status that is well.
 _WELL: Final = {
     "Ready": "True",
     "Degraded": "False",
-    **{found.value: "False" for found in Detector},
+    **dict.fromkeys(_ALARMS, "False"),
 }
 
 
@@ -76,7 +79,7 @@ def _lapse(status: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _worth_telling(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    if new["type"] in set(Detector):  # that it is looked at, or no more, is no news
+    if new["type"] in _ALARMS:
         return bool((old["status"] == "True") != (new["status"] == "True"))
     if new["type"] in _WELL:
         return bool(old["status"] != new["status"])

@@ -13,6 +13,7 @@ from moe_core.rollout import Version
 from moe_core.rows import ExpertRow
 from moe_core.table import Table
 from moe_operator.admission import Admission, opening_rows
+from moe_operator.attending import attended, health_findings
 from moe_operator.case import Case, Decision
 from moe_operator.companions import keep_in_step
 from moe_operator.drift import Watched
@@ -24,6 +25,7 @@ from moe_operator.gate_order import begin_one
 from moe_operator.gate_turn import GateTurn
 from moe_operator.gate_turns import gate_turns
 from moe_operator.gates import Coming, Gates, Surroundings, coming
+from moe_operator.health import Attended
 from moe_operator.held import joined
 from moe_operator.joining import join
 from moe_operator.leading import Lead, leads
@@ -70,11 +72,11 @@ def take_turns(
     alone_gates = gate_turns(world, mixture, reach, windows, restored, settings)
     asked, accepted = coming(alone_gates), Accepted.by(stored.gates if stored else ())
     tried, led_by = known_to_trials(stored.gates if stored else ()), leads(world)
-    drifting = watched(world.gates, stored)
+    looked_at = watched(world.gates, stored), attended(world.experts, stored)
 
     def turn(expert: ExpertSpec, row: ExpertRow) -> Turn:
         waiting, lead = asked.get(expert.expert_id, ()), led_by.get(draw(row))
-        own = _Around(reach, windows, accepted, waiting, restored, lead, drifting)
+        own = _Around(reach, windows, accepted, waiting, restored, lead, *looked_at)
         known, history = seen[expert.meta.name], world.histories.get(expert.meta.name, History())
         held = expert.expert_id in tried
         expert, found = sized(expert, row, known, history, held, reach.now)
@@ -99,7 +101,7 @@ class _Around:
     """What is around an expert: `gates` are variants that list it and are not stable yet.
 
     `lead` is the gate that leads its rollout, if it is tried out with any; `watched` are those in
-    service whose routing is looked at.
+    service whose routing is looked at, `attended` the experts whose health is.
     """
 
     reach: Reach
@@ -109,6 +111,7 @@ class _Around:
     restored: Restored
     lead: Lead | None
     watched: Sequence[Watched]
+    attended: Sequence[Attended]
 
     def listing(self, expert_id: str) -> Iterator[Watched]:
         return (of for of in self.watched if expert_id in of.experts)
@@ -152,8 +155,10 @@ def _turn(
     )
     want = wanted(row, case, mixture) if around.lead is None else None
     evaluated = evaluate(want, seen.evaluators, settings) if want else None
-    drifts = tuple(drift_findings(around.listing(expert.expert_id), world.drifts))
-    sources = Sources(mixture, evaluated, world.routers, world.answers, drifts)
+    drifts = drift_findings(around.listing(expert.expert_id), world.drifts)
+    others = [one for one in around.attended if one.name != expert.meta.name]
+    alarms = (*drifts, *health_findings(others, world.checkups))
+    sources = Sources(mixture, evaluated, world.routers, world.answers, alarms)
     judged = replace(case, judgement=judge(row, case, sources))
     return Turn(judged, row, advance(row, judged), lineage, seen, evaluated)
 

@@ -15,6 +15,7 @@ from moe_core.rollout import Version
 from moe_core.rows import GateRow
 from moe_core.table import Table
 from moe_operator.drift import History as DriftHistory
+from moe_operator.health import History as HealthHistory
 from moe_operator.override_spec import OverrideSpec
 from moe_operator.router_report import RouterReport
 from moe_operator.scaling import History
@@ -217,5 +218,8 @@ class World:
     answers: Mapping[Question, Answer] = field(default_factory=dict)
     # What the workers of experts bore, by the name of the Expert; of those whose load decides.
     histories: Mapping[str, History] = field(default_factory=dict)
-    # How the routing of gates was lately, by the name of the Gate; of those that are watched.
-    drifts: Mapping[str, DriftHistory] = field(default_factory=dict)
+    # How the routing of gates was lately, by the name of the Gate and the sha256 of the version; of
+    # those that are watched.
+    drifts: Mapping[tuple[str, str], DriftHistory] = field(default_factory=dict)
+    # How stable versions of experts that are attended did lately; the same.
+    checkups: Mapping[tuple[str, str], HealthHistory] = field(default_factory=dict)

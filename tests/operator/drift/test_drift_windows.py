@@ -187,7 +187,7 @@ def test_routers_are_added_up_and_one_that_starts_anew_counts_from_zero() -> Non
     rows = []
     for said in heard:
         assert drifts.hear(TINY, said, NOW) is False
-        rows.append(drifts.histories(TINY)["gate"].rows)
+        rows.append(drifts.histories(TINY)["gate", SHA].rows)
     assert rows == [0, 10, 30, 33]
 
 
@@ -197,7 +197,7 @@ def test_after_a_gap_it_begins_anew() -> None:
     drifts.follow(TINY, [watched(recorded())])
     for seconds, count in ((0, 100), (50, 110), (100, 120), (200, 90_000), (210, 90_005)):
         drifts.hear(TINY, [report(counted(count))], NOW + timedelta(seconds=seconds))
-        rows.append(drifts.histories(TINY)["gate"].rows)
+        rows.append(drifts.histories(TINY)["gate", SHA].rows)
     assert rows == [0, 10, 20, 0, 5]
 
 
@@ -208,7 +208,7 @@ def test_a_look_is_asked_for_when_an_alarm_comes_or_goes_or_a_window_is_whole() 
     for sample, mix in enumerate([EVEN] * 30 + [LAW] * 30):
         traffic.serve(16, mix)
         if drifts.hear(TINY, [report(traffic.tallies)], NOW):
-            news.append((sample, set(drifts.histories(TINY)["gate"].alarms)))
+            news.append((sample, set(drifts.histories(TINY)["gate", SHA].alarms)))
     (whole, quiet), (shifted, alarms) = news
     assert (whole, quiet) == (16, set())
     assert 30 <= shifted < 46
@@ -222,9 +222,9 @@ def test_another_baseline_or_version_begins_anew_and_the_same_goes_on() -> None:
     drifts.hear(TINY, [report(counted(0))], NOW)
     drifts.hear(TINY, [report(counted(50))], NOW)
     drifts.follow(TINY, [watched(replace(spec))])
-    assert drifts.histories(TINY)["gate"].rows == 50
+    assert drifts.histories(TINY)["gate", SHA].rows == 50
     drifts.follow(TINY, [watched(replace(spec, max_psi_percent=10))])
-    assert drifts.histories(TINY)["gate"].rows == 0
+    assert drifts.histories(TINY)["gate", SHA].rows == 0
     drifts.follow(TINY, [])
     assert drifts.histories(TINY) == {}
 

@@ -261,7 +261,8 @@ class Play:
             asked = list(self._asked.targets)
             heard = [(key, self._asked.routers(key)) for key in asked]
             news += [key for key, said in heard if self._scalers.hear(key, said, self.now())]
-            news += [key for key, said in heard if self._look.drifts.hear(key, said, self.now())]
+            for memories in (self._look.drifts, self._look.checkups):
+                news += [key for key, said in heard if memories.hear(key, said, self.now())]
         self._engine.add(news)
         try:
             while (key := self._engine.queue.poll()) is not None:

@@ -219,6 +219,7 @@ class Nodes:
             gates=_loaded(table) if table is not None else {},
             loads=self._loads(links),
             tallies={sha256: self.chosen[sha256] for sha256 in watched if sha256 in self.chosen},
+            attended={sha256: self.counters.get(sha256, Counters()) for sha256 in watched},
         )
 
     def _loads(self, links: Mapping[str, tuple[str, ...]]) -> dict[str, WorkerLoad]:

@@ -289,7 +289,7 @@ def test_a_drift_that_comes_or_goes_is_an_event_and_numbers_alone_are_not_even_w
     sim.run(3)
     told: list[list[tuple[bool, str, str]]] = []
     for history in (History(), History(whole_window=True), drifted(0.4), drifted(0.5), History()):
-        world = replace(sim.world(), drifts={"gate": history})
+        world = replace(sim.world(), drifts={("gate", sha("gate", "g1")): history})
         plan = plan_mixture(world, {}, SETTINGS, sim.now)
         told.append([(n.warning, n.reason, n.message) for n in plan.notes])
         for status in plan.statuses:
@@ -298,6 +298,6 @@ def test_a_drift_that_comes_or_goes_is_an_event_and_numbers_alone_are_not_even_w
         if history == drifted(0.5):
             assert plan.statuses == ()
     assert told == [[], [], [(True, "RoutingShifted", "PSI 0.4")], [], []]
-    world = replace(sim.world(), drifts={"gate": History(whole_window=True)})
+    world = replace(sim.world(), drifts={("gate", sha("gate", "g1")): History(whole_window=True)})
     (note,) = plan_mixture(world, {}, SETTINGS, sim.now).notes
     assert (note.warning, note.reason) == (False, "WithinLimits")

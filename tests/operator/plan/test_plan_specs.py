@@ -11,7 +11,7 @@ from moe_core.document import InvalidDocument
 from moe_core.drift import Spread
 from moe_core.rows import Role
 from moe_core.table import LADDER, Rung
-from moe_operator.drift_spec import OnDrift
+from moe_operator.drift_spec import OnAlarm
 from moe_operator.evaluation import Evaluation
 from moe_operator.override_spec import Action, OverrideSpec
 from moe_operator.pods import ServiceType
@@ -182,7 +182,7 @@ def test_a_baseline_is_shares_and_how_much_they_are_worth() -> None:
     read = GateSpec.from_body(changed(gate(["e0", "e1"]), "spec.drift", RECORDED)).drift
     assert read is not None
     assert read.baselines == {sha("gate", "g1"): {(0, ""): Spread((1 / 3, 2 / 3), 9.0)}}
-    assert (read.window_rows, read.max_psi_percent, read.on_drift) == (65_536, 25, OnDrift.REPORT)
+    assert (read.window_rows, read.max_psi_percent, read.on_drift) == (65_536, 25, OnAlarm.REPORT)
     assert (read.min_experts_percent, read.max_overflow_percent) == (None, None)
 
 
