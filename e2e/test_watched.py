@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,12 +22,13 @@ from e2e.stage import nodes
 from e2e.stage.kube import Body, wait_for
 from e2e.stage.reading import reading
 from e2e.stage.release import ROOT
+from e2e.stage.requests import four_times
 from e2e.stage.tiny import Models, Tiny
 from e2e.stage.watching import Watch
 from e2e.test_gates import gate, outcome, weights
 from e2e.test_serving import assert_routed
 from examples.tiny.publish import ROLLOUTS
-from moe_client.recording import Recording, Text
+from moe_client.recording import Recording
 from tests.dashboards.files import alerts, asked
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -56,18 +56,6 @@ def flat() -> Body:
     body = gate("v2-flat", {layer: np.zeros_like(weight) for layer, weight in weights().items()})
     body["spec"]["rollout"] = IN_THE_SHADOW
     return body
-
-
-def four_times(recording: Recording) -> Recording:
-    """Return the same requests with longer rows, of which nobody knows the answers."""
-    return Recording(
-        tuple(
-            Text(
-                tuple(replace(rows, hidden=4 * rows.hidden, expected=None) for rows in text.layers)
-            )
-            for text in recording.texts
-        )
-    )
 
 
 def empty(watch: Watch) -> set[tuple[str, str]]:

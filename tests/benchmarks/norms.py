@@ -17,14 +17,24 @@ from examples.tiny.domains import DOMAINS
 
 _SEQUENCES, _LENGTH, _FEWEST_ROWS = 32, 128, 51
 
-Sums = defaultdict[tuple[str, int], list[float]]  # (domain, expert) -> norms of its rows
-_EXPERTS: Final = range(8)
+Norms = defaultdict[tuple[str, int], list[float]]  # (domain, expert) -> those of its rows
+EXPERTS: Final = range(8)
+
+
+def main() -> None:
+    """Measure and print."""
+    norms = measured()
+    print(f"| expert | {' | '.join(DOMAINS)} |\n|---|{'---|' * len(DOMAINS)}")
+    for expert in EXPERTS:
+        mixed = _mean([norm for domain in DOMAINS for norm in norms[domain, expert]])
+        shares = (_told(norms[domain, expert], mixed) for domain in DOMAINS)
+        print(f"| e{expert} | {' | '.join(shares)} |")
 
 
 @torch.inference_mode()
-def main() -> None:
-    """Measure and print."""
-    model, norms = example.load(torch.float32), Sums(list)
+def measured() -> Norms:
+    """Return the norms of every answer, of all layers, in the order of the rows."""
+    model, norms = example.load(torch.float32), Norms(list)
     for domain in DOMAINS:
         hooks = [
             layer.mlp.experts.register_forward_hook(_hook(norms, domain))
@@ -34,17 +44,13 @@ def main() -> None:
         model(input_ids=torch.tensor(list(text)).view(_SEQUENCES, _LENGTH), use_cache=False)
         for hook in hooks:
             hook.remove()
-    print(f"| expert | {' | '.join(DOMAINS)} |\n|---|{'---|' * len(DOMAINS)}")
-    for expert in _EXPERTS:
-        mixed = _mean([norm for domain in DOMAINS for norm in norms[domain, expert]])
-        shares = (_told(norms[domain, expert], mixed) for domain in DOMAINS)
-        print(f"| e{expert} | {' | '.join(shares)} |")
+    return norms
 
 
-def _hook(norms: Sums, domain: str) -> Any:
+def _hook(norms: Norms, domain: str) -> Any:
     def note(module: Any, given: tuple[torch.Tensor, ...], answer: object) -> None:
         hidden, index = given[0].reshape(-1, given[0].shape[-1]), given[1]
-        for expert in _EXPERTS:
+        for expert in EXPERTS:
             rows = hidden[(index == expert).any(-1)]
             gate, up = F.linear(rows, module.gate_up_proj[expert]).chunk(2, -1)
             answers = F.linear(F.silu(gate) * up, module.down_proj[expert])

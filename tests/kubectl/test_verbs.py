@@ -107,6 +107,17 @@ def test_how_the_routing_of_a_gate_stands_hangs_below_it(status: str, icon: str)
     assert line.endswith("layer 0 is at PSI 1")
 
 
+def test_how_the_health_of_an_expert_stands_hangs_below_it() -> None:
+    said = {"type": "NormShifted", "status": "True", "reason": "R", "message": "its mean norm is 9"}
+    expert = bodies.expert("e3")
+    expert["status"]["conditions"] = [*expert["status"].get("conditions", []), said]
+    terminal = Terminal(expert)
+    terminal.run("status ex/tiny-e3")
+    (line,) = (" ".join(one.split()) for one in terminal.lines() if "NormShifted" in one)
+    assert line.startswith("└── ✖ NormShifted Health True")
+    assert line.endswith("its mean norm is 9")
+
+
 def test_resume_says_what_is_missing_where_evidence_is() -> None:
     paused = bodies.rollout("Paused", message="0 of 20 requests; paused for want of evidence")
     terminal = Terminal(bodies.expert(version="v2", candidate="v2", rollout=paused))

@@ -59,8 +59,8 @@ adds at most 62. A gate on trial adds 43, ten for each layer, and one for each o
 A worker with one expert has 69, and two more for each layer with Full. An operator has 45 of its \
 own; one that leads tells 15 of each Mixture, 6 of each Expert and 1 of each Gate at rest, and at \
 most 19 of a rollout under way. A Gate with spec.drift adds \
-up to four, and two for each layer, and each context of it, that its baseline has. Tests count \
-these.
+up to four, and two for each layer, and each context of it, that its baseline has; an Expert with \
+spec.health up to two. Tests count these.
 """
 
 
