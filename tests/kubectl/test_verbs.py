@@ -109,7 +109,7 @@ def test_how_the_routing_of_a_gate_stands_hangs_below_it(status: str, icon: str)
 
 def test_how_the_health_of_an_expert_stands_hangs_below_it() -> None:
     said = {"type": "NormShifted", "status": "True", "reason": "R", "message": "its mean norm is 9"}
-    expert = bodies.expert("e3")
+    expert = bodies.expert()
     expert["status"]["conditions"] = [*expert["status"].get("conditions", []), said]
     terminal = Terminal(expert)
     terminal.run("status ex/tiny-e3")
