@@ -14,6 +14,7 @@ from moe_router import metrics as router
 from moe_worker import metrics as worker
 
 _ONE: Final = 'expert=~"$expert"'
+_OF_EXPERTS: Final = 'kind="Expert"'
 _ON_TRIAL: Final = "while no version of the expert is on trial"
 
 
@@ -144,13 +145,13 @@ _VERSIONS: Final = Row(
 )
 
 _VERDICT: Final = Row(
-    "Rollouts of the mixture's experts",
+    "Rollouts and health of the mixture's experts",
     (
         panel(
             "Weight",
             "Share of new sessions that see the candidate.",
             "percentunit",
-            (select(operator.WEIGHT, 'kind="Expert"'), "{{name}} {{version}}"),
+            (select(operator.WEIGHT, _OF_EXPERTS), "{{name}} {{version}}"),
             width=12,
             empty="while nothing is rolled out",
         ),
@@ -163,6 +164,18 @@ _VERDICT: Final = Row(
             look=Look.TABLE,
             width=12,
             empty="while nothing is judged",
+        ),
+        panel(
+            "Beyond a limit",
+            "Conditions of Experts that hold: Failing, NormShifted.",
+            "none",
+            (
+                f"max by (name, condition) ({select(operator.ALARM, _OF_EXPERTS)})",
+                "{{name}} {{condition}}",
+            ),
+            steps=((0, "green"), (1, "red")),
+            look=Look.STATES,
+            empty="where no Expert has spec.health",
         ),
     ),
 )
