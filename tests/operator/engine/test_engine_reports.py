@@ -339,6 +339,9 @@ def test_a_routers_description_becomes_a_report() -> None:
     )
     assert router_report(answer, ()).versions == {}
     assert router_report(answer, (sha("f"),)).versions == {sha("f"): Counters()}
+    watched = router_report(answer, (), (sha("a"),))
+    assert (watched.attended, watched.versions) == ({sha("a"): counters}, {})
+    assert watched == router_report(answer, ())  # what is watched is no news by itself
 
 
 def test_a_workers_description_becomes_reports() -> None:
