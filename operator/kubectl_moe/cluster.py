@@ -128,11 +128,14 @@ class ApiCluster:
 
 def _explain(answer: Answer, what: str, namespace: str) -> ClusterError:
     try:
-        message = json.loads(answer.data or "{}").get("message", answer.reason)
+        said = json.loads(answer.data or "{}")
+        message, missing = said.get("message", answer.reason), said.get("details") or {}
     except (AttributeError, ValueError):
-        message = answer.reason
+        message, missing = answer.reason, {}
     if answer.status == 404:
-        if what.endswith("s"):
+        if not missing.get("name"):  # no object is missing, but the kind of it
             return ClusterError(f"the cluster does not know {API_VERSION}; is moeops installed?")
+        if missing.get("kind") == "namespaces":
+            return NotFound(f"there is no namespace {missing['name']}")
         return NotFound(f"there is no {what} in namespace {namespace}")
     return ClusterError(f"{what}: {message} ({answer.status})")

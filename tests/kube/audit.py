@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
+_LONGEST_LINE: Final = 1 << 20  # bytes
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
@@ -51,8 +53,16 @@ class AuditLog:
         self._path = path
 
     def position(self) -> int:
-        """Return a mark for what has been logged until now."""
-        return self._path.stat().st_size if self._path.exists() else 0
+        """Return a mark for what has been logged until now.
+
+        It is the end of a line: one that is long may be there in parts for a moment.
+        """
+        if not self._path.exists():
+            return 0
+        with self._path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            begin = file.seek(max(end - _LONGEST_LINE, 0))
+            return begin + file.read(end - begin).rfind(b"\n") + 1
 
     def since(self, position: int = 0) -> Iterator[Request]:
         """Yield the requests that were answered after the mark, in the order of the log."""

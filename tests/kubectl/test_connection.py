@@ -196,8 +196,14 @@ def test_a_real_api_server_is_asked_directly(kube_server: KubeServer, namespace:
         name = made["metadata"]["name"]
         assert [each["metadata"]["name"] for each in cluster.list("Override")] == [name]
         cluster.delete("Override", name)
-        with pytest.raises(NotFound, match=f"there is no Override {name} in namespace {namespace}"):
-            cluster.get("Override", name)
+        for gone in (name, "of-many-names"):  # the end of a name says nothing
+            with pytest.raises(NotFound, match=f"no Override {gone} in namespace {namespace}"):
+                cluster.get("Override", gone)
+        made["metadata"] = {"name": "o", "namespace": "nowhere"}
+        with pytest.raises(NotFound, match="there is no namespace nowhere"):
+            cluster.apply(made)
+        with pytest.raises(ClusterError, match=r"does not know moeops.dev/v1alpha1"):
+            cluster.list("Unheard")
         with pytest.raises(ClusterError, match=r"action.*\(422\)"):
             cluster.create({**made, "metadata": {"name": "x"}, "spec": {**spec, "action": "Dance"}})
 
