@@ -15,6 +15,7 @@ from e2e.stage.routers import counters
 from e2e.stage.tiny import Models, Tiny
 from examples.tiny import model as example
 from examples.tiny.domains import DOMAINS
+from kubectl_moe.health import Exit
 from moe_client.figures import Report
 from moe_client.recording import Recording
 from moe_client.steady import SteadyLoad
@@ -115,10 +116,11 @@ def roll_back(stage: Stage, load: SteadyLoad) -> None:
     sha256 = stage.tiny.kube.table_row("tiny", "tiny-e3")["stable"]["sha256"]
     done = stage.tiny.kube.moe("rollback", "tiny-e3", "--to", "v1", "--reason", "the demo")
     asked = time.time() - began_ms / 1000
-    if done.returncode == 0:
-        done = stage.tiny.kube.moe("status", "ex/tiny-e3", "--wait")
     if done.returncode != 0:
         raise RuntimeError(f"kubectl moe rollback: {done.stderr}")
+    settled = stage.tiny.kube.moe("status", "ex/tiny-e3", "--wait")
+    if settled.returncode != Exit.DEGRADED:  # as a version that was taken back is
+        raise RuntimeError(f"kubectl moe status --wait: {settled.stdout}{settled.stderr}")
     time.sleep(1)  # so that a row of the revoked version that came late would be counted
     last_ms = max((c.last_used_ms for c in counters(stage.tiny.addresses(), sha256)), default=0)
     seconds = max((last_ms - began_ms) / 1000, 0)
