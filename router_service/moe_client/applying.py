@@ -20,7 +20,7 @@ from moe_client.errors import InvalidRequest, Mismatch, MoeError
 from moe_client.messages import Answer, Choice, Rows
 from moe_client.messages import Sequence as SequenceRows
 from moe_client.plan import Plan, moved
-from moe_client.repin import OnRepin, gate_objection, objection
+from moe_client.repin import OnRepin, gate_objection, objection, outdated, told_by
 from moe_client.router_module import Chosen, Forward
 from moe_client.scope import Scope
 from moe_client.serving import Serving
@@ -172,6 +172,10 @@ class Applying:
         began_before = call.cached or layer != self._first
         if repinned := objection(self._on_repin, rows, answer, began_before=began_before):
             raise repinned
+        if repinned := outdated(self._on_repin, call.told, answer):
+            raise repinned
+        if not began_before and self.current.call is call:
+            self.current.call = replace(call, told=told_by(rows, answer))
         return to_torch(answer.hidden, hidden)
 
     def _sequences(self, layer: int, call: Call) -> tuple[tuple[SequenceRows, ...], str]:

@@ -18,6 +18,7 @@ import torch
 
 from moe_client.errors import InvalidRequest
 from moe_client.plan import Plan
+from moe_client.repin import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Call:
     """One forward call: `counts` are the rows of each session that are not padding.
 
     `kept` (rows,) says which rows those are; None where all are. `cached` says whether a KV cache
-    holds what was computed before. `plan` says which gates apply, once that is known.
+    holds what was computed before. `plan` says which gates apply, once that is known. `told` is the
+    re-pin that the first layer's answer told of, which ended nothing.
     """
 
     sessions: tuple[str, ...]
@@ -34,6 +36,7 @@ class Call:
     kept: torch.Tensor | None = None
     cached: bool = False
     plan: Plan | None = None
+    told: Told | None = None
 
 
 class Current(threading.local):

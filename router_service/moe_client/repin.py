@@ -9,6 +9,7 @@ expert the answer tells; of a gate the client knows when it has to apply another
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from moe_client.errors import Repinned
@@ -28,14 +29,39 @@ class OnRepin(StrEnum):
     ABORT = "Abort"
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Versions of experts that sessions lost, and the epoch of the table by which they did."""
+
+    lost: Mapping[str, Sequence[str]]
+    epoch: int
+
+
+def told_by(rows: Rows, answer: Answer) -> Told | None:
+    """Return the re-pin that an answer tells of, if it does."""
+    each = zip(rows.sequences, answer.outcomes, strict=True)
+    lost = {s.session: o.repinned_experts for s, o in each if o.repinned_experts}
+    return Told(lost, answer.epoch) if lost else None
+
+
+def outdated(wish: OnRepin, told: Told | None, answer: Answer) -> Repinned | None:
+    """Return what ends a call whose first layer told of a re-pin, or None.
+
+    It has nothing of the lost versions then; but another router, which does not know that table
+    yet, would answer by them.
+    """
+    if told is None or answer.epoch >= told.epoch or wish is OnRepin.CONTINUE:
+        return None
+    return Repinned(_sentence(told.lost), told.lost, answer.epoch)
+
+
 def objection(wish: OnRepin, rows: Rows, answer: Answer, *, began_before: bool) -> Repinned | None:
     """Return what ends the call, or None. `began_before`: rows of the sessions were answered
     earlier, in this call or in their cache."""
-    told = zip(rows.sequences, answer.outcomes, strict=True)
-    lost = {s.session: o.repinned_experts for s, o in told if o.repinned_experts}
-    if not lost or not began_before or wish is OnRepin.CONTINUE:
+    told = told_by(rows, answer)
+    if told is None or not began_before or wish is OnRepin.CONTINUE:
         return None
-    return Repinned(_sentence(lost), lost, answer.epoch)
+    return Repinned(_sentence(told.lost), told.lost, answer.epoch)
 
 
 def gate_objection(

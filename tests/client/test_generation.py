@@ -146,6 +146,43 @@ def test_a_re_pin_prefills_again_in_the_same_session(checkpoint: Path, router: F
     assert {s.start_token for r in asked(router)[1:] for s in r.sequences} == {b"1:uid:7"}
 
 
+def by_table(checkpoint: Path, epoch: int, *lost: str) -> Any:
+    """Answer rightly by the table of an epoch, and tell of these re-pins."""
+    served = Served.of(load_tiny(checkpoint))
+
+    async def act(exchange: Exchange) -> None:
+        response = exchange.echo()
+        response.hidden, response.epoch = served.answer(exchange.request), epoch  # type: ignore[arg-type]
+        response.sequences[0].repinned_experts.extend(lost)
+        exchange.answer(response)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("wish", "epoch", "ends"),
+    [
+        pytest.param(OnRepin.REPREFILL, 8, False, id="the same table"),
+        pytest.param(OnRepin.REPREFILL, 9, False, id="a newer one"),
+        pytest.param("Reprefill", 7, True, id="an older one"),
+        pytest.param(OnRepin.CONTINUE, 7, False, id="which its caller does not mind"),
+    ],
+)
+def test_a_re_pin_in_the_first_layer_ends_a_call_that_an_older_table_answers_then(
+    checkpoint: Path, router: FakeRouter, wish: OnRepin, epoch: int, ends: bool
+) -> None:
+    model = load_trunk(checkpoint)
+    router.script = [by_table(checkpoint, 8, "e1"), by_table(checkpoint, epoch)]
+    with attach(model, router.address, on_repin=wish), torch.no_grad():
+        if ends:
+            with pytest.raises(Repinned, match="lost its version of e1") as raised:
+                model(input_ids=some_tokens(1))
+            assert [*raised.value.experts.values()] == [("e1",)]
+        else:
+            model(input_ids=some_tokens(1))
+        model(input_ids=some_tokens(1))  # a call of its own: nothing was told in it
+
+
 def test_a_table_that_never_rests_is_given_up(checkpoint: Path, router: FakeRouter) -> None:
     model = load_trunk(checkpoint)
     router.script = [router.otherwise] * 2
