@@ -29,11 +29,13 @@ _REASONS: Final = {
 
 def attended(experts: Iterable[ExpertSpec], table: Table | None) -> tuple[Attended, ...]:
     """Return the stable versions of experts whose spec says that their health is looked at."""
-    rows = {} if table is None else {row.name: row.stable for row in table.experts}
+    wanted = {e.meta.name: (e.health, e.meta) for e in experts if e.health is not None}
+    if not wanted or table is None:
+        return ()
     return tuple(
-        Attended(stable.version, stable.sha256, expert.health, expert.meta)
-        for expert in experts
-        if expert.health is not None and (stable := rows.get(expert.meta.name)) is not None
+        Attended(row.stable.version, row.stable.sha256, *wanted[row.name])
+        for row in table.experts
+        if row.stable is not None and row.name in wanted
     )
 
 
@@ -44,8 +46,8 @@ def _known(of: Attended) -> Mapping[str, Condition]:
 
 def health_findings(
     of: Iterable[Attended], histories: Mapping[tuple[str, str], History]
-) -> Iterator[Finding]:
-    """Give what these experts say against a rollout of something else, where they do.
+) -> Iterator[tuple[str, Finding]]:
+    """Give what these experts, by name, say against a rollout of something else, where they do.
 
     Until a whole window is seen, what a status says stands.
     """
@@ -56,9 +58,10 @@ def health_findings(
             ill = [before[a].why.message for a in one.ailments if a in before and before[a].holds]
             if history.alarms:
                 back = one.spec.on_alarm is OnAlarm.ROLL_BACK
-                yield _finding(one, "; ".join(history.alarms.values()), False if back else None)
+                said = "; ".join(history.alarms.values())
+                yield one.name, _finding(one, said, False if back else None)
             elif ill and not history.whole_window:
-                yield _finding(one, "; ".join(ill), None)
+                yield one.name, _finding(one, "; ".join(ill), None)
 
 
 def _finding(of: Attended, said: str, passed: bool | None) -> Finding:

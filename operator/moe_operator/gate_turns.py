@@ -12,7 +12,6 @@ from itertools import chain
 
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
-from moe_operator.attending import attended, health_findings
 from moe_operator.case import Case, Decision
 from moe_operator.drifting import drift_findings, watched
 from moe_operator.ending import revoke, swap
@@ -20,6 +19,7 @@ from moe_operator.evaluators import Wanted, evaluate, wanted
 from moe_operator.findings import Sources, judge_gate
 from moe_operator.fit import Accepted, draw, lacking, together
 from moe_operator.gate_turn import GateTurn
+from moe_operator.judgement import Finding
 from moe_operator.leading import Lead, leads
 from moe_operator.lineage import trace
 from moe_operator.override_spec import Action
@@ -44,8 +44,12 @@ def gate_turns(
     windows: Mapping[str, Window],
     restored: Restored,
     settings: Settings,
+    ill: tuple[Finding, ...],
 ) -> tuple[GateTurn, ...]:
-    """Return the turns of all Gates, the oldest first; none begins a rollout yet."""
+    """Return the turns of all Gates, the oldest first; none begins a rollout yet.
+
+    `ill` is what unhealthy experts say against any rollout.
+    """
     rows, led = rows_by_name(_stored(world)), leads(world)
     named = [variant.sha256 for row in rows.values() for variant in row.named]
     seen, own = by_gate(world), GateReach.over(reach, named)
@@ -55,7 +59,9 @@ def gate_turns(
         name = gate.meta.name
         row = rows.get(name)
         lead = None if row is None else led.get(draw(row))
-        around = _Around(world, mixture, own, windows, restored, settings, row, seen[name], lead)
+        around = _Around(
+            world, mixture, own, windows, restored, settings, ill, row, seen[name], lead
+        )
         turns.append(_turn(gate, around))
     return tuple(turns)
 
@@ -79,6 +85,7 @@ class _Around:
     windows: Mapping[str, Window]
     restored: Restored
     settings: Settings
+    ill: tuple[Finding, ...]
     before: GateRow | None
     seen: Seen
     lead: Lead | None
@@ -112,9 +119,8 @@ def _turn(gate: GateSpec, around: _Around) -> GateTurn:
     case = replace(case, revision=lineage.current.number)
     want = _wanted(row, case, around)
     evaluated = evaluate(want, seen.evaluators, around.settings) if want else None
-    stored = _stored(world)
-    drifts = drift_findings(watched((gate,), stored), world.drifts)
-    alarms = (*drifts, *health_findings(attended(world.experts, stored), world.checkups))
+    drifts = drift_findings(watched((gate,), _stored(world)), world.drifts)
+    alarms = (*drifts, *around.ill)
     sources = Sources(mixture, evaluated, world.routers, world.answers, alarms)
     if before is not None:
         case = replace(case, judgement=judge_gate(before, row, case, sources))

@@ -25,9 +25,9 @@ from moe_operator.gate_order import begin_one
 from moe_operator.gate_turn import GateTurn
 from moe_operator.gate_turns import gate_turns
 from moe_operator.gates import Coming, Gates, Surroundings, coming
-from moe_operator.health import Attended
 from moe_operator.held import joined
 from moe_operator.joining import join
+from moe_operator.judgement import Finding
 from moe_operator.leading import Lead, leads
 from moe_operator.lineage import trace
 from moe_operator.order import begin_in_order
@@ -69,14 +69,16 @@ def take_turns(
     """Take each one a step further as if it were alone, then let them fit and take their turns."""
     world, mixture, reach = around.world, around.mixture, around.reach
     ids, seen = frozenset(expert.expert_id for expert in admission.experts), by_expert(world)
-    alone_gates = gate_turns(world, mixture, reach, windows, restored, settings)
+    ill = tuple(health_findings(attended(world.experts, stored), world.checkups))
+    against = tuple(finding for _, finding in ill)
+    alone_gates = gate_turns(world, mixture, reach, windows, restored, settings, against)
     asked, accepted = coming(alone_gates), Accepted.by(stored.gates if stored else ())
     tried, led_by = known_to_trials(stored.gates if stored else ()), leads(world)
-    looked_at = watched(world.gates, stored), attended(world.experts, stored)
+    looked_at = watched(world.gates, stored)
 
     def turn(expert: ExpertSpec, row: ExpertRow) -> Turn:
         waiting, lead = asked.get(expert.expert_id, ()), led_by.get(draw(row))
-        own = _Around(reach, windows, accepted, waiting, restored, lead, *looked_at)
+        own = _Around(reach, windows, accepted, waiting, restored, lead, looked_at, ill)
         known, history = seen[expert.meta.name], world.histories.get(expert.meta.name, History())
         held = expert.expert_id in tried
         expert, found = sized(expert, row, known, history, held, reach.now)
@@ -101,7 +103,7 @@ class _Around:
     """What is around an expert: `gates` are variants that list it and are not stable yet.
 
     `lead` is the gate that leads its rollout, if it is tried out with any; `watched` are those in
-    service whose routing is looked at, `attended` the experts whose health is.
+    service whose routing is looked at, `ill` what unhealthy experts, by name, say.
     """
 
     reach: Reach
@@ -111,7 +113,7 @@ class _Around:
     restored: Restored
     lead: Lead | None
     watched: Sequence[Watched]
-    attended: Sequence[Attended]
+    ill: Sequence[tuple[str, Finding]]
 
     def listing(self, expert_id: str) -> Iterator[Watched]:
         return (of for of in self.watched if expert_id in of.experts)
@@ -156,8 +158,8 @@ def _turn(
     want = wanted(row, case, mixture) if around.lead is None else None
     evaluated = evaluate(want, seen.evaluators, settings) if want else None
     drifts = drift_findings(around.listing(expert.expert_id), world.drifts)
-    others = [one for one in around.attended if one.name != expert.meta.name]
-    alarms = (*drifts, *health_findings(others, world.checkups))
+    others = (finding for name, finding in around.ill if name != expert.meta.name)
+    alarms = (*drifts, *others)
     sources = Sources(mixture, evaluated, world.routers, world.answers, alarms)
     judged = replace(case, judgement=judge(row, case, sources))
     return Turn(judged, row, advance(row, judged), lineage, seen, evaluated)
