@@ -120,6 +120,7 @@ class Exchange:
         latency_s = outlook.now_s - message.sent_s
         rows = np.frombuffer(body, self._rows.dtype).reshape(-1, self._rows.shape[1])
         lost: list[tuple[Lost, Pairs]] = []
+        taken: list[tuple[Part, Array]] = []
         at = 0
         for part, group in zip(message.parts, result.groups, strict=True):
             answer = rows[at : at + len(part.pairs)]
@@ -137,11 +138,20 @@ class Exchange:
             if group.nonfinite_rows:
                 lost += self._lose(part, after(part, message.worker, Cause.NON_FINITE, group))
                 continue
-            self._rows[part.pairs] = answer
-            self._used.append(part)
+            taken.append((part, answer))
             self._races.win(part)
-            self._waiting -= 1
+        self._take(message, rows, taken)
         return self._place(lost, outlook, tally)
+
+    def _take(self, message: Message, rows: Array, taken: Sequence[tuple[Part, Array]]) -> None:
+        """Put answers in their places: at once where all of the message are used."""
+        if len(taken) == len(message.parts):
+            self._rows[message.pairs] = rows
+        else:
+            for part, answer in taken:
+                self._rows[part.pairs] = answer
+        self._used += [part for part, _ in taken]
+        self._waiting -= len(taken)
 
     def failed(
         self, message: Message, cause: Cause, outlook: Outlook, tally: Tally
@@ -292,8 +302,7 @@ class Exchange:
     ) -> Message:
         for part in parts:
             tally.sent(part.ask.expert_id, part.ask.sha256, outlook.now_s)
-        tokens = np.concatenate([part.pairs for part in parts]) // self._k
+        pairs = np.concatenate([part.pairs for part in parts])
         rows = self._request.rows
-        return Message(
-            worker, rows.layer, tuple(parts), rows.hidden[tokens], outlook.now_s, timeout_s
-        )
+        hidden = rows.hidden[pairs // self._k]
+        return Message(worker, rows.layer, tuple(parts), pairs, hidden, outlook.now_s, timeout_s)

@@ -42,6 +42,7 @@ class Message:
     worker: str
     layer: int
     parts: tuple[Part, ...]
+    pairs: Pairs  # (n,) those of all parts
     rows: Array  # (n, H)
     sent_s: float
     timeout_s: float

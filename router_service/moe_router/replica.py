@@ -61,9 +61,10 @@ class Routable:
         """
         for held in (self.live, self.ejected, self.doubted):
             found = held.get((sha256, layer), ())
-            left = tuple(worker for worker in found if (worker, sha256) not in without)
-            if left:
-                return left
+            if found and without:
+                found = tuple(worker for worker in found if (worker, sha256) not in without)
+            if found:
+                return found
         return ()
 
     @property
@@ -89,6 +90,8 @@ def pick(workers: Sequence[str], load: Mapping[str, int], given: Mapping[str, in
     gets. A worker that gets a message anyway is preferred to one that would need another. Equal
     scores go to the first, so the caller turns the list to spread idle workers.
     """
+    if len(workers) == 1:
+        return workers[0]
 
     def score(worker: str) -> int:
         already = given.get(worker)
@@ -100,4 +103,6 @@ def pick(workers: Sequence[str], load: Mapping[str, int], given: Mapping[str, in
 def turned(workers: Sequence[str], turn: int) -> Sequence[str]:
     """Return the workers beginning with another one at each turn."""
     at = turn % len(workers)
+    if at == 0:
+        return workers
     return [*workers[at:], *workers[:at]]

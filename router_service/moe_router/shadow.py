@@ -62,7 +62,7 @@ def copies(trail: Trail, turn: int, outlook: Outlook) -> Iterator[Message]:
         ask = Ask(None, row.expert_id, candidate.sha256, (worker,))
         part = Part(Lost(row.expert_id, candidate), ask, pairs)
         rows = trail.request.rows.hidden[pairs // trail.request.weights.shape[1]]
-        yield Message(worker, layer, (part,), rows, outlook.now_s, TIMEOUT_S)
+        yield Message(worker, layer, (part,), pairs, rows, outlook.now_s, TIMEOUT_S)
 
 
 def _answered(part: Part, expert_id: str, outlook: Outlook) -> bool:

@@ -16,4 +16,5 @@ def message_to(
         Part(Lost("e", None), Ask(None, "e", digest, (worker,)), np.arange(2)) for digest in sha256
     )
     rows = np.full((2 * len(parts), 4), value, np.float32)
-    return Message(worker, 0, parts, rows, sent_s, timeout_s)
+    pairs = np.tile(np.arange(2), len(parts))
+    return Message(worker, 0, parts, pairs, rows, sent_s, timeout_s)
