@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,13 +16,14 @@ from moe_client.asking import Request
 from moe_client.begun import MAX_SESSIONS, Begun, to_request
 from moe_client.channel import MAX_MESSAGE_BYTES, Credentials, authorization, connect
 from moe_client.errors import Closed, InvalidRequest, MalformedAnswer
+from moe_client.inside import Targets, addresses_of, local_of
 from moe_client.messages import (
     Answer,
     Choice,
-    Encode,
+    Make,
     Rows,
-    encode_dispatch,
-    encode_route,
+    making_dispatch,
+    making_route,
     read_answer,
 )
 from moe_client.mixture import Mixture
@@ -45,7 +46,7 @@ MAX_GATE_BYTES = 2 << 30
 _MARGIN_BYTES = 1 << 20
 
 
-def attach(model: Any, addresses: str | Sequence[str], **options: Any) -> AsyncModel:
+def attach(model: Any, routers: Targets, **options: Any) -> AsyncModel:
     """Attach a transformers model for `async with`; options and errors are `moe_client.attach`'s.
 
     The value is called and its `generate` is awaited as the model's own are called.
@@ -53,39 +54,42 @@ def attach(model: Any, addresses: str | Sequence[str], **options: Any) -> AsyncM
     from moe_client.async_model import AsyncModel
     from moe_client.attachment import attach as attach_now
 
-    return AsyncModel(model, lambda: attach_now(model, addresses, **options))
+    return AsyncModel(model, lambda: attach_now(model, routers, **options))
 
 
 class RouterClient:
     """Asks the routers of one mixture; any number of requests at once, from one event loop.
 
-    `addresses` are `host:port` or `unix:/path`; a router that is silent for 0.2 s, or gone, is
-    left for another. `mixture` may be empty: then it is the one that the routers serve.
-    `token` is that of a tenant, where routers ask for one; without it that in MOE_TOKEN.
+    `routers` are addresses, `host:port` or `unix:/path`; a router that is silent for 0.2 s, or
+    gone, is left for another. Or it is a router of this process (`inside`), asked without gRPC.
+    `mixture` may be empty: then it is the one that the routers serve. `token` is that of a tenant,
+    where routers ask for one; without it that in MOE_TOKEN.
     Every request ends within its time-out: with an answer, or with a MoeError. Where the caller
     uses OpenTelemetry, its current span is what routers trace the request under.
     """
 
     def __init__(
         self,
-        addresses: str | Sequence[str],
+        routers: Targets,
         *,
         mixture: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
         credentials: Credentials | None = None,
         token: str | None = None,
     ) -> None:
-        names = [addresses] if isinstance(addresses, str) else list(addresses)
+        inside = local_of(routers)
+        names = addresses_of(routers)
         if not names:
-            raise ValueError("addresses is empty; it must name at least one router")
+            raise ValueError("routers is empty; it must name at least one")
         if timeout_s <= 0:
             raise ValueError(f"timeout_s is {timeout_s}; it must be more than 0")
         self.mixture = mixture
         self.timeout_s = timeout_s
         self.retries = 0
         metadata = authorization(token)
+        secure = credentials if inside is None else None
         self._routers = {
-            name: Router(name, mixture, lambda address: connect(address, credentials), metadata)
+            name: Router(name, mixture, lambda address: connect(address, secure), metadata, inside)
             for name in names
         }
         self._reporter = Reporter(
@@ -160,18 +164,18 @@ class RouterClient:
         self, rows: Rows, choice: Choice, *, trunk_sha256: str = "", timeout_s: float | None = None
     ) -> Answer:
         """Return the experts' combined answer to rows whose experts are chosen. Raises MoeError."""
-        encode = encode_dispatch(
+        make = making_dispatch(
             await self._name(), trunk_sha256, rows, choice, current_traceparent()
         )
-        response = await self._ask("Dispatch", encode, rows, timeout_s or self.timeout_s)
+        response = await self._ask("Dispatch", make, rows, timeout_s or self.timeout_s)
         return read_answer(response, rows)
 
     async def route(
         self, rows: Rows, *, trunk_sha256: str = "", timeout_s: float | None = None
     ) -> Answer:
         """Return the answer to rows whose experts the router is to choose. Raises MoeError."""
-        encode = encode_route(await self._name(), trunk_sha256, rows, current_traceparent())
-        response = await self._ask("Route", encode, rows, timeout_s or self.timeout_s)
+        make = making_route(await self._name(), trunk_sha256, rows, current_traceparent())
+        response = await self._ask("Route", make, rows, timeout_s or self.timeout_s)
         return read_answer(response, rows)
 
     async def report(self, worth: Worth) -> None:
@@ -215,7 +219,7 @@ class RouterClient:
     async def _name(self) -> str:
         return self.mixture or (await self.describe()).name
 
-    async def _ask(self, rpc: str, encode: Encode, rows: Rows, timeout_s: float) -> RowsResponse:
+    async def _ask(self, rpc: str, make: Make, rows: Rows, timeout_s: float) -> RowsResponse:
         if self._closed:
             raise Closed("the client is closed")
         if rows.hidden.nbytes > MAX_MESSAGE_BYTES - _MARGIN_BYTES:
@@ -224,7 +228,7 @@ class RouterClient:
                 f"a message holds at most {MAX_MESSAGE_BYTES - _MARGIN_BYTES}"
             )
         session = rows.sequences[0].session if rows.sequences else ""
-        request = Request(self._routers, rpc, encode, session, timeout_s)
+        request = Request(self._routers, rpc, make, session, timeout_s)
         self._requests.add(request)
         try:
             return await request.run()

@@ -10,7 +10,8 @@ import random
 
 from moe_client import retry
 from moe_client.errors import MoeError, from_number
-from moe_client.messages import Encode
+from moe_client.inside import InsidePipe
+from moe_client.messages import Make
 from moe_client.pipe import Answered, Event, Pipe
 from moe_client.retry import Fail, Health, Progress, Refused, Send
 from moe_client.router import Router
@@ -24,20 +25,20 @@ class Request:
         self,
         routers: dict[str, Router],
         rpc: str,
-        encode: Encode,
+        make: Make,
         session: str,
         timeout_s: float,
     ) -> None:
         self.progress = Progress(session)
         self._routers = routers
         self._rpc = rpc
-        self._encode = encode
+        self._make = make
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._deadline = self._loop.time() + timeout_s
         self._events: asyncio.Queue[tuple[int, Event] | MoeError] = asyncio.Queue()
         self._timers = [self._loop.call_at(self._deadline, self._expire)]
-        self._attempts: list[tuple[Pipe, int]] = []
+        self._attempts: list[tuple[Pipe | InsidePipe, int]] = []
 
     async def run(self) -> RowsResponse:
         """Return the first good answer. Raises MoeError."""
@@ -91,7 +92,7 @@ class Request:
         def tell(event: Event) -> None:
             self._events.put_nowait((attempt, event))
 
-        self._attempts.append((pipe, pipe.send(self._encode, left_ms, tell)))
+        self._attempts.append((pipe, pipe.send(self._make, left_ms, tell)))
 
 
 def _refusal(event: Answered) -> Refused:

@@ -26,6 +26,7 @@ from moe_client.client import RouterClient
 from moe_client.counters import Counters
 from moe_client.errors import InvalidRequest
 from moe_client.gates import Gates
+from moe_client.inside import Targets
 from moe_client.losses import LossWatch
 from moe_client.mixture import Mixture
 from moe_client.own_policy import OwnPolicy
@@ -42,7 +43,7 @@ from moe_client.worth import Worth
 
 def attach(
     model: Any,
-    addresses: str | Sequence[str],
+    routers: Targets,
     *,
     mixture: str | None = None,
     session: Names = None,
@@ -57,6 +58,8 @@ def attach(
 ) -> Attachment:
     """Run the experts of `model` at these routers, until the attachment is detached.
 
+    `routers` are their addresses, or one router of this process: a
+    `moe_router.embedded.EmbeddedRouter`, which costs a call half of what one elsewhere does.
     `mixture` may be left out where the routers serve one only. `session` names the sequences of
     every batch (see `Attachment.sessions`). `credentials` are a `moe_client.Tls` where routers ask
     for certificates, `token` is that of a tenant where they ask for one (without it that in
@@ -75,7 +78,7 @@ def attach(
         raise InvalidRequest("the model is attached already; detach it first")
     sites = find_sites(model)
     client = RouterClient(
-        addresses,
+        routers,
         mixture=mixture or "",
         timeout_s=timeout_s,
         credentials=credentials,

@@ -19,8 +19,9 @@ from moeops.v1 import router_pb2, types_pb2
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
 
 Array = NDArray[Any]
-Encode = Callable[[int, int], bytes]
-"""(request id, milliseconds left) to the bytes of one message."""
+Message = DispatchRequest | RouteRequest
+Make = Callable[[int, int], Message]
+"""(request id, milliseconds left) to one message, a new one each time."""
 
 MAX_SESSION_BYTES = 128
 
@@ -133,15 +134,16 @@ class Answer:
     router_us: int
 
 
-def encode_dispatch(
+def making_dispatch(
     mixture: str, trunk_sha256: str, rows: Rows, choice: Choice, traceparent: str = ""
-) -> Encode:
+) -> Make:
     """Return the maker of this request's messages. Raises InvalidRequest for a wrong dtype."""
     if len(choice.expert_index) != len(rows.hidden):
         raise InvalidRequest(
             f"expert_index has {len(choice.expert_index)} rows; hidden has {len(rows.hidden)}"
         )
-    message = DispatchRequest(
+    return _making(
+        DispatchRequest,
         mixture=mixture,
         trunk_sha256=trunk_sha256,
         gate_sha256=choice.gate_sha256,
@@ -156,12 +158,12 @@ def encode_dispatch(
         weights_dtype=_wire_dtype(choice.expert_weights, "expert_weights"),
         traceparent=traceparent,
     )
-    return _encoder(message)
 
 
-def encode_route(mixture: str, trunk_sha256: str, rows: Rows, traceparent: str = "") -> Encode:
+def making_route(mixture: str, trunk_sha256: str, rows: Rows, traceparent: str = "") -> Make:
     """Return the maker of this request's messages. Raises InvalidRequest for a wrong dtype."""
-    message = RouteRequest(
+    return _making(
+        RouteRequest,
         mixture=mixture,
         trunk_sha256=trunk_sha256,
         layer=rows.layer,
@@ -171,7 +173,6 @@ def encode_route(mixture: str, trunk_sha256: str, rows: Rows, traceparent: str =
         hidden=rows.hidden.tobytes(),
         traceparent=traceparent,
     )
-    return _encoder(message)
 
 
 def read_answer(response: RowsResponse, rows: Rows) -> Answer:
@@ -214,13 +215,11 @@ def _wire_dtype(array: Array, name: str) -> types_pb2.Dtype.ValueType:
         raise InvalidRequest(f"{name}: {error}") from None
 
 
-def _encoder(message: DispatchRequest | RouteRequest) -> Encode:
-    def encode(request_id: int, deadline_ms: int) -> bytes:
-        message.request_id = request_id
-        message.deadline_ms = deadline_ms
-        return message.SerializeToString()
+def _making(kind: type[Message], **fields: Any) -> Make:
+    def make(request_id: int, deadline_ms: int) -> Message:
+        return kind(request_id=request_id, deadline_ms=deadline_ms, **fields)
 
-    return encode
+    return make
 
 
 def _rung_name(number: int) -> str:

@@ -16,7 +16,7 @@ import grpc
 
 from moe_client.channel import Metadata
 from moe_client.handshake import explained
-from moe_client.messages import Encode
+from moe_client.messages import Make
 from moe_client.retry import Lost, Silent
 from moeops.v1.router_pb2 import RowsResponse
 
@@ -75,12 +75,13 @@ class Pipe:
         self._call = stub(metadata=metadata)
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
-    def send(self, encode: Encode, deadline_ms: int, tell: Tell) -> int:
+    def send(self, make: Make, deadline_ms: int, tell: Tell) -> int:
         """Queue one request and return its id; what happens to it is told, until `forget`."""
         self._last_id += 1
         request_id = self._last_id
         self._pending[request_id] = tell
-        self._outbox.put_nowait((request_id, encode(request_id, deadline_ms)))
+        message = make(request_id, deadline_ms)
+        self._outbox.put_nowait((request_id, message.SerializeToString()))
         if self._timer is None:
             self._quiet_ticks = 0
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)

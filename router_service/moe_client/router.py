@@ -14,6 +14,7 @@ import grpc
 
 from moe_client.channel import Metadata
 from moe_client.errors import Closed, MalformedAnswer
+from moe_client.inside import InsidePipe, LocalRouter
 from moe_client.pipe import Pipe
 from moe_client.retry import ABSENT, Health
 from moeops.v1.router_pb2 import (
@@ -40,20 +41,27 @@ class Router:
     """The streams to one address. Used from one event loop only."""
 
     def __init__(
-        self, address: str, mixture: str, connect: Connect, metadata: Metadata = ()
+        self,
+        address: str,
+        mixture: str,
+        connect: Connect,
+        metadata: Metadata = (),
+        inside: LocalRouter | None = None,
     ) -> None:
+        """`inside` is the router where it is one of this process."""
         self.address = address
+        self._inside = inside
         self.health = Health.LIVE
         self._mixture = mixture
         self._connect = connect
         self._metadata = metadata
-        self._pipes: dict[str, Pipe] = {}
-        self._left: set[Pipe] = set()
+        self._pipes: dict[str, Pipe | InsidePipe] = {}
+        self._left: set[Pipe | InsidePipe] = set()
         self._probe: asyncio.Task[None] | None = None
         self._closed = False
 
-    def pipe(self, rpc: str) -> Pipe:
-        """Return the stream for `Dispatch` or `Route`; a new one if the last is lost or silent.
+    def pipe(self, rpc: str) -> Pipe | InsidePipe:
+        """Return the way for `Dispatch` or `Route`; a new one if the last is lost or silent.
 
         Raises Closed after `close`.
         """
@@ -65,9 +73,14 @@ class Router:
         if pipe is not None and not pipe.lost:
             self._left = {left for left in self._left if not left.lost} | {pipe}
             pipe.retire()
+        self._pipes[rpc] = pipe = self._open(rpc)
+        return pipe
+
+    def _open(self, rpc: str) -> Pipe | InsidePipe:
+        if self._inside is not None:
+            return InsidePipe(self._inside, self._metadata)
         channel = self._connect(self.address)
-        self._pipes[rpc] = Pipe(self.address, channel, _SERVICE + rpc, self, self._metadata)
-        return self._pipes[rpc]
+        return Pipe(self.address, channel, _SERVICE + rpc, self, self._metadata)
 
     async def describe(self, timeout_s: float) -> DescribeMixtureResponse:
         """Ask what the router serves. Raises grpc.aio.AioRpcError."""

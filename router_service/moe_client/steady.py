@@ -21,13 +21,13 @@ from typing import Final, Self
 
 from moe_client.aio import RouterClient
 from moe_client.channel import Credentials
-from moe_client.client import LoopThread
 from moe_client.errors import Mismatch, MoeError
 from moe_client.figures import Record, Report, report
 from moe_client.messages import Answer, Choice, Rows
 from moe_client.mixture import Mixture
 from moe_client.recording import LayerRows, Recording, Text, random_recording
 from moe_client.sessions import SessionBook
+from moe_core.loop_thread import LoopThread
 
 # After a session on another gate, before the next one is tried.
 _PASSED_OVER_S: Final = 0.02

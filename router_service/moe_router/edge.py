@@ -93,6 +93,15 @@ async def listen(
     return servers
 
 
+async def listen_inside(servicer: RouterServicer, path: str) -> grpc.aio.Server:
+    """Return a server for callers of this process alone, started; `path` is a socket's."""
+    server = grpc.aio.server(options=_OPTIONS)
+    router_pb2_grpc.add_RouterServicer_to_server(servicer, server)
+    _port(server, "listen", f"unix:{path}")
+    await server.start()
+    return server
+
+
 def _port(
     server: grpc.aio.Server, flag: str, address: str, secure: grpc.ServerCredentials | None = None
 ) -> int:

@@ -177,8 +177,8 @@ class Link:
         self.rows += len(message.rows)
         body = np.ascontiguousarray(message.rows).view(np.uint8).data.cast("B")
         header = compute_frame(message, self._last_attempt)
-        self._transport.write(encode(header, body, self._protocol))
-        self._transport.write(body)
+        # At once, or the worker is woken for the header alone.
+        self._transport.writelines((encode(header, body, self._protocol), body))
         self._owner.load_changed(self)
         return True
 

@@ -85,11 +85,12 @@ class Router:
             clock,
             time.time,
         )
-        self._servicer = RouterServicer(
+        self.servicer = RouterServicer(
             self.engine, self.tables, self._gates, describer, tracer, self._door
         )
         self._metrics = MetricsPort(self._collector(clock))
         self._health = health.HealthServicer()
+        self._servers: list[grpc.aio.Server] = []
         self._intake = Intake(self.tables, self.links, _copies(settings), time.time, clock)
 
     def _collector(self, clock: Callable[[], float]) -> RouterMetrics:
@@ -99,7 +100,7 @@ class Router:
             self.tables,
             self.links,
             self._gates,
-            lambda: len(self._servicer.streams),
+            lambda: len(self.servicer.streams),
             clock,
             tenants=self._tenants,
             detail=self._settings.metrics_detail is Detail.FULL,
@@ -110,17 +111,31 @@ class Router:
         ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        await self.listen()
+        await self.serve(ended)
+
+    async def listen(self) -> None:
+        """Open all ports. Raises CannotStart."""
         await self._listen_for_scrapes()
         await self._set_health(_NOT_SERVING)
         await self._health.set("liveness", _SERVING)
-        servers = await edge.listen(self._settings, self._certificate, self._servicer, self._health)
+        self._servers += await edge.listen(
+            self._settings, self._certificate, self.servicer, self._health
+        )
+
+    async def listen_inside(self, path: str) -> None:
+        """Open a socket for callers of this process alone. Raises CannotStart."""
+        self._servers.append(await edge.listen_inside(self.servicer, path))
+
+    async def serve(self, ended: asyncio.Event) -> None:
+        """Serve until then. Raises what ends a source."""
         self.tables.on_change(lambda _: self._set_ready())
         if self._settings.workers is None:
             self._intake.restore_workers()
         tasks = [asyncio.create_task(work) for work in self._works()]
         stopped = asyncio.create_task(ended.wait())
         await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        await self._end(servers)
+        await self._end()
         for task in [stopped, *tasks]:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -143,7 +158,7 @@ class Router:
             self._table_source.follow(self._intake.take_table, self._intake.confirm),
             self._worker_source.follow(self._intake.take_workers),
             self.links.watch(),
-            self._servicer.beat(),
+            self.servicer.beat(),
             self._door.watch(),
             self._serve(),
         ]
@@ -159,12 +174,16 @@ class Router:
         for service in ("", "readiness"):
             await self._health.set(service, status)
 
-    async def _end(self, servers: list[grpc.aio.Server]) -> None:
+    async def _end(self) -> None:
         tell("ending", drain_s=self._settings.drain_s)
         await self._set_health(_NOT_SERVING)
         await asyncio.sleep(self._settings.drain_s)
-        self._servicer.end_streams()
-        await asyncio.gather(*(server.stop(END_S) for server in servers))
+        self.servicer.end_streams()
+        await self.close(END_S)
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Close all ports, at the latest after that time what is under way, and end."""
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
         self._gates.end()
         self._metrics.close()
         await asyncio.to_thread(self._tracer.close)

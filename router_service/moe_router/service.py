@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic, perf_counter
 from typing import Any
@@ -16,7 +16,7 @@ from moe_core.log import tell, tell_error
 from moe_core.tracing import Context, Span, Tracer, Untraced
 from moe_router.begin import Begun
 from moe_router.describe import WIRE_RUNGS, Describer, describe_mixture
-from moe_router.door import Door, Entry
+from moe_router.door import Door, Entry, Metadata
 from moe_router.engine import Answer, Engine, Fate
 from moe_router.gates import GateArtifacts
 from moe_router.refusal import Code, Refused
@@ -25,7 +25,6 @@ from moe_router.request import check_mixture
 from moe_router.settle import Outcome
 from moe_router.stream import HEARTBEAT_S, R, Reply, RowsStream
 from moe_router.tables import Tables, served
-from moe_router.tenants import Caller
 from moe_router.throttle import Throttle
 from moeops.v1 import router_pb2, router_pb2_grpc
 from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
@@ -37,8 +36,7 @@ STREAM_RETRY_MS = 1_000
 _TRACEPARENT = "traceparent"
 _PUSHBACK = "grpc-retry-pushback-ms"  # gRPC's own word for when to try again
 
-
-Work = Callable[[R, Span | None, Caller], Awaitable[Answer]]
+Request = DispatchRequest | RouteRequest
 
 
 class RouterServicer(router_pb2_grpc.RouterServicer):
@@ -64,14 +62,14 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self, request_iterator: AsyncIterator[DispatchRequest], context: Any
     ) -> AsyncIterator[RowsResponse]:
         async with _refusing(context, self._tell_refusal):
-            async for response in self._pipe(self._engine.dispatch, request_iterator, context):
+            async for response in self._pipe(request_iterator, context):
                 yield response
 
     async def Route(  # noqa: N802
         self, request_iterator: AsyncIterator[RouteRequest], context: Any
     ) -> AsyncIterator[RowsResponse]:
         async with _refusing(context, self._tell_refusal):
-            async for response in self._pipe(self._engine.route, request_iterator, context):
+            async for response in self._pipe(request_iterator, context):
                 yield response
 
     async def DescribeMixture(  # noqa: N802
@@ -128,28 +126,30 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         for stream in self.streams:
             stream.end()
 
-    async def _pipe(
-        self, work: Work[R], requests: AsyncIterator[R], context: Any
-    ) -> AsyncIterator[RowsResponse]:
-        around, entry = _trace_of(context), self._door.enter(_metadata(context))
+    def enter(self, metadata: Metadata) -> Entry:
+        """Let a caller in. Raises Refused."""
+        return self._door.enter(metadata)
 
-        async def serve(request: R) -> Reply:
-            parent = Context.parse(request.traceparent) if request.traceparent else around
-            span = self._tracer.begin("request", parent, monotonic())
-            if span is None:
-                return await self._serve(work, request, None, entry)
-            failure = "the stream ended before the answer"
-            try:
-                reply = await self._serve(work, request, span, entry)
-                failure = reply.response.failure.message
-                return reply
-            finally:
-                span.end(monotonic(), failure)
+    async def answer(self, request: Request, entry: Entry, around: Context | None = None) -> Reply:
+        """Answer a request, or say what failed; `around` is the trace that its caller is in."""
+        parent = Context.parse(request.traceparent) if request.traceparent else around
+        span = self._tracer.begin("request", parent, monotonic())
+        if span is None:
+            return await self._serve(request, None, entry)
+        failure = "nobody waits for the answer any more"
+        try:
+            reply = await self._serve(request, span, entry)
+            failure = reply.response.failure.message
+            return reply
+        finally:
+            span.end(monotonic(), failure)
 
+    async def _pipe(self, requests: AsyncIterator[R], context: Any) -> AsyncIterator[RowsResponse]:
+        around, entry = _trace_of(context), self.enter(_metadata(context))
         if len(self.streams) >= MAX_STREAMS:
             text = f"{MAX_STREAMS} streams are open here already; use one for many requests"
             raise Refused(Code.RESOURCE_EXHAUSTED, text, STREAM_RETRY_MS)
-        stream: RowsStream[R] = RowsStream(serve)
+        stream: RowsStream[R] = RowsStream(lambda request: self.answer(request, entry, around))
         self.streams.add(stream)
         try:
             async for response in stream.run(requests):
@@ -157,15 +157,17 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         finally:
             self.streams.discard(stream)
 
-    async def _serve(self, work: Work[R], request: R, span: Span | None, entry: Entry) -> Reply:
+    async def _serve(self, request: Request, span: Span | None, entry: Entry) -> Reply:
         began = perf_counter()
         try:
             entry.check()
-            answer = await work(request, span, entry.caller)
+            if isinstance(request, DispatchRequest):
+                answer = await self._engine.dispatch(request, span, entry.caller)
+            else:
+                answer = await self._engine.route(request, span, entry.caller)
         except Refused as refused:
             self._tell_refusal(refused, span)
-            failure = refused.to_failure()
-            return Reply(RowsResponse(request_id=request.request_id, failure=failure))
+            return Reply(refusal(request, refused))
         except Exception as error:
             tell_error("bug", reason=repr(error), request_id=request.request_id, **_ids(span))
             response = RowsResponse(request_id=request.request_id)
@@ -217,6 +219,11 @@ async def _refusing(
         again = ((_PUSHBACK, str(refused.retry_after_ms)),) if refused.retry_after_ms else ()
         await context.abort(code, refused.message, again)
         raise
+
+
+def refusal(request: Request, refused: Refused) -> RowsResponse:
+    """Return the response to a request that is refused."""
+    return RowsResponse(request_id=request.request_id, failure=refused.to_failure())
 
 
 def _ids(span: Span | None) -> dict[str, Any]:
