@@ -66,12 +66,13 @@ class Reader:
         return value
 
     def enum(self, name: str, kind: type[E], *, default: E | None = None) -> E:
-        names = ", ".join(kind)
-        value = self._get(name, str, f"one of {names}", _MISSING if default is None else default)
+        value = self.value.get(name, default)
         try:
             return kind(value)
-        except ValueError:
-            message = f"{self.path}.{name} is {_show(value)}; it must be one of {names}"
+        except ValueError:  # the names are put together only where they are told
+            expected = f"one of {', '.join(kind)}"
+            self._get(name, str, expected)
+            message = f"{self.path}.{name} is {_show(value)}; it must be {expected}"
             raise InvalidDocument(message) from None
 
     def child(self, name: str) -> Reader:
@@ -82,8 +83,9 @@ class Reader:
 
     def items(self, name: str) -> Iterator[Reader]:
         """Give the objects of a list; a missing list is empty."""
+        where = f"{self.path}.{name}"
         for index, item in enumerate(self._get(name, list, "a list", [])):
-            yield Reader(item, f"{self.path}.{name}[{index}]")
+            yield Reader(item, f"{where}[{index}]")
 
     def texts(self, name: str) -> tuple[str, ...]:
         return self._list(name, str, "text")

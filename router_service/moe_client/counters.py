@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +23,7 @@ class Counters:
 
     def plus(self, more: Counters) -> Counters:
         """Return the sums."""
-        return Counters(*(sum(pair) for pair in zip(astuple(self), astuple(more), strict=True)))
+        return Counters(*(getattr(self, name) + getattr(more, name) for name in _NAMES))
+
+
+_NAMES = tuple(field.name for field in fields(Counters))

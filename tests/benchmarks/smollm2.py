@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Many
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -29,12 +30,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, Mix
 from transformers.utils import logging
 
 from moe_client import attach, use_local
+from moe_client.inside import Targets
 from moe_core.exactness import machine
-from tests.client.served import serve
+from tests.client.served import embedded, serve
 
 EXPERTS, TOP_K = 4, 2
 ASKED: Final = "The capital of France is"
 REMOTE: Final = "router + 2 workers"
+EMBEDDED: Final = "router in the client's process + 2 workers"
 WAYS: Final[Mapping[str, str]] = {
     "moeops_local (Exact)": "moeops_local",
     "transformers eager": "eager",
@@ -67,7 +70,8 @@ def _run(gguf: Path, directory: Path, rounds: int) -> None:
     here, there = load(path), load(path)
     tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     before = os.getloadavg()[0]
-    with serve(path, directory, dtype="BFloat16", spread=True) as served:
+    serving = serve(path, directory, dtype="BFloat16", spread=True)
+    with serving as served, embedded(served) as inside:
         use_local(here)
         with attach(there, served.addresses, session="said"):
             _say(here, there, tokenizer)
@@ -75,19 +79,20 @@ def _run(gguf: Path, directory: Path, rounds: int) -> None:
             f"{machine()}, {os.cpu_count()} cores, load {before:.1f} before; SmolLM2-135M as "
             f"{EXPERTS} experts, top-{TOP_K}, 30 layers, bfloat16; medians of {rounds} rounds\n"
         )
-        columns = ("", REMOTE, *WAYS, "against the fastest here", "goal")
+        columns = ("", REMOTE, EMBEDDED, *WAYS, "both against the fastest here", "goal")
         print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
         for task, (batch, length, new) in TASKS.items():
             tokens = torch.randint(0, 49_000, (batch, length), generator=_seeded(1))
-            ways = dict(_ways(here, there, served.addresses, tokens, new))
+            ways = dict(_ways(here, there, (served.addresses, inside), tokens, new))
             took: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(rounds + 1):
                 for name, way in ways.items():
                     took[name].append(1e3 * way())
             ms = {name: median(seconds[1:]) for name, seconds in took.items()}
-            times = ms[REMOTE] / min(ms[name] for name in WAYS)
+            fastest = min(ms[name] for name in WAYS)
+            times = ", ".join(f"{ms[name] / fastest:.2f}×" for name in (REMOTE, EMBEDDED))
             figures = " | ".join(f"{ms[name]:,.1f}" for name in ways)
-            print(f"| {task} | {figures} | {times:.2f}× | ≤ {GOALS[task]}× |", flush=True)
+            print(f"| {task} | {figures} | {times} | ≤ {GOALS[task]}× |", flush=True)
 
 
 def _say(here: Any, there: Any, tokenizer: Any) -> None:
@@ -103,14 +108,14 @@ def _say(here: Any, there: Any, tokenizer: Any) -> None:
 
 
 def _ways(
-    here: Any, there: Any, addresses: list[str], tokens: torch.Tensor, new: int
+    here: Any, there: Any, routers: tuple[Targets, Targets], tokens: torch.Tensor, new: int
 ) -> Iterator[tuple[str, Callable[[], float]]]:
     """Give the ways, each of which returns seconds for a token."""
     sessions = iter(range(1 << 30))
 
-    def remote() -> float:
+    def remote(asked: Targets) -> float:
         session = [f"bench-{next(sessions)}" for _ in tokens]
-        with attach(there, addresses, session=session):
+        with attach(there, asked, session=session):
             return _token_s(there, tokens, new)
 
     def local(implementation: str) -> Callable[[], float]:
@@ -120,7 +125,8 @@ def _ways(
 
         return way
 
-    yield REMOTE, remote
+    for name, asked in zip((REMOTE, EMBEDDED), routers, strict=True):
+        yield name, partial(remote, asked)
     for name, implementation in WAYS.items():
         yield name, local(implementation)
 

@@ -25,8 +25,10 @@ from moe_core.policy import Policy
 from moe_core.rollout import Version
 from moe_core.rows import ExpertRow, GateRow, GateVariant
 from moe_core.table import Failover, Table
+from moe_router.embedded import EmbeddedRouter
 from tests.router import process as router_process
 from tests.router.process import RouterProcess
+from tests.support.program import flags
 from tests.support.tables import UID, TableFile
 from tests.worker import process as worker_process
 from tests.worker.process import WorkerProcess
@@ -95,6 +97,22 @@ def serve(
         for router in served.routers:
             router.wait_until_routable(digests, workers=1 if spread else workers)
         yield served
+
+
+@contextmanager
+def embedded(served: Served, **options: str) -> Iterator[EmbeddedRouter]:
+    """Run one more router, in this process; `options` are its flags."""
+    given = {
+        "mixture": MIXTURE,
+        "table_file": str(served.table.path),
+        "workers": ",".join(worker.link for worker in served.workers),
+        "listen": "127.0.0.1:0",
+        "metrics": "none",
+        "drain_seconds": "0",
+        **options,
+    }
+    with EmbeddedRouter(flags(given), {}) as router:
+        yield router
 
 
 def _share(experts: list[dict[str, Any]], workers: int, spread: bool) -> list[list[dict[str, Any]]]:

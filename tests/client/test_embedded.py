@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from moe_core.dtypes import FLOAT32
 from moe_router.edge import CannotStart
 from moe_router.embedded import EmbeddedRouter
 from moe_router.settings import BadSetting
-from tests.client.served import MIXTURE, Served, serve
+from tests.client.served import MIXTURE, Served, embedded, serve
 from tests.client.test_attachment import logits, some_tokens
 from tests.client.test_rollout_processes import (
     TRIED,
@@ -56,23 +55,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     checkpoint = save_tiny(directory / "checkpoint", torch.float32)
     with serve(checkpoint, directory, dtype="Float32", tried={TRIED: FACTOR}) as served:
         yield checkpoint, served
-
-
-@contextmanager
-def embedded(served: Served, **options: str) -> Iterator[EmbeddedRouter]:
-    links = ",".join(worker.link for worker in served.workers)
-    given = {
-        "mixture": MIXTURE,
-        "table-file": str(served.table.path),
-        "workers": links,
-        "listen": "127.0.0.1:0",
-        "metrics": "none",
-        "drain-seconds": "0",
-        **options,
-    }
-    arguments = [word for flag, value in given.items() for word in (f"--{flag}", value)]
-    with EmbeddedRouter(arguments, {}) as router:
-        yield router
 
 
 def some_rows(session: str, seed: int = 0, layer: int = 0, count: int = 5) -> Rows:
@@ -164,7 +146,7 @@ def test_others_ask_it_as_any_router(running: Running, tmp_path: Path) -> None:
 def test_callers_show_the_token_of_their_tenant(running: Running, tmp_path: Path) -> None:
     _, served = running
     (tmp_path / "acme").write_text(hashlib.sha256(b"known").hexdigest() + "\n")
-    tenants = {"tenants": json.dumps([{"name": "acme"}]), "tenants-folder": str(tmp_path)}
+    tenants = {"tenants": json.dumps([{"name": "acme"}]), "tenants_folder": str(tmp_path)}
     with embedded(served, **tenants) as router:
         with RouterClient(router, mixture=MIXTURE, token="known") as known:
             assert known.route(some_rows("s")).hidden.shape == (5, 32)
