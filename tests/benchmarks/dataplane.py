@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +30,7 @@ import numpy as np
 import torch
 
 from moe_artifacts.artifact import read_expert
-from moe_client import Choice, Rows, Sequence, use_local
-from moe_client.aio import RouterClient
+from moe_client import Choice, RouterClient, Rows, Sequence, aio, use_local
 from moe_client.steady import SteadyLoad
 from moe_client.tensors import to_numpy
 from moe_core.dtypes import BFLOAT16
@@ -42,7 +42,7 @@ from tests.benchmarks.dispatch import HIDDEN, TOP_K, Given, checkpoint, load_mod
 from tests.benchmarks.echo import EchoProcess, GrpcEcho, LinkEcho, message
 from tests.benchmarks.giants import GiantsProcess
 from tests.benchmarks.measure import in_turns
-from tests.client.served import Served, serve
+from tests.client.served import Served, embedded, serve
 from tests.support.program import Program, running
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -109,6 +109,7 @@ def _measured(directory: Path, rounds: int, seconds: float, ray: str | None) -> 
     with serve(path, directory, dtype="BFloat16", spread=True) as served, echoes as echo:
         bench = Bench(served, echo, loop, rounds, seconds)
         yield from _told(hops(bench))
+        yield from _told(inside(bench))
         yield from _told(rates(bench, path, ray))
         yield from _told(tails(bench))
 
@@ -121,7 +122,7 @@ def _told(rows: Iterator[Row]) -> Iterator[Row]:
 
 def hops(bench: Bench) -> Iterator[Row]:
     """Measure a hop and its floors."""
-    client = RouterClient(bench.served.addresses)
+    client = aio.RouterClient(bench.served.addresses)
     grpc_port, link_port = bench.echo.told
     link = LinkEcho(link_port)
 
@@ -165,12 +166,40 @@ def hops(bench: Bench) -> Iterator[Row]:
     link.close()
 
 
-def _asking(bench: Bench, client: RouterClient, given: Given) -> Callable[[], object]:
+def inside(bench: Bench) -> Iterator[Row]:
+    """Measure a hop with the router in this process, beside the same through the other one."""
+    with embedded(bench.served) as router, RouterClient(router) as near:
+        far = aio.RouterClient(bench.served.addresses)
+        for rows in (1, 16):
+            given = Given.random(rows)
+            rows_, choice = _question(near.describe().gates[0].sha256, given)
+            ways: dict[str, Callable[[], object]] = {
+                "inside": partial(near.dispatch, rows_, choice),
+                "hop": _asking(bench, far, given),
+                "compute": _computing(bench.served, given)[0],
+            }
+            timings = in_turns(ways, rounds=bench.rounds, seconds=bench.seconds)
+            took = {name: timing.p50_us for name, timing in timings.items()}
+            yield Row(
+                f"whole hop with the router in the client's process, T = {rows}",
+                f"{took['inside']:,.0f} µs, of which compute {took['compute']:,.0f}; "
+                f"through a router elsewhere {took['hop']:,.0f}",
+                "≤ 200 µs" if rows == 1 else "",
+                took["inside"] <= 200 if rows == 1 else None,
+            )
+        bench.loop.run_until_complete(far.close())
+
+
+def _asking(bench: Bench, client: aio.RouterClient, given: Given) -> Callable[[], object]:
     gate = bench.loop.run_until_complete(client.describe()).gates[0]
-    choice = Choice(gate.sha256, to_numpy(given.index.to(torch.int32)), to_numpy(given.weights))
-    hidden = to_numpy(given.hidden)
-    rows = Rows(0, hidden, (Sequence("bench", len(hidden)),))
+    rows, choice = _question(gate.sha256, given)
     return lambda: bench.loop.run_until_complete(client.dispatch(rows, choice))
+
+
+def _question(gate: str, given: Given) -> tuple[Rows, Choice]:
+    choice = Choice(gate, to_numpy(given.index.to(torch.int32)), to_numpy(given.weights))
+    hidden = to_numpy(given.hidden)
+    return Rows(0, hidden, (Sequence("bench", len(hidden)),)), choice
 
 
 def _computing(served: Served, given: Given) -> tuple[Callable[[], object], int]:
@@ -218,14 +247,15 @@ def rates(bench: Bench, path: Path, ray: str | None) -> Iterator[Row]:
     yield Row("rows per core-second, T = 16, 8 callers, against one process",
               f"{per_core:,.0f} of {alone_rate:,.0f} ({per_core / alone_rate:.2f})",
               "≥ 0.6", per_core >= 0.6 * alone_rate)  # fmt: skip
-    yield from _beside_ray(bench, rate, ray)
+    yield from _beside_ray(bench, path, rate, ray)
 
 
-def _beside_ray(bench: Bench, rate: float, ray: str | None) -> Iterator[Row]:
+def _beside_ray(bench: Bench, path: Path, rate: float, ray: str | None) -> Iterator[Row]:
     echoed = bench.loop.run_until_complete(_echo_rate(bench))
-    floor = f"gRPC echo of the same bytes {echoed:,.0f}"
+    ours, floor = _our_echo(bench, path), f"gRPC echo of the same bytes {echoed:,.0f}"
     if ray is None:
-        yield Row("rows/s with experts, T = 16, 8 callers", f"{rate:,.0f}; {floor}; Ray not run")
+        said = f"experts {rate:,.0f}, echo {ours:,.0f}; {floor}; Ray not run"
+        yield Row("rows/s, T = 16, 8 callers", said)
         return
     site = next((ROOT / ".venv" / "lib").glob("python3*")) / "site-packages"
     around = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}"}
@@ -238,8 +268,20 @@ def _beside_ray(bench: Bench, rate: float, ray: str | None) -> Iterator[Row]:
     yield Row("rows/s, T = 16, 8 callers: experts against Ray's experts",
               f"{rate:,.0f} against {seen['experts']:,.0f} (Ray Serve {seen['version']})",
               "≥ 10×", rate >= 10 * seen["experts"])  # fmt: skip
-    yield Row("rows/s, T = 16, 8 callers: our experts against Ray's echo",
-              f"{rate:,.0f} against {theirs:,.0f} ({said}); {floor}")  # fmt: skip
+    yield Row("rows/s, T = 16, 8 callers: echo against Ray's echo",
+              f"{ours:,.0f} against {theirs:,.0f} ({said}); {floor}",
+              "≥ 60,000 and ≥ 10×", ours >= max(60_000, 10 * theirs))  # fmt: skip
+
+
+def _our_echo(bench: Bench, path: Path) -> float:
+    """Return rows/s through a router to workers that compute nothing."""
+    module = "tests.benchmarks.echo_worker"
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        serving = serve(path, directory, dtype="BFloat16", spread=True, worker_module=module)
+        with serving as served:
+            asking = streams(served.addresses, Given.random(16), 8, bench.rounds, bench.seconds)
+            return bench.loop.run_until_complete(asking)
 
 
 async def _echo_rate(bench: Bench) -> float:

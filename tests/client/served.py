@@ -66,6 +66,7 @@ def serve(
     routers: int = 1,
     spread: bool = False,
     tried: Mapping[str, float] | None = None,
+    worker_module: str = "moe_worker",
 ) -> Iterator[Served]:
     """Split, start everything, wait until all is routable.
 
@@ -82,7 +83,7 @@ def serve(
     ]
     with ExitStack() as stack:
         starting = [
-            worker_process.spawn(part, index.hidden_size, dtype=dtype)
+            worker_process.spawn(part, index.hidden_size, dtype=dtype, module=worker_module)
             for part in _share(held, workers, spread)
         ]
         with ThreadPoolExecutor(workers) as pool:

@@ -77,6 +77,7 @@ def spawn(
     *,
     ready: bool = True,
     variables: Mapping[str, str] | None = None,
+    module: str = "moe_worker",
     **options: str,
 ) -> Iterator[WorkerProcess]:
     """Start a worker; by default wait until it is ready. `options` are its flags: `dtype="…"`.
@@ -95,7 +96,7 @@ def spawn(
         }
     )
     around = environment() | dict(variables or {})
-    with running(WorkerProcess, ["moe_worker", *arguments], around) as worker:
+    with running(WorkerProcess, [module, *arguments], around) as worker:
         if ready:
             worker.wait_until_ready()
         yield worker
