@@ -58,8 +58,8 @@ def attach(
 ) -> Attachment:
     """Run the experts of `model` at these routers, until the attachment is detached.
 
-    `routers` are their addresses, or one router of this process: a
-    `moe_router.embedded.EmbeddedRouter`, which costs a call half of what one elsewhere does.
+    `routers` are their addresses, or one router of this process, asked without gRPC: a
+    `moe_router.embedded.EmbeddedRouter`.
     `mixture` may be left out where the routers serve one only. `session` names the sequences of
     every batch (see `Attachment.sessions`). `credentials` are a `moe_client.Tls` where routers ask
     for certificates, `token` is that of a tenant where they ask for one (without it that in

@@ -1,7 +1,7 @@
 """The way to a router that runs in this very process: messages are handed over, not sent.
 
-To a request it is as good as a stream to another process; what it decides is its own matter, since
-such a router can refuse, but neither be lost nor fall silent.
+To a request it is as good as a stream to another process. Such a router can refuse, and be closed
+while somebody asks; it cannot fall silent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moe_client.channel import Metadata
 from moe_client.messages import Make, Message
 from moe_client.pipe import Answered, Tell
 from moe_client.retry import Lost
-from moe_core.loop_thread import LoopThread
+from moe_core.loop_thread import LoopThread, Stopped
 from moeops.v1.router_pb2 import RowsResponse
 
 Answer = Callable[[Message], Awaitable[RowsResponse]]
@@ -96,11 +96,29 @@ class InsidePipe:
 
     async def _ask(self, number: int, message: Message, tell: Tell) -> None:
         if asyncio.get_running_loop() is self._thread.loop:
-            response = await self._answer(message)
+            response: RowsResponse | None = await self._answer(message)
         else:
-            response = await asyncio.wrap_future(self._thread.submit(self._there(message)))
-        if self._asking.pop(number, None) is not None:
+            response = await self._ask_there(message)
+        if self._asking.pop(number, None) is None:
+            return
+        if response is None:
+            text = "the router of this process was closed"
+            tell(Lost(self.address, grpc.StatusCode.UNAVAILABLE, text))
+        else:
             tell(Answered(self.address, response))
 
-    async def _there(self, message: Message) -> RowsResponse:
-        return await self._answer(message)
+    async def _ask_there(self, message: Message) -> RowsResponse | None:
+        """Ask on the router's loop; None where that has ended."""
+
+        async def ask() -> RowsResponse:
+            return await self._answer(message)
+
+        try:
+            return await asyncio.wrap_future(self._thread.submit(ask()))
+        except Stopped:
+            return None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return None  # it was the router's loop that ended

@@ -134,6 +134,17 @@ def test_a_program_with_a_loop_of_its_own_asks_it_too(running: Running) -> None:
         assert (ours == theirs).all()
 
 
+async def test_a_loop_that_outlives_the_router(running: Running) -> None:
+    _, served = running
+    with embedded(served) as router:
+        client = aio.RouterClient(router, timeout_s=0.5)
+        assert (await client.route(some_rows("s"))).hidden.shape == (5, 32)
+        await asyncio.to_thread(router.close)
+        with pytest.raises(Unavailable, match="of this process was closed"):
+            await client.route(some_rows("s"))
+        await client.close()
+
+
 def test_others_ask_it_as_any_router(running: Running, tmp_path: Path) -> None:
     _, served = running
     address = f"unix:{tmp_path / 'router.sock'}"
