@@ -121,7 +121,7 @@ def test_too_little_evidence_pauses_and_goes_on_by_itself(
     if watch:
         wait_for("it is told", lambda: "MoeCanaryStuck" in watch.fired(), 60)
     with tiny.load(scripture) as load:
-        tiny.wait_outcome("v2-better", "Promoted")
+        tiny.wait_outcome("v2-better", "Promoted", timeout_s=360)
         report = load.report()
     assert report.failed == 0, report.failures
 

@@ -93,6 +93,7 @@ def test_gate_and_version_are_served_in_one_epoch(tiny: Tiny, first: str) -> Non
     tiny.kube.apply(other)
     wait_for("both are served", lambda: served(tiny) == ("v2", "v2-better"), 120)
     e3_back: Body = yaml.safe_load((SERVE / "e3.yaml").read_text())
+    e3_back["spec"]["rollout"] = AT_ONCE  # a second later v1 is not kept any more
     tiny.kube.apply(e3_back, gate("v1", {"e3": ["v1"]}))
     wait_for("both are back", lambda: served(tiny) == ("v1", "v1"), 120)
     assert misfits(tiny) == []
