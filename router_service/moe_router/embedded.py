@@ -76,11 +76,13 @@ class EmbeddedRouter:
         return self
 
     def close(self) -> None:
-        """Answer what is under way, and end. Once more does nothing."""
+        """Answer what is under way, and end. Once more does nothing. Raises what had ended it."""
         if self._thread is None:
             return
-        self._thread.submit(self._finish()).result()
-        self._gone()
+        try:
+            self._thread.submit(self._finish()).result()
+        finally:
+            self._gone()
 
     def enter(self, metadata: Metadata) -> Callable[[Request], Awaitable[RowsResponse]]:
         """Return what answers requests of one caller; to be awaited on the router's loop.
