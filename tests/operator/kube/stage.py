@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import aiohttp
 import kopf
 import yaml
 
 from moe_operator import access
-from moe_operator.cluster import Conflict
+from moe_operator.cluster import Conflict, Unavailable
 from moe_operator.kinds import KINDS, NODE, Body, Kind
 from moe_operator.options import Options
 from moe_operator.program import operate
@@ -27,6 +28,7 @@ from tests.operator.kube.nodes import Nodes
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 SYSTEM = "moeops-system"
 ACCOUNT = "moeops-operator"
+_CONNECTED_S = 60.0  # what people wait for a connection before they give up
 
 
 def install(server: KubeServer) -> None:
@@ -75,6 +77,25 @@ def collection(body: Body) -> str:
     plural = kind.lower().removesuffix("y") + ("ies" if kind.endswith("y") else ending)
     namespace = body["metadata"].get("namespace")
     return f"{root}/namespaces/{namespace}/{plural}" if namespace else f"{root}/{plural}"
+
+
+class PatientApi(ApiServer):
+    """The API server as people and nodes reach it: they try again where no connection came about.
+
+    Several operators share the loop and two cores with them: a handshake can take longer than the
+    operator allows for one. It tries again by its queue.
+    """
+
+    async def _call(self, method: str, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        until = time.monotonic() + _CONNECTED_S
+        while True:
+            try:
+                return await super()._call(method, path, *args, **kwargs)
+            except Unavailable as error:
+                if not isinstance(error.__cause__, aiohttp.ConnectionTimeoutError):
+                    raise
+                if time.monotonic() > until:
+                    raise
 
 
 @dataclass(slots=True)
@@ -205,7 +226,7 @@ async def staged(server: KubeServer, namespace: str, user: str = ACCOUNT) -> Asy
         return kopf.ConnectionInfo(server=server.url, ca_path=certificate, token=ADMIN_TOKEN)
 
     async with access.open_session(admin, 16) as session:
-        api = ApiServer(session, server.url)
+        api = PatientApi(session, server.url)
         nodes = Nodes(api, namespace)
         stage = Stage(server, namespace, api, nodes, user)
         running = asyncio.create_task(nodes.run())

@@ -16,7 +16,7 @@ from tests.operator.engine.scenarios import SCENARIOS, TOGETHER, Scenario, from_
 from tests.operator.engine.scene import outcome
 from tests.operator.kube.scene import scene
 
-_AT_ONCE = 6
+_AT_ONCE = 4  # operators in one loop: more of them make handshakes wait for seconds
 _BEGUN = 2  # epoch of a mixture that is served, where all first versions came in one table
 _VERBS = {"create": "create", "replace": "update", "apply": "patch", "merge": "patch"}
 
