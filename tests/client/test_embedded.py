@@ -138,7 +138,7 @@ async def test_a_loop_that_outlives_the_router(running: Running) -> None:
     _, served = running
     with embedded(served) as router:
         client = aio.RouterClient(router, timeout_s=0.5)
-        assert (await client.route(some_rows("s"))).hidden.shape == (5, 32)
+        assert (await client.route(some_rows("s"), timeout_s=30.0)).hidden.shape == (5, 32)
         await asyncio.to_thread(router.close)
         with pytest.raises(Unavailable, match="of this process was closed"):
             await client.route(some_rows("s"))

@@ -67,6 +67,7 @@ class Nodes:
     lost: set[str] = field(default_factory=set)  # addresses that do not answer any more
     # How many workers of a version would compute all the time, by sha256, if there were as many.
     busy: dict[str, float] = field(default_factory=dict)
+    asked: int = 0  # how often an operator asked a router
     clock: Callable[[], float] = time.monotonic
     _pods: dict[str, Body] = field(default_factory=dict)
     _tables: tuple[Body, ...] = ()
@@ -204,6 +205,7 @@ class Nodes:
     async def router(
         self, address: str, digests: tuple[str, ...], watched: tuple[str, ...]
     ) -> RouterReport:
+        self.asked += 1
         pod = self._at(address)
         mixture = labels_of(pod)["moeops.dev/mixture"]
         table = next((t for t in self._tables if t["spec"]["mixture"] == mixture), None)

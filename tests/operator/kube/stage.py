@@ -128,6 +128,15 @@ class Stage:
             await asyncio.gather(self._operator, return_exceptions=True)
             self._operator = None
 
+    async def restart(self) -> None:
+        """Have another operator, which has looked when this returns, and asked a router."""
+        await self.stop()
+        before, until = self.nodes.asked, time.monotonic() + 30
+        self.start()
+        while self.nodes.asked == before:
+            assert time.monotonic() < until, "another operator asks nobody"
+            await asyncio.sleep(0.05)
+
     def account(self) -> access.Find:
         """Return how the operator's service account reaches the API server."""
         config = yaml.safe_load(self.server.kubeconfig(SYSTEM, self.user).read_text())

@@ -157,8 +157,7 @@ async def test_a_person_takes_a_promoted_version_back_in_one_epoch(stage: Stage)
 async def test_the_operator_may_end_at_any_time_in_a_rollout(stage: Stage) -> None:
     await served(stage)
     before = await on_trial(stage)
-    await stage.stop()
-    stage.start()
+    await stage.restart()
     await stage.quiet()
     after = await stage.get(ROUTING_TABLE, "tiny")
     assert after["spec"] == before["spec"]

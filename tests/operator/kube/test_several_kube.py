@@ -46,8 +46,7 @@ async def test_of_two_changes_the_older_goes_first_and_the_other_waits(stage: St
     await stage.until(EXPERT, "tiny-e0", lambda e: reason(e) == "WaitingForTurn")
     await stage.until(ROUTING_TABLE, "tiny", lambda t: tried(t) == {"e1"})
     await stage.quiet()  # what it said of that is written: nothing is left for the next one
-    await stage.stop()
-    stage.start()
+    await stage.restart()
     mark = await stage.quiet()
     await stage.quiet()
     assert stage.writes(mark) == []
