@@ -11,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Final, Self
 
 from moe_core.document import InvalidDocument, Reader
+from moe_core.rows import ExpertRow, GateRow
+from moe_core.table import Table
 
 # A table of more bytes of JSON is written in parts, until it has less than the second number.
 LARGEST_BYTES: Final = 500_000
@@ -52,9 +55,28 @@ class Part:
         return {"bucket": self.bucket, "epoch": self.epoch, "spec": self.spec}
 
     @cached_property
+    def text(self) -> bytes:
+        """The content as JSON with sorted keys and without spaces."""
+        return _json(self.to_data(), sort_keys=True)
+
+    @cached_property
     def sha256(self) -> str:
-        """The digest of the content as JSON with sorted keys and without spaces."""
-        return hashlib.sha256(_json(self.to_data(), sort_keys=True)).hexdigest()
+        """The digest of the text."""
+        return hashlib.sha256(self.text).hexdigest()
+
+    @cached_property
+    def gates(self) -> tuple[GateRow, ...]:
+        """Its gates, read once for all tables that have it. Raises InvalidDocument."""
+        return tuple(GateRow.read(item) for item in self._reader.items("gates"))
+
+    @cached_property
+    def experts(self) -> tuple[ExpertRow, ...]:
+        """Its experts, read once for all tables that have it. Raises InvalidDocument."""
+        return tuple(ExpertRow.read(item) for item in self._reader.items("experts"))
+
+    @property
+    def _reader(self) -> Reader:
+        return Reader(self.spec, f"part-{self.sha256[:20]}.spec")
 
 
 def part_name(mixture: str, sha256: str) -> str:
@@ -116,27 +138,30 @@ def head_of(spec: Spec, parts: Iterable[Part]) -> dict[str, Any]:
     return {**{name: spec[name] for name in _IN_HEAD}, "parts": [part.sha256 for part in parts]}
 
 
-def whole(spec: Spec, find: Callable[[str], Part | None]) -> Spec:
-    """Return the whole `spec`, whose parts `find` gives by their sha256; rows sorted by name.
+def table_of(body: Mapping[str, Any], find: Callable[[str], Part | None]) -> Table:
+    """Return the table of a RoutingTable object, whose parts `find` gives by their sha256.
 
     Raises MissingPart and InvalidDocument.
     """
-    digests = named_by(spec)
-    if not digests:
-        return spec
-    rest: dict[str, Any] = {}
-    rows: dict[str, list[Any]] = {name: [] for name in _ROWS}
-    for digest in digests:
-        part = find(digest)
-        if part is None:
-            raise MissingPart(digest)
-        if part.sha256 != digest:
-            raise InvalidDocument(f"part {digest} has the content of {part.sha256}")
-        for name, value in part.spec.items():
-            rows[name].extend(value) if name in rows else rest.update({name: value})
-    rows["gates"].sort(key=lambda row: row["name"])
-    rows["experts"].sort(key=lambda row: row["expertId"])
-    return {**{k: v for k, v in spec.items() if k != "parts"}, **rest, **rows}
+    spec = Reader(body.get("spec"), "spec").value
+    parts = [_found(digest, find) for digest in named_by(spec)]
+    if not parts:
+        return Table.from_object(body)
+    rest = {k: v for part in parts for k, v in part.spec.items() if k not in _ROWS}
+    head = {k: v for k, v in spec.items() if k != "parts"}
+    bare = Table.from_object({**body, "spec": {**head, **rest}})
+    gates = sorted((row for part in parts for row in part.gates), key=attrgetter("name"))
+    experts = sorted((row for part in parts for row in part.experts), key=attrgetter("expert_id"))
+    return replace(bare, gates=tuple(gates), experts=tuple(experts))
+
+
+def _found(digest: str, find: Callable[[str], Part | None]) -> Part:
+    part = find(digest)
+    if part is None:
+        raise MissingPart(digest)
+    if part.sha256 != digest:
+        raise InvalidDocument(f"part {digest} has the content of {part.sha256}")
+    return part
 
 
 def _bucket(name: str) -> int:

@@ -7,6 +7,7 @@ Every field is in `crds/routingtables.yaml` under the same name in camel case.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -70,7 +71,7 @@ class Table:
     experts: tuple[ExpertRow, ...] = ()
 
     @classmethod
-    def from_object(cls, body: dict[str, Any]) -> Self:
+    def from_object(cls, body: Mapping[str, Any]) -> Self:
         """Read a RoutingTable object. Raises InvalidDocument, which names the field."""
         reader = Reader(body.get("spec"), "spec")
         if "parts" in reader.value:

@@ -19,8 +19,8 @@ from moe_core.parts import (
     named_by,
     part_name,
     split,
+    table_of,
     wants_parts,
-    whole,
 )
 from moe_core.table import Table
 from moe_operator import labels
@@ -73,7 +73,7 @@ def stored_table(body: Body, find: Callable[[str], PartSeen | None]) -> StoredTa
 
     meta, wrong = metadata(body), f"RoutingTable {metadata(body).get('name')} cannot be read: "
     try:
-        table = Table.from_object({**body, "spec": whole(spec_of(body), part)})
+        table = table_of(body, part)
         named = named_by(spec_of(body))
     except InvalidDocument as error:
         raise BrokenTable(f"{wrong}{error}") from None

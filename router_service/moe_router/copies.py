@@ -1,7 +1,8 @@
 """Copies on disk of the last table and the last list of workers, for a start without API server.
 
-Written whole or not at all; the first line says what the second one is, and its digest. A copy
-that is broken, or not of this mixture, is said and passed over.
+Written whole or not at all; the first line says what the second one is, and its digest. Where that
+is a table that names parts, they are the lines after it: each is known by the digest in its name.
+A copy that is broken, or not of this mixture, is said and passed over.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from moe_core.document import InvalidDocument
 from moe_core.log import tell
+from moe_core.parts import MissingPart, Part
+from moe_router.said import Said
 
 
 @dataclass(frozen=True, slots=True)
 class KeptTable:
-    """A RoutingTable object, and for how many seconds nobody has confirmed it."""
+    """A table, and for how many seconds nobody has confirmed it."""
 
-    body: dict[str, Any]
+    said: Said
     age_s: float
 
 
@@ -36,12 +39,13 @@ class Copies:
         self._table = directory / f"{mixture}.table.json"
         self._workers = directory / f"{mixture}.workers.json"
 
-    def save_table(self, body: dict[str, Any], wall_s: float) -> bool:
+    def save_table(self, said: Said, wall_s: float) -> bool:
         """Write the table; says whether. What cannot be written leaves no older one behind.
 
         A router that started by an older table would take back what it had served already.
         """
-        if self._save(self._table, "table", body, wall_s):
+        parts = [part.text for part in said.parts]
+        if self._save(self._table, "table", said.body, wall_s, parts):
             return True
         try:
             self._table.unlink(missing_ok=True)
@@ -57,31 +61,39 @@ class Copies:
             tell("copy_not_written", file=self._table, reason=error)
 
     def table(self, wall_s: float) -> KeptTable | None:
-        body = self._load(self._table, "table")
+        body, *parts = self._load(self._table, "table") or (None,)
         if not isinstance(body, dict):
             return None
         try:
+            said = Said.of(body, map(Part.from_data, parts))
             confirmed_s = self._table.stat().st_mtime
-        except OSError:
+        except (OSError, InvalidDocument) as error:
+            tell("copy_not_read", file=self._table, reason=error)
             return None
-        return KeptTable(body, max(0.0, wall_s - confirmed_s))
+        except MissingPart as error:
+            tell("copy_not_read", file=self._table, reason=f"its part {error} is not there")
+            return None
+        return KeptTable(said, max(0.0, wall_s - confirmed_s))
 
     def save_workers(self, addresses: Collection[str], wall_s: float) -> None:
         self._save(self._workers, "workers", sorted(addresses), wall_s)
 
     def workers(self) -> tuple[str, ...]:
-        saved = self._load(self._workers, "workers")
+        saved, *_ = self._load(self._workers, "workers") or (None,)
         if not isinstance(saved, list):
             return ()
         return tuple(address for address in saved if isinstance(address, str))
 
-    def _save(self, path: Path, kind: str, content: object, wall_s: float) -> bool:
+    def _save(
+        self, path: Path, kind: str, content: object, wall_s: float, more: Collection[bytes] = ()
+    ) -> bool:
         line = json.dumps(content).encode()
         head = {"kind": kind, **self._of, "sha256": hashlib.sha256(line).hexdigest()}
+        lines = (json.dumps(head).encode(), line, *more)
         part = path.with_suffix(f".{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(b"%b\n%b\n" % (json.dumps(head).encode(), line))
+            part.write_bytes(b"\n".join((*lines, b"")))
             os.utime(part, (wall_s, wall_s))
             part.replace(path)
         except OSError as error:
@@ -89,7 +101,8 @@ class Copies:
             return False
         return True
 
-    def _load(self, path: Path, kind: str) -> object:
+    def _load(self, path: Path, kind: str) -> list[object] | None:
+        """Return what was saved, and then what belongs to it; None if it cannot be used."""
         try:
             return _checked(path.read_bytes(), {"kind": kind, **self._of})
         except FileNotFoundError:
@@ -99,10 +112,10 @@ class Copies:
             return None
 
 
-def _checked(data: bytes, wanted: dict[str, str]) -> object:
-    """Return the content of a copy. Raises ValueError with what is wrong with it."""
+def _checked(data: bytes, wanted: dict[str, str]) -> list[object]:
+    """Return the content of a copy, by lines. Raises ValueError with what is wrong with it."""
     first, _, rest = data.partition(b"\n")
-    line = rest.removesuffix(b"\n")
+    line, *more = rest.removesuffix(b"\n").split(b"\n")
     head = json.loads(first)
     if not isinstance(head, dict):
         raise ValueError(
@@ -114,4 +127,4 @@ def _checked(data: bytes, wanted: dict[str, str]) -> object:
     seen = hashlib.sha256(line).hexdigest()
     if head.get("sha256") != seen:
         raise ValueError(f"its sha256 is {seen}; it was written with {head.get('sha256')!r:.80}")
-    return json.loads(line)
+    return [json.loads(one) for one in (line, *more)]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from moe_core.log import tell
 from moe_router.copies import Copies
+from moe_router.said import Said
 from moe_router.tables import Tables
 
 SETTLE_S: Final = 2.0
@@ -44,9 +45,9 @@ class Intake:
     ) -> None:
         self._tables, self._workers, self._copies = tables, workers, copies
         self._wall, self._clock = wall, clock
-        self._early: dict[str, Any] | None = None
+        self._early: Said | None = None
         self._spoken, self._open = asyncio.Event(), False
-        self._unsaved: dict[str, Any] | None = None
+        self._unsaved: Said | None = None
         self._confirmed_s = clock()
 
     def restore_workers(self) -> None:
@@ -60,11 +61,11 @@ class Intake:
         if self._copies is not None:
             self._copies.save_workers(addresses, self._wall())
 
-    def take_table(self, body: dict[str, Any]) -> None:
+    def take_table(self, said: Said) -> None:
         if self._open:
-            self._offer(body)
+            self._offer(said)
         else:
-            self._early = body
+            self._early = said
             self._spoken.set()
 
     def confirm(self) -> None:
@@ -90,23 +91,24 @@ class Intake:
             tell("workers_unknown", waited_s=SETTLE_S)
             self._workers.settled.set()
         self._open = True
-        if self._early is not None:
-            self._offer(self._early)
+        early, self._early = self._early, None
+        if early is not None:
+            self._offer(early)
         if kept is not None:
-            self._tables.restore(kept.body, kept.age_s)
+            self._tables.restore(kept.said, kept.age_s)
 
-    def _offer(self, body: dict[str, Any]) -> None:
-        if self._tables.offer(body) and self._copies is not None:
-            self._save(body)
+    def _offer(self, said: Said) -> None:
+        if self._tables.offer(said) and self._copies is not None:
+            self._save(said)
 
-    def _save(self, body: dict[str, Any]) -> None:
+    def _save(self, said: Said) -> None:
         """Before any router is asked which epoch it has: that one, or none, is what it restarts by.
 
         What cannot be written now is tried again.
         """
         assert self._copies is not None
-        saved = self._copies.save_table(body, self._wall())
-        self._unsaved = None if saved else body
+        saved = self._copies.save_table(said, self._wall())
+        self._unsaved = None if saved else said
 
 
 async def within(seconds: float, event: asyncio.Event) -> bool:

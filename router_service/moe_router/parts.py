@@ -6,13 +6,10 @@ is named: a head that cannot be put together is no table, and what is served sta
 
 from __future__ import annotations
 
-from typing import Any
-
 from moe_core.document import InvalidDocument
-from moe_core.parts import Part, named_by, part_name, whole
+from moe_core.parts import Part, named_by, part_name
 from moe_router.kube import Api, Unreachable
-
-Body = dict[str, Any]
+from moe_router.said import Body, Said
 
 
 class TableParts:
@@ -23,24 +20,24 @@ class TableParts:
         self._path = f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions"
         self._known: dict[str, Part] = {}
 
-    def whole(self, body: Body) -> Body:
-        """Return the object with the whole `spec`; one that says all itself as it is.
+    def said(self, body: Body) -> Said:
+        """Read an object, and the parts that it names, if any.
 
         Raises Unreachable while a part is not there or is not what it should be: to list and try
         again gives the newest head, whose parts are there.
         """
         spec = body.get("spec")
         if not isinstance(spec, dict) or "parts" not in spec:
-            return body
+            return Said.of(body)
         try:
             named = named_by(spec)
             for sha256 in named:
                 if sha256 not in self._known:
                     self._known[sha256] = self._read(sha256)
-            self._known = {sha256: self._known[sha256] for sha256 in named}
-            return {**body, "spec": whole(spec, self._known.get)}
         except InvalidDocument as error:
             raise Unreachable(f"table {self._mixture}: {error}") from error
+        self._known = {sha256: self._known[sha256] for sha256 in named}
+        return Said.of(body, self._known.values())
 
     def _read(self, sha256: str) -> Part:
         name = part_name(self._mixture, sha256)

@@ -9,26 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import yaml
 
 from moe_core.log import tell
 from moe_router.kube import Api, Objects, Watch
 from moe_router.parts import TableParts
+from moe_router.said import Body, Said
 from moe_router.trust import TLS
 
 POLL_S = 0.05
 # Port of a worker's endpoint, and what stands before its link address.
 _SCHEMES = {"link": "", "link-tls": TLS}
 
-Body = dict[str, Any]
-
 
 class TableSource(Protocol):
-    """Gives RoutingTable objects for as long as it is followed."""
+    """Gives tables for as long as it is followed."""
 
-    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], object]) -> None:
+    async def follow(self, take: Callable[[Said], object], confirm: Callable[[], object]) -> None:
         """Call `take` with each state of the object and `confirm` when it is still that one."""
         ...
 
@@ -47,7 +46,7 @@ class TableFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], object]) -> None:
+    async def follow(self, take: Callable[[Said], object], confirm: Callable[[], object]) -> None:
         seen: object = None
         read = False
         while True:
@@ -66,7 +65,7 @@ class TableFile:
             return None
         return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
-    def _read(self, take: Callable[[Body], object]) -> bool:
+    def _read(self, take: Callable[[Said], object]) -> bool:
         """Hand on what the file holds; says whether it holds an object."""
         try:
             body = yaml.safe_load(self._path.read_text())
@@ -74,7 +73,7 @@ class TableFile:
             tell("table_file_unreadable", file=self._path, reason=error)
             return False
         if isinstance(body, dict):
-            take(body)
+            take(Said.of(body))
             return True
         reason = f"it holds a {type(body).__name__}; it must be a RoutingTable object"
         tell("table_file_unreadable", file=self._path, reason=reason)
@@ -95,7 +94,7 @@ class FixedWorkers:
 class TableObject:
     """The RoutingTable of one name in one namespace. A deleted one leaves the last in place.
 
-    Where it is a head, it is handed on when all its parts are there: then in one piece.
+    Where it is a head, it is handed on when all its parts are there.
     """
 
     def __init__(self, api: Api, namespace: str, name: str) -> None:
@@ -103,22 +102,22 @@ class TableObject:
         self._path = f"/apis/moeops.dev/v1alpha1/namespaces/{namespace}/routingtables"
         self._parts = TableParts(api, namespace, name)
 
-    async def follow(self, take: Callable[[Body], object], confirm: Callable[[], object]) -> None:
+    async def follow(self, take: Callable[[Said], object], confirm: Callable[[], object]) -> None:
         loop, present = asyncio.get_running_loop(), False
 
         def fetched(objects: Objects) -> None:
-            """In the watch's thread, which may wait for parts."""
+            """In the watch's thread, which may wait for parts, and may take its time to read."""
             body = objects.get(self._name)
-            whole = None if body is None else self._parts.whole(body)
-            _call(loop, lambda: changed(whole))
+            said = None if body is None else self._parts.said(body)
+            _call(loop, lambda: changed(said))
 
-        def changed(body: Body | None) -> None:
+        def changed(said: Said | None) -> None:
             nonlocal present
-            if body is not None:
-                take(body)
+            if said is not None:
+                take(said)
             elif present:
                 tell("table_gone", name=self._name)
-            present = body is not None
+            present = said is not None
 
         def confirmed() -> None:
             if present:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Any
 
-from moe_core.document import InvalidDocument
 from moe_core.dtypes import UnknownDtype, by_name
 from moe_core.log import tell
 from moe_core.rows import ExpertRow, GateRow
 from moe_core.table import Table
 from moe_router.refusal import Code, Refused
+from moe_router.said import Said
 from moe_router.sessions import Start
 from moe_router.view import View
 
@@ -68,9 +67,9 @@ class Tables:
             tell("table_live", uid=self._view.table.uid, epoch=self._view.table.epoch)
         return True
 
-    def offer(self, body: dict[str, Any]) -> bool:
+    def offer(self, said: Said) -> bool:
         """Take what the source has if it is newer than what is served; says whether."""
-        table, old = self._read(body), self._view.table if self._view else None
+        table, old = self._usable(said), self._view.table if self._view else None
         taken = table is not None and succeeds(table, old, kept=False)
         self._current = table is not None and (taken or _same(table, old))
         if table is not None and taken:
@@ -80,9 +79,9 @@ class Tables:
             self._tell_older(table, old)
         return taken
 
-    def restore(self, body: dict[str, Any], age_s: float) -> bool:
+    def restore(self, said: Said, age_s: float) -> bool:
         """Take the router's own copy, if it may be served; says whether."""
-        table = self._read(body)
+        table = self._usable(said)
         if table is None or not succeeds(
             table, self._view.table if self._view else None, kept=True
         ):
@@ -93,18 +92,21 @@ class Tables:
         self._take(table)
         return True
 
-    def _read(self, body: dict[str, Any]) -> Table | None:
+    def _usable(self, said: Said) -> Table | None:
+        wrong = said.wrong if said.table is None else self._wrong(said.table)
+        if wrong:
+            tell("table_refused", mixture=self._mixture, reason=wrong)
+            return None
+        return said.table
+
+    def _wrong(self, table: Table) -> str:
         try:
-            table = Table.from_object(body)
             by_name(table.dtype)
-        except (InvalidDocument, UnknownDtype) as error:
-            tell("table_refused", mixture=self._mixture, reason=error)
-            return None
+        except UnknownDtype as error:
+            return str(error)
         if table.mixture != self._mixture:
-            reason = f"spec.mixture is {table.mixture!r}; this router serves {self._mixture!r}"
-            tell("table_refused", mixture=self._mixture, reason=reason)
-            return None
-        return table
+            return f"spec.mixture is {table.mixture!r}; this router serves {self._mixture!r}"
+        return ""
 
     def _take(self, table: Table) -> None:
         old = self._view.table if self._view else None
@@ -150,7 +152,7 @@ def _same(one: Table, other: Table | None) -> bool:
 
 
 def _newly_revoked(old: Table | None, new: Table) -> Iterator[tuple[ExpertRow | GateRow, str]]:
-    before = {} if old is None else {_place(row): row.revoked for row in _rows(old)}
+    before = {} if old is None else {_place(row): row.revoked for row in _rows(old) if row.revoked}
     for row in _rows(new):
         for sha256 in row.revoked:
             if sha256 not in before.get(_place(row), ()):

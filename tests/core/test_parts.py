@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_core.document import InvalidDocument
-from moe_core.parts import MissingPart, Part, head_of, named_by, split, wants_parts, whole
+from moe_core.parts import MissingPart, Part, head_of, named_by, split, table_of, wants_parts
 from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.table import Table
 from tests.support.tables import expert, gate, table
+from tests.support.whole import whole
 
 URI = "https://artifacts.example.org/mixtures/large/experts/"
 STABLE = Version("v1", "1" * 64, f"{URI}{'1' * 64}.safetensors")
@@ -31,10 +33,13 @@ def large(experts: int) -> Table:
     return table(rows, gates)
 
 
-def joined(head: dict[str, Any], parts: tuple[Part, ...]) -> Any:
-    """Put together what was written and read as JSON."""
-    stored = [Part.from_data(json.loads(json.dumps(part.to_data()))) for part in parts]
-    return whole(head, {part.sha256: part for part in stored}.get)
+def stored(parts: Iterable[Part]) -> list[Part]:
+    """Return what was written, as it is read as JSON."""
+    return [Part.from_data(json.loads(json.dumps(part.to_data()))) for part in parts]
+
+
+def finding(parts: Iterable[Part]) -> Callable[[str], Part | None]:
+    return {part.sha256: part for part in parts}.get
 
 
 def size(value: object) -> int:
@@ -47,8 +52,9 @@ def test_a_table_in_parts_is_the_table_again(names: set[str], epoch: int) -> Non
     made = table([expert(name, STABLE) for name in sorted(names)], [gate(["a"])], epoch=epoch)
     spec = made.to_spec()
     parts = split(spec, ())
-    body = {"metadata": {"uid": made.uid}, "spec": joined(head_of(spec, parts), parts)}
-    assert Table.from_object(body) == made
+    meta, head = {"uid": made.uid}, head_of(spec, parts)
+    assert table_of({"metadata": meta, "spec": head}, finding(stored(parts))) == made
+    assert Table.from_object({"metadata": meta, "spec": whole(head, stored(parts))}) == made
 
 
 def test_a_change_of_one_row_is_one_new_part() -> None:
@@ -62,6 +68,20 @@ def test_a_change_of_one_row_is_one_new_part() -> None:
     assert len(after) == len(parts) == 17
 
 
+def test_rows_of_parts_that_stay_are_read_once() -> None:
+    before = large(300)
+    parts = stored(split(before.to_spec(), ()))
+    row = replace(before.experts[123], candidate=NEXT)
+    spec = {**before.with_expert(row).to_spec(), "epoch": 2}
+    later = split(spec, parts)
+    old = table_of({"spec": head_of(before.to_spec(), parts)}, finding(parts))
+    new = table_of({"spec": head_of(spec, later)}, finding([*parts, *later]))
+    same = [a is b for a, b in zip(old.experts, new.experts, strict=True)]
+    (changed,) = [part for part in later if part not in parts]
+    assert same.count(False) == len(changed.experts) < 40
+    assert new.experts[123].candidate == NEXT
+
+
 def test_content_that_comes_back_has_another_name() -> None:
     """So a part that no head names any more may go, whoever decides it on an old view."""
     spec = large(40).to_spec()
@@ -70,7 +90,7 @@ def test_content_that_comes_back_has_another_name() -> None:
     back = split({**spec, "epoch": 3}, changed)
     (dropped,) = set(map(digest, first)) - set(map(digest, changed))
     assert dropped not in set(map(digest, back))
-    assert joined(head_of({**spec, "epoch": 3}, back), back) == {**spec, "epoch": 3}
+    assert whole(head_of({**spec, "epoch": 3}, back), stored(back)) == {**spec, "epoch": 3}
 
 
 def digest(part: Part) -> str:
@@ -103,21 +123,41 @@ def test_between_the_two_sizes_a_table_stays_as_it_is() -> None:
 
 
 def test_a_table_in_one_piece_is_as_it_was() -> None:
-    spec = large(3).to_spec()
+    made = large(3)
+    spec = made.to_spec()
     assert named_by(spec) == ()
-    assert whole(spec, lambda _: None) is spec
+    assert table_of({"metadata": {"uid": made.uid}, "spec": spec}, lambda _: None) == made
     assert not wants_parts(spec, split=False)
 
 
 def test_what_is_missing_or_altered_is_no_table() -> None:
     spec = large(40).to_spec()
     parts = split(spec, ())
-    head, known = head_of(spec, parts), {part.sha256: part for part in parts}
+    body, known = {"spec": head_of(spec, parts)}, {part.sha256: part for part in parts}
     some = parts[3].sha256
     with pytest.raises(MissingPart, match=some):
-        whole(head, {name: part for name, part in known.items() if name != some}.get)
+        table_of(body, {name: part for name, part in known.items() if name != some}.get)
     with pytest.raises(InvalidDocument, match=f"part {some} has the content of"):
-        whole(head, {**known, some: replace(parts[3], epoch=9)}.get)
+        table_of(body, {**known, some: replace(parts[3], epoch=9)}.get)
+
+
+def test_a_row_of_a_part_that_cannot_be_read_is_told_by_the_part_and_the_row() -> None:
+    """The part is one that is named: so it is what it was written as, and wrong from there."""
+    spec = large(3).to_spec()
+    spec["experts"][1] = {**spec["experts"][1], "layers": [-1, "all"]}
+    parts = split(spec, ())
+    with pytest.raises(InvalidDocument) as caught:
+        table_of({"spec": head_of(spec, parts)}, finding(parts))
+    (of,) = [part for part in parts if spec["experts"][1] in part.spec.get("experts", ())]
+    where = f"part-{of.sha256[:20]}.spec.experts["
+    assert str(caught.value).startswith(where)
+    assert "layers[1] is 'all'; it must be a whole number" in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", [None, [], "head"])
+def test_what_is_no_object_is_no_table(spec: Any) -> None:
+    with pytest.raises(InvalidDocument, match=r"spec is .* it must be an object"):
+        table_of({"spec": spec}, lambda _: None)
 
 
 @pytest.mark.parametrize(

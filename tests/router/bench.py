@@ -19,6 +19,7 @@ from moe_core.rows import ExpertRow, GateRow, GateVariant
 from moe_core.table import Failover, Rung, Table
 from moe_router.engine import Answer, Engine, Limits
 from moe_router.refusal import Code, Refused
+from moe_router.said import Said
 from moe_router.tables import Tables
 from tests.fakes.links import FakeLinks, FakeWorker
 from tests.support.dispatching import dispatch_request
@@ -54,7 +55,7 @@ class Bench:
 
     def offer(self, content: Table) -> None:
         self.table = content
-        self.tables.offer(to_object(content))
+        self.tables.offer(Said.of(to_object(content)))
 
     async def dispatch(self, experts: list[list[int]], **options: Any) -> Answer:
         options.setdefault("hidden", np.ones((len(experts), self.table.hidden_size)))

@@ -18,6 +18,7 @@ from moe_core.rollout import Outcome, Rollout, Version, WeightSince
 from moe_core.rows import ExpertRow
 from moe_core.table import Table
 from moe_router.engine import Engine, Limits
+from moe_router.said import Said
 from moe_router.sessions import pin
 from moe_router.tables import Tables
 from moe_router.view import View
@@ -154,7 +155,7 @@ async def test_any_router_with_any_newer_table_says_the_same(
 
     def start() -> tuple[Engine, Tables]:
         known = Tables("tiny", clock)
-        known.offer(to_object(history[0]))
+        known.offer(Said.of(to_object(history[0])))
         return Engine(known, links, Gates({}), clock, Limits()), known
 
     routers = [start() for _ in range(3)]
@@ -163,12 +164,12 @@ async def test_any_router_with_any_newer_table_says_the_same(
         if kind == "r":
             routers[at] = start()
         if kind == "t":
-            routers[at][1].offer(to_object(random.choice(history)))
+            routers[at][1].offer(Said.of(to_object(random.choice(history))))
         session = random.choice(SESSIONS)
         began = int(tokens[session].split(b":")[2]) if session in tokens else 0
         router, known = routers[at]
         if known.view is None or known.view.table.epoch < began:
-            known.offer(to_object(history[began - 1]))
+            known.offer(Said.of(to_object(history[began - 1])))
         assert known.view is not None
         content = known.view.table
         factor, token = await ask(router, content, session, tokens.get(session, b""))

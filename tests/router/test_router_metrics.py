@@ -26,6 +26,7 @@ from moe_router.ladder import Ask, Cause, Lost
 from moe_router.links import Links
 from moe_router.loads import PERIOD_S, Loads, Place, Spread
 from moe_router.message import Part
+from moe_router.said import Said
 from moe_router.tables import Tables
 from moe_router.view import View
 from moeops.v1.link_pb2 import GroupResult
@@ -214,7 +215,7 @@ async def test_the_series_of_a_router_itself_are_as_many_as_stated() -> None:
     without_table = len(read(metrics).samples)
 
     assert without_table == 110
-    tables.offer(to_object(small()))
+    tables.offer(Said.of(to_object(small())))
     versions = sum(len(list(points)) for _, points in Asked.of(small()).collect())
     assert len(read(metrics).samples) - versions == 114
     assert "has 114 of its own" in PAGE.read_text()

@@ -16,6 +16,7 @@ from moe_router.describe import Describer, Identity
 from moe_router.engine import Engine, Limits
 from moe_router.gates import GateArtifacts
 from moe_router.links import Links
+from moe_router.said import Said
 from moe_router.service import RouterServicer
 from moe_router.sessions import Start
 from moe_router.stream import REQUESTS_PER_STREAM, Reply, RowsStream
@@ -64,7 +65,7 @@ async def served(content: Table = TABLE) -> AsyncIterator[Served]:
     tables, links = Tables("tiny", clock), Links(clock)
     gates = GateArtifacts(None)
     tables.on_change(gates.want)
-    tables.offer(to_object(content))
+    tables.offer(Said.of(to_object(content)))
     engine = Engine(tables, FakeLinks({"w": worker}), gates, clock, Limits())
     identity = Identity("r-0", "n1", "inc", "tiny")
     counters, outcomes = engine.counters, engine.outcomes

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from moe_core.parts import Part, head_of, part_name, split
+from moe_core.parts import Part, head_of, part_name, split, table_of
+from moe_core.table import Table
+from moe_router import said
 from moe_router.kube import ApiServer, TooOld, Unreachable
 from moe_router.sources import EndpointSlices, TableFile, TableObject, addresses
 from moe_router.tables import Tables
@@ -120,6 +122,46 @@ async def test_a_head_whose_part_is_not_what_it_should_be_leaves_the_last_table(
         api.add(listed(7, head), *map(revision, (first, *others)))
         await until(lambda: watcher.epoch == 2, "all parts are there")
         await until(lambda: watcher.tables.age_s == 0.0, "it is confirmed")
+
+
+async def test_a_part_with_a_row_that_cannot_be_read_leaves_the_last_table(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    body = table_body(2)
+    body["spec"]["experts"][0]["role"] = "Boss"
+    parts = split(body["spec"], ())
+    head = {**body, "spec": head_of(body["spec"], parts)}
+    api = ScriptedApi(
+        listed(1, table_body(1)), [event("MODIFIED", head)], *map(revision, parts), []
+    )
+    async with watching(api) as watcher:
+        await until(lambda: len(api.calls) >= 3 + len(parts), "it goes on watching")
+        await until(lambda: "table_refused" in caplog.messages, "it is refused")
+
+        assert watcher.epoch == 1
+        (told,) = [r.__dict__["fields"] for r in caplog.records if r.msg == "table_refused"]
+        assert ".spec.experts[0].role is 'Boss'; it must be one of" in told["reason"]
+
+
+async def test_a_table_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one takes longer than clients wait for a sign of life."""
+    threads = []
+
+    def noting(body: Any, find: Any) -> Table:
+        threads.append(threading.current_thread())
+        return table_of(body, find)
+
+    monkeypatch.setattr(said, "table_of", noting)
+    head, parts = in_parts(2)
+    api = ScriptedApi(
+        listed(1, table_body(1)), [event("MODIFIED", head)], *map(revision, parts), []
+    )
+    async with watching(api) as watcher:
+        await until(lambda: watcher.epoch == 2, "epoch 2")
+
+        assert len(threads) == 2
+        assert threading.main_thread() not in threads
 
 
 async def test_a_watch_that_ends_goes_on_where_it_was() -> None:

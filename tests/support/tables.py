@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -81,7 +82,7 @@ def table(
     )
 
 
-def to_object(content: Table) -> dict[str, object]:
+def to_object(content: Table) -> dict[str, Any]:
     """Return the RoutingTable object that holds a table."""
     return {
         "apiVersion": "moeops.dev/v1alpha1",
