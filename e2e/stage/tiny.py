@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import MixtralForCausalLM
@@ -143,10 +144,10 @@ class Tiny:
         return list(self.kube.list("pods", selector))
 
     @contextmanager
-    def load(self, recording: Recording, **options: float) -> Iterator[SteadyLoad]:
+    def load(self, recording: Recording, **options: Any) -> Iterator[SteadyLoad]:
         """Steady load on the routers, up to speed when the block is entered."""
         settings = {"sessions": 4, "rows": 8, "timeout_s": 10.0, **options}
-        with SteadyLoad(self.addresses(), recording, mixture=self.mixture, **settings) as load:  # type: ignore[arg-type]
+        with SteadyLoad(self.addresses(), recording, mixture=self.mixture, **settings) as load:
             wait_for("the load is answered", lambda: load.requests >= 20, 30)
             yield load
 

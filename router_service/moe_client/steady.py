@@ -13,7 +13,7 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from concurrent.futures import Future
 from types import TracebackType
@@ -26,11 +26,19 @@ from moe_client.figures import Record, Report, report
 from moe_client.messages import Answer, Choice, Rows
 from moe_client.mixture import Mixture
 from moe_client.recording import LayerRows, Recording, Text, random_recording
-from moe_client.sessions import SessionBook
+from moe_client.sessions import SessionBook, SessionState
 from moe_core.loop_thread import LoopThread
 
 # After a session on another gate, before the next one is tried.
 _PASSED_OVER_S: Final = 0.02
+
+Judge = Callable[[SessionState, LayerRows, Answer], bool | None]
+"""Says whether an answer to a session has other bits than it should have, None if nobody knows."""
+
+
+def as_recorded(state: SessionState, asked: LayerRows, answer: Answer) -> bool | None:
+    """Compare with the answer that was recorded, if one was."""
+    return None if asked.expected is None else answer.hidden.tobytes() != asked.expected.tobytes()
 
 
 class SteadyLoad:
@@ -39,7 +47,7 @@ class SteadyLoad:
     `rows` is the number of rows in a message, as a batch of one would have in decoding (1) or
     prefill (more). `requests_per_s` bounds all sessions together; None is as fast as it goes.
     Without a recording the requests are random. Recorded choices are taken for those of the
-    versions of gates that are stable when the load begins.
+    versions of gates that are stable when the load begins. `judge` is called in the load's thread.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class SteadyLoad:
         rows: int = 1,
         requests_per_s: float | None = None,
         timeout_s: float = 5.0,
+        judge: Judge = as_recorded,
         credentials: Credentials | None = None,
         token: str | None = None,
     ) -> None:
@@ -62,7 +71,7 @@ class SteadyLoad:
             credentials=credentials,
             token=token,
         )
-        self._recording = recording
+        self._recording, self._judge = recording, judge
         self._sessions, self._rows = sessions, rows
         self._period_s = sessions / requests_per_s if requests_per_s else 0.0
         self._book = SessionBook()
@@ -194,7 +203,8 @@ class SteadyLoad:
             self._add(Record(began_s, self.now(), len(part.hidden), failure=str(error)))
         else:
             self._book.record(rows, answer)
-            self._add(_record(began_s, self.now(), part, answer))
+            different = self._judge(self._book.state(session), part, answer)
+            self._add(_record(began_s, self.now(), answer, different))
         finally:
             with self._lock:
                 self._waiting.pop(number, None)
@@ -224,15 +234,14 @@ def _parts(text: Text, rows: int) -> Iterator[LayerRows]:
             yield layer.part(start, start + rows)
 
 
-def _record(began_s: float, ended_s: float, part: LayerRows, answer: Answer) -> Record:
+def _record(began_s: float, ended_s: float, answer: Answer, different: bool | None) -> Record:
     (outcome,) = answer.outcomes
-    expected = part.expected
     return Record(
         began_s,
         ended_s,
-        len(part.hidden),
+        len(answer.hidden),
         epoch=answer.epoch,
         degraded_ppm=outcome.degraded_ppm,
         rungs=tuple((item.rung, item.expert_id, item.rows) for item in outcome.rungs),
-        different=None if expected is None else answer.hidden.tobytes() != expected.tobytes(),
+        different=different,
     )

@@ -1,9 +1,9 @@
 """`make soak`: rollouts of random experts, one after another under load: what fails, what grows.
 
-Each expert has two versions with the same function and other digests: rows and columns of two
-projections are twice and half as large, which changes no bit of an answer. So every answer can be
-compared, whichever version gave it. Both stay warm, so that a rollout is the operator's and the
-routers' work and not that of starting pods. Ends with 1 where anything failed or was different.
+Each expert has two versions, of which the second answers twice as much: so the bits of every
+answer say who gave it, and whether that is what the session's pins say. Both stay warm, so that a
+rollout is the operator's and the routers' work and not that of starting pods. Ends with 1 where
+anything failed, had other bits than any version gives, or was not by its pins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,13 +23,15 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from e2e.soak.pins import FACTORS, Pins, known_answers
 from e2e.stage.kube import Body, Kube, wait_for
 from e2e.stage.restore import AT_ONCE, restore
 from e2e.stage.tiny import NAMESPACE, Models, Tiny
 from examples.tiny.publish import MOUNTED_AT, publish
 from moe_artifacts.artifact import encode, read_expert
+from moe_core.table import Table
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 ARTIFACTS: Final = ROOT / ".moe" / "artifacts"
 EXPERTS: Final = tuple(f"e{number}" for number in range(8))
 WARM: Final = {**AT_ONCE, "scaleDownDelaySeconds": 86_400}
@@ -65,24 +67,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def soak(tiny: Tiny, seconds: float, draw: random.Random) -> int:
-    """Return 0 where no request failed and no answer was different."""
+    """Return 0 where no request failed, and each was answered as its session's pins say."""
     first = {name: spec_of(tiny, name) for name in EXPERTS}
     versions = {name: (spec, doubled(name, spec)) for name, spec in first.items()}
+    rollouts = Rollouts(tiny)
     for name in EXPERTS:  # both versions are started once
         tiny.kube.patch("expert", f"tiny-{name}", {"spec": {"rollout": WARM}})
         for version in (1, 0):
-            change(tiny, name, versions[name][version])
+            rollouts.change(name, versions[name][version])
     current, done, marks = dict.fromkeys(EXPERTS, 0), 0, [mark(tiny, 0.0)]
-    recording = Models.load(torch.bfloat16).recording()
+    models = Models.load(torch.bfloat16)
+    recording = models.recording()
+    pins = Pins(known_answers(models.local, recording))
     print(
         f"{'min':>4}{'rollouts':>10}{'requests':>10}{'failed':>8}{'different':>11}  MiB of each pod"
     )
-    with tiny.load(recording) as load:
+    with tiny.load(recording, judge=pins.differs) as load:
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
             name = draw.choice(EXPERTS)
             current[name] = 1 - current[name]
-            change(tiny, name, versions[name][current[name]])
+            rollouts.change(name, versions[name][current[name]])
             done += 1
             if now - marks[-1].at_s >= min(60.0, seconds / 4):
                 marks.append(mark(tiny, now))
@@ -96,9 +101,12 @@ def soak(tiny: Tiny, seconds: float, draw: random.Random) -> int:
         report = load.report()
     print(f"\n{done} rollouts in {seconds / 60:.0f} minutes, each promoted")
     print("\n".join(line for line in report.lines() if not line.startswith("epochs")))
+    digests = [[spec["artifact"]["sha256"] for spec in versions[name]] for name in EXPERTS]
+    verdict = pins.verdict(rollouts.tables, digests)
+    print("\n".join(verdict.lines()))
     for pod, slope in slopes(marks).items():
         print(f"{pod:<40} {slope:+.1f} MiB an hour")
-    return int(report.failed + report.different > 0)
+    return int(report.failed + report.different + len(verdict.wrong) > 0)
 
 
 def spec_of(tiny: Tiny, name: str) -> Body:
@@ -114,7 +122,7 @@ def doubled(name: str, spec: Body) -> Body:
     def look_up(tensor: str) -> Any:
         _, layer, projection = tensor.split(".")
         array = getattr(expert.layers[int(layer)], projection)
-        factor = {"up_proj": 2.0, "down_proj": 0.5}.get(projection, 1.0)
+        factor = FACTORS[1] if projection == "down_proj" else 1.0
         return (array.astype(np.float32) * factor).astype(array.dtype)
 
     content = b"".join(bytes(piece) for piece in encode(expert.metadata, look_up))
@@ -126,16 +134,28 @@ def doubled(name: str, spec: Body) -> Body:
     return {"version": "doubled", "artifact": {"uri": uri, "sha256": digest}}
 
 
-def change(tiny: Tiny, name: str, spec: Body) -> None:
-    """Have an expert served in another version, and wait until that is promoted."""
-    tiny.kube.patch("expert", f"tiny-{name}", {"spec": spec})
-    sha256 = spec["artifact"]["sha256"]
+@dataclass(slots=True)
+class Rollouts:
+    """Changes experts, and keeps the tables that it saw meanwhile, by epoch."""
 
-    def stable() -> bool:
-        row = tiny.kube.table_row(tiny.mixture, f"tiny-{name}")
-        return bool(row["stable"]["sha256"] == sha256 and "candidate" not in row)
+    tiny: Tiny
+    tables: dict[int, Table] = field(default_factory=dict)
 
-    wait_for(f"{spec['version']} of {name} is served", stable, 120, interval_s=0.1)
+    def change(self, name: str, spec: Body) -> None:
+        """Have an expert served in another version, and wait until that is promoted."""
+        self.tiny.kube.patch("expert", f"tiny-{name}", {"spec": spec})
+        sha256 = spec["artifact"]["sha256"]
+
+        def promoted() -> bool:
+            row = self._see().expert(name)
+            assert row is not None
+            return row.candidate is None and [v.sha256 for v in row.named][:1] == [sha256]
+
+        wait_for(f"{spec['version']} of {name} is served", promoted, 120, interval_s=0.1)
+
+    def _see(self) -> Table:
+        table = Table.from_object({"spec": self.tiny.kube.table(self.tiny.mixture)})
+        return self.tables.setdefault(table.epoch, table)
 
 
 def mark(tiny: Tiny, at_s: float) -> Mark:

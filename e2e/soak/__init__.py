@@ -1,0 +1,1 @@
+"""`make soak`: rollouts of random experts under load, and whether anything fails or grows."""
