@@ -247,7 +247,9 @@ class Engine:
     async def _turn(self, rows: Rows, caller: Caller, within_s: float) -> AsyncIterator[None]:
         """Be at work in the block. Raises Refused where there is no room to wait for that."""
         with self._room.hold((s.session, s.last - s.first) for s in rows.sequences):
-            async with self._window.turn(caller.flow, len(rows.hidden), within_s) as waited_s:
+            session = max(rows.sequences, key=lambda s: s.last - s.first).session
+            turn = self._window.turn(caller.flow, session, len(rows.hidden), within_s)
+            async with turn as waited_s:
                 caller.waited(waited_s)
                 yield
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from moe_router.fair import FairQueue, Waiting
+from moe_router.fair import Waiting, by_tenant_and_session
 from moe_router.refusal import Code, Refused
 
 RETRY_AFTER_MS = 50
@@ -23,7 +23,7 @@ class Window:
         self._limit, self._clock = rows, clock
         self._largest = max(rows // 4, 1)
         self._at_work = 0
-        self._queue = FairQueue(weights)
+        self._queue = by_tenant_and_session(weights)
         self._turns: dict[Waiting, asyncio.Future[None]] = {}
 
     @property
@@ -32,12 +32,14 @@ class Window:
         return len(self._turns)
 
     @asynccontextmanager
-    async def turn(self, flow: str, rows: int, within_s: float) -> AsyncIterator[float]:
+    async def turn(
+        self, flow: str, session: str, rows: int, within_s: float
+    ) -> AsyncIterator[float]:
         """Be at work in the block; gives the seconds that were waited for it. Raises Refused."""
         size = min(rows, self._largest)
         waited_s = 0.0
         if self._queue or self._at_work >= self._limit:
-            waited_s = await self._wait(flow, rows, within_s)
+            waited_s = await self._wait(Waiting(flow, session, rows), within_s)
         else:
             self._at_work += size
         try:
@@ -46,28 +48,30 @@ class Window:
             self._at_work -= size
             self._fill()
 
-    async def _wait(self, flow: str, rows: int, within_s: float) -> float:
+    async def _wait(self, one: Waiting, within_s: float) -> float:
         began_s = self._clock()
-        one = self._queue.join(flow, rows)
+        self._queue.append(one)
         self._turns[one] = turn = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(within_s):
                 await turn
         except BaseException as error:
             if self._turns.pop(one, None) is not None:
-                self._queue.leave(one)
+                self._queue.remove(one)
             elif not turn.cancelled():  # its turn came as it gave up
-                self._at_work -= min(rows, self._largest)
+                self._at_work -= min(one.rows, self._largest)
                 self._fill()
             if isinstance(error, TimeoutError):
-                text = f"{rows} rows waited {within_s:g} s for those of others, and no longer may"
+                text = f"{one.rows} rows waited {within_s:g} s for those of others"
+                text = f"{text}, and no longer may"
                 raise Refused(Code.RESOURCE_EXHAUSTED, text, RETRY_AFTER_MS) from None
             raise
         return self._clock() - began_s
 
     def _fill(self) -> None:
         """Have those begin that there is room for."""
-        while self._at_work < self._limit and (one := self._queue.begin()) is not None:
+        while self._at_work < self._limit and self._queue:
+            one = self._queue.popleft()
             turn = self._turns.pop(one)
             if not turn.cancelled():
                 self._at_work += min(one.rows, self._largest)

@@ -1,9 +1,10 @@
 """`make bench-dataplane`: what a hop costs, beside its floors and Ray Serve, in one run.
 
 One MoE layer in bfloat16 through a real router to two real workers with half of the experts each,
-all on this host, nothing pinned to a core. The floors of a hop are an echo of the same bytes over
-gRPC, one of the busier worker's share over a socket, and the compute of the busier worker's
-experts in this process; what is above their sum is the router's. Ways are measured in turns.
+all on this host, each on a core that the table names; Ray has all cores. The floors of a hop are an
+echo of the same bytes over gRPC, one of the busier worker's share over a socket, and the compute of
+the busier worker's experts in this process; what is above their sum is the router's. Ways are
+measured in turns.
 `--ray PYTHON` names a Python that has ray[serve]; `--write` puts the table into docs/benchmarks.md.
 """
 
@@ -38,6 +39,7 @@ from moe_core.exactness import machine
 from moe_core.kernel import ExpertKernel
 from moe_worker.expert import Rules, load
 from tests.benchmarks import giants
+from tests.benchmarks.cores import Cores
 from tests.benchmarks.dispatch import HIDDEN, TOP_K, Given, checkpoint, load_model, streams
 from tests.benchmarks.echo import EchoProcess, GrpcEcho, LinkEcho, message
 from tests.benchmarks.giants import GiantsProcess
@@ -72,6 +74,7 @@ class Bench:
     served: Served
     echo: EchoProcess
     loop: asyncio.AbstractEventLoop
+    cores: Cores
     rounds: int
     seconds: float
 
@@ -86,14 +89,14 @@ def main(arguments: Many[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    before = os.getloadavg()[0]
+    before, cores = os.getloadavg()[0], Cores.shared_by(workers=2)
     with tempfile.TemporaryDirectory() as name:
-        rows = list(_measured(Path(name), given.rounds, given.seconds, given.ray))
+        rows = list(_measured(Path(name), cores, given.rounds, given.seconds, given.ray))
     conditions = (
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {machine()}, "
         f"Python {platform.python_version()}, load {before:.1f} before; H = 512, I = 1,024, "
-        f"8 experts, top-2, bfloat16, 2 workers, Exact; medians of {given.rounds} rounds of "
-        f"{given.seconds:g} s; {time.strftime('%Y-%m-%d')}."
+        f"8 experts, top-2, bfloat16, 2 workers, Exact; {cores}; medians of {given.rounds} rounds "
+        f"of {given.seconds:g} s; {time.strftime('%Y-%m-%d')}."
     )
     head = "| what | measured | goal | |\n|---|---|---|---|\n"
     table = f"{conditions}\n\n{head}" + "".join(f"{row.line()}\n" for row in rows)
@@ -102,12 +105,15 @@ def main(arguments: Many[str] | None = None) -> None:
         PAGE.write_text(_TABLE.sub(lambda _: table, PAGE.read_text()))
 
 
-def _measured(directory: Path, rounds: int, seconds: float, ray: str | None) -> Iterator[Row]:
+def _measured(
+    directory: Path, cores: Cores, rounds: int, seconds: float, ray: str | None
+) -> Iterator[Row]:
     path = checkpoint(directory / "checkpoint")
     loop = asyncio.new_event_loop()
     echoes = running(EchoProcess, ["tests.benchmarks.echo"], os.environ)
     with serve(path, directory, dtype="BFloat16", spread=True) as served, echoes as echo:
-        bench = Bench(served, echo, loop, rounds, seconds)
+        cores.pin((*served.routers, echo), served.workers)
+        bench = Bench(served, echo, loop, cores, rounds, seconds)
         yield from _told(hops(bench))
         yield from _told(inside(bench))
         yield from _told(rates(bench, path, ray))
@@ -260,7 +266,14 @@ def _beside_ray(bench: Bench, path: Path, rate: float, ray: str | None) -> Itera
     site = next((ROOT / ".venv" / "lib").glob("python3*")) / "site-packages"
     around = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}"}
     command = [ray, "-m", "tests.benchmarks.ray_serve", "--rounds", str(bench.rounds)]
-    done = subprocess.run(command, env=around, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command,
+        env=around,
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=bench.cores.unpinned(),
+    )
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
     seen = json.loads(line)
     theirs = max(seen["echo"], seen["echo, tuned"])
@@ -280,6 +293,7 @@ def _our_echo(bench: Bench, path: Path) -> float:
         directory = Path(name)
         serving = serve(path, directory, dtype="BFloat16", spread=True, worker_module=module)
         with serving as served:
+            bench.cores.pin(served.routers, served.workers)
             asking = streams(served.addresses, Given.random(16), 8, bench.rounds, bench.seconds)
             return bench.loop.run_until_complete(asking)
 

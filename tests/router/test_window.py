@@ -25,9 +25,12 @@ class Scene:
         self.ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def ask(self, name: str, flow: str, rows: int, within_s: float = LONG_S) -> None:
+    async def ask(
+        self, name: str, flow: str, rows: int, within_s: float = LONG_S, session: str = "s"
+    ) -> None:
         self.ends[name] = asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._work(name, flow, rows, within_s))
+        work = self._work(name, flow, session, rows, within_s)
+        self.tasks[name] = asyncio.create_task(work)
         await self.settle()
 
     async def end(self, name: str) -> None:
@@ -38,8 +41,8 @@ class Scene:
         for _ in range(5):
             await asyncio.sleep(0)
 
-    async def _work(self, name: str, flow: str, rows: int, within_s: float) -> None:
-        async with self.window.turn(flow, rows, within_s) as waited_s:
+    async def _work(self, name: str, flow: str, session: str, rows: int, within_s: float) -> None:
+        async with self.window.turn(flow, session, rows, within_s) as waited_s:
             self.begun.append(name)
             self.waited.append(waited_s)
             await self.ends[name].wait()
@@ -81,6 +84,16 @@ async def test_who_waits_begins_when_one_ends_the_small_beside_the_hog() -> None
             await it.end(f"hog {number}")
         assert it.begun[4:] == ["hog 4", "small", "hog 5"], "one that came first, then it"
         assert it.waited[4:] == [3.0] * 3
+
+
+async def test_a_session_begins_beside_a_hog_of_the_same_tenant() -> None:
+    async with scene() as it:
+        for number in range(8):
+            await it.ask(f"hog {number}", "tenant", 2, session="hog")
+        await it.ask("small", "tenant", 1, session="small")
+        for number in range(2):
+            await it.end(f"hog {number}")
+        assert it.begun[4:] == ["hog 4", "small", "hog 5"]
 
 
 async def test_who_has_waited_too_long_is_refused_and_the_next_one_goes_on() -> None:
