@@ -14,20 +14,20 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from moe_core.table import Rung
 from moe_router import cold_pairs
+from moe_router.climbs import Climbs
 from moe_router.cold import Patience
 from moe_router.cold_pairs import ColdPairs, count_missed
-from moe_router.hedge import Races
 from moe_router.ladder import Ask, Cause, GiveUp, Leave, Lost, Surroundings, Wait, next_step
 from moe_router.message import Message, Outlook, Part, fits
 from moe_router.plan import Pairs, plan
+from moe_router.races import Races, twin
 from moe_router.refusal import Refused
 from moe_router.replica import pick, turned
 from moe_router.request import Request
 from moe_router.sessions import Pins
 from moe_router.setback import after, again, cause_of, unreachable
-from moe_router.settle import Climb, Outcome, outcomes, settle, stranded
+from moe_router.settle import Climb, Outcome, outcomes, settle
 from moe_router.view import View
 from moeops.v1.link_pb2 import GroupResult, Result
 
@@ -64,8 +64,7 @@ class Exchange:
         self._waiting = 0  # parts under way whose pairs nobody has answered yet
         self._races = Races()
         self._used: list[Part] = []
-        self._climbs: list[Climb] = []
-        self._left: list[tuple[Lost, Pairs]] = []
+        self._climbs = Climbs()
         self._began_s = 0.0
         self._cold = ColdPairs()
         self._refusal: Refused | None = None
@@ -171,27 +170,12 @@ class Exchange:
             return []
         twins: dict[str, list[Part]] = {}
         for part in message.parts:
-            twin = None if self._races.hedged(part) else self._twin(part, message, outlook)
-            if twin is not None:
-                self._races.begin(part, twin)
-                worker = pick(turned(twin.ask.workers, self._turn), outlook.load, {})
-                twins.setdefault(worker, []).append(twin)
+            second = None if self._races.hedged(part) else twin(part, message, outlook)
+            if second is not None:
+                self._races.begin(part, second)
+                worker = pick(turned(second.ask.workers, self._turn), outlook.load, {})
+                twins.setdefault(worker, []).append(second)
         return [self._message(w, p, remaining_s / 2, outlook, tally) for w, p in twins.items()]
-
-    def _twin(self, part: Part, message: Message, outlook: Outlook) -> Part | None:
-        """Return the same pairs to be asked of other live workers."""
-        ask, history = part.ask, part.lost.history
-        if outlook.newest.revokes(ask.expert_id, ask.sha256):
-            return None
-        failed = history.failed | {(message.worker, ask.sha256)}
-        held = outlook.routable.live.get((ask.sha256, message.layer), ())
-        others = tuple(worker for worker in held if (worker, ask.sha256) not in failed)
-        if not others:
-            return None
-        longer = replace(history, failed=failed, attempts=history.attempts + 1)
-        rung = Rung.REPLICA if ask.rung is None else ask.rung
-        lost = replace(part.lost, history=longer)
-        return Part(lost, replace(ask, rung=rung, workers=others), part.pairs)
 
     def _lose(self, part: Part, lost: Lost) -> list[tuple[Lost, Pairs]]:
         """Return what is to be placed again: nothing while another worker may still answer."""
@@ -212,7 +196,7 @@ class Exchange:
             for part in self._used
             if part.ask.rung is not None
         ]
-        climbs = [*by_workers, *self._climbs]
+        climbs = [*by_workers, *self._climbs.all()]
         return settle(self._request, rows, climbs), outcomes(self._request, climbs)
 
     def _place(
@@ -222,9 +206,10 @@ class Exchange:
         around, remaining_s = self._around(outlook), self._deadline_s - outlook.now_s
         parts: dict[str, list[Part]] = {}
         self._climb(lost, around, outlook, parts, tally)
-        if self._left and not parts and not self._waiting and not self._cold and not self._refusal:
+        if self._climbs.to_siblings and not parts and self.finished and not self._refusal:
             alone = replace(around, renormalisable=False)
-            self._climb(self._stranded(), alone, outlook, parts, tally)
+            stranded = self._climbs.take_stranded(self._request.weights)
+            self._climb(stranded, alone, outlook, parts, tally)
         if self._refusal is not None:
             return []
         self._waiting += sum(map(len, parts.values()))
@@ -271,31 +256,13 @@ class Exchange:
                     worker = pick(turned(ask.workers, self._turn), outlook.load, given)
                     given[worker] = given.get(worker, 0) + len(pairs)
                     parts.setdefault(worker, []).append(Part(one, ask, pairs))
-                case Leave(Rung.RENORMALISE):
-                    self._left.append((one, pairs))
-                    self._climbs.append(Climb(Rung.RENORMALISE, one.expert_id, pairs))
                 case Leave(rung):
-                    self._climbs.append(Climb(rung, one.expert_id, pairs))
+                    self._climbs.leave(rung, one, pairs)
                 case Wait() as wait:
                     refused = self._cold.enter(one, pairs, wait, outlook.now_s, tally)
                     self._refusal = self._refusal or refused
                 case GiveUp():
                     self._refusal = self._refusal or unreachable(one, around)
-
-    def _stranded(self) -> list[tuple[Lost, Pairs]]:
-        """Take back the pairs left to the others of their token where there are no others."""
-        weights = self._request.weights
-        left = np.zeros(weights.size, bool)
-        for climb in self._climbs:
-            if climb.rung in (Rung.RENORMALISE, Rung.RESIDUAL):
-                left[climb.pairs] = True
-        alone = np.repeat(stranded(weights, left.reshape(weights.shape)), self._k)
-        anew = [(lost, pairs[alone[pairs]]) for lost, pairs in self._left if alone[pairs].any()]
-        self._left = [(lost, pairs[~alone[pairs]]) for lost, pairs in self._left]
-        others = [climb for climb in self._climbs if climb.rung is not Rung.RENORMALISE]
-        kept = [Climb(Rung.RENORMALISE, lost.expert_id, p) for lost, p in self._left if len(p)]
-        self._climbs = others + kept
-        return anew
 
     def _message(
         self, worker: str, parts: list[Part], timeout_s: float, outlook: Outlook, tally: Tally

@@ -5,12 +5,9 @@ Pure, and without a clock: times are inputs, and the budget is in messages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from moe_router.ladder import Lost
 from moe_router.latency import LATENCY_BOUNDS_US, count_latency, no_latencies, size_of
-from moe_router.message import Part
 
 QUANTILE = 0.98
 MIN_ANSWERS = 64  # of a size, before its quantile says anything
@@ -77,52 +74,3 @@ class HedgeBudget:
 
     def spend(self) -> None:
         self._left -= 1
-
-
-@dataclass(slots=True)
-class _Race:
-    """Two attempts at the same pairs; `parts` are kept so that their ids stay theirs."""
-
-    parts: tuple[Part, Part]
-    decided: bool = False
-    lost: Lost | None = None
-
-
-class Races:
-    """The parts of one request that two workers were asked for; the first usable answer counts."""
-
-    def __init__(self) -> None:
-        self._races: dict[int, _Race] = {}
-
-    def begin(self, part: Part, twin: Part) -> None:
-        self._races[id(part)] = self._races[id(twin)] = _Race((part, twin))
-
-    def hedged(self, part: Part) -> bool:
-        return id(part) in self._races
-
-    def decided(self, part: Part) -> bool:
-        """Whether these pairs have been answered, so that what comes now is to be dropped."""
-        race = self._races.get(id(part))
-        return race is not None and race.decided
-
-    def win(self, part: Part) -> None:
-        race = self._races.get(id(part))
-        if race is not None:
-            race.decided = True
-
-    def lose(self, part: Part, lost: Lost) -> Lost | None:
-        """Take it that an attempt failed; return what to place, None while the other one runs."""
-        race = self._races.get(id(part))
-        if race is None:
-            return lost
-        if race.lost is None:
-            race.lost = lost
-            return None
-        one, two = race.lost.history, lost.history
-        both = replace(
-            two,
-            failed=one.failed | two.failed,
-            barred=one.barred | two.barred,
-            attempts=max(one.attempts, two.attempts),
-        )
-        return replace(lost, history=both)

@@ -42,15 +42,6 @@ class Outcome:
     rungs: tuple[tuple[Rung, str, int], ...]  # rung, expert id, rows
 
 
-def stranded(weights: Array, left: Array) -> Array:
-    """Return a mask (T,) of tokens none of whose experts answered with a weight above zero.
-
-    `weights` and `left` (nobody answered) are (T, k).
-    """
-    kept = np.where(left, 0, weights.astype(np.float32)).sum(axis=1)
-    return np.asarray(kept <= 0)
-
-
 def settle(request: Request, rows: Array, climbs: Sequence[Climb]) -> Array:
     """Combine the answers `rows` (T, k, H) into (T, H) in their dtype.
 
