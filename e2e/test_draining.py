@@ -22,7 +22,7 @@ def test_a_node_with_the_only_replica_is_drained_under_load(
             left = [p for p in tiny.pods("tiny-e3") if p["spec"].get("nodeName") != node]
             ready = [p for p in left if condition(p, "Ready").get("status") == "True"]
             assert ready, "the only pod went before another one was ready"
-            wait_for("one pod is left", lambda: len(tiny.pods("tiny-e3")) == 1, 30)
+            wait_for("one pod is left", lambda: len(tiny.pods("tiny-e3")) == 1, 120)
             assert tiny.pods("tiny-e3")[0]["metadata"]["uid"] == ready[0]["metadata"]["uid"]
         finally:
             kube.run("uncordon", node)

@@ -18,9 +18,10 @@ from moe_router.applied import choose
 from moe_router.begin import Begun, begin, parse_begin
 from moe_router.counters import Counters
 from moe_router.dispatcher import Dispatcher
+from moe_router.fates import Fate, fates
 from moe_router.flight import Links
 from moe_router.marks import Loss, Marks
-from moe_router.message import Outlook
+from moe_router.message import Outlook, Part
 from moe_router.outcomes import Outcomes
 from moe_router.overflow import loads
 from moe_router.refusal import Code, Refused
@@ -29,7 +30,7 @@ from moe_router.request import Request, Rows, check_mixture, parse_dispatch, par
 from moe_router.room import Room
 from moe_router.scorings import Gates, Scorings
 from moe_router.sequences import check_count
-from moe_router.sessions import PinsKept, Start, Taken, Tokens, check_start
+from moe_router.sessions import PinsKept, Start, Tokens, check_start
 from moe_router.settle import Outcome
 from moe_router.shadow import Shadows, Trail
 from moe_router.spans import about, tell_combine, tell_gate
@@ -59,16 +60,6 @@ class Limits:
     deadline_s: float = 5.0
     rows_at_work: int = 16_384
     weights: Mapping[str, int] = field(default_factory=dict)  # of flows, by name
-
-
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """What became of one sequence of an answered request."""
-
-    token: bytes
-    outcome: Outcome
-    degraded: bool
-    repinned: tuple[Taken, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +107,23 @@ class Engine:
         self, message: DispatchRequest, span: Span | None = None, caller: Caller = NOBODY
     ) -> Answer:
         """Serve rows whose experts the caller chose; `span` if it is traced. Raises Refused."""
-        began_s = self._clock()
-        with self._counted():
-            view = await self._table_for(message)
+
+        def read(view: View) -> tuple[Rows, Callable[[], Request]]:
             request = parse_dispatch(message, view, self._tokens.read, self._pins.of)
-            return await self._serve(request.rows, lambda: request, view, began_s, span, caller)
+            return request.rows, lambda: request
+
+        return await self._serve(message, read, span, caller)
 
     async def route(
         self, message: RouteRequest, span: Span | None = None, caller: Caller = NOBODY
     ) -> Answer:
         """Serve rows, applying the table's gate; `span` if it is traced. Raises Refused."""
-        began_s = self._clock()
-        with self._counted():
-            view = await self._table_for(message)
+
+        def read(view: View) -> tuple[Rows, Callable[[], Request]]:
             rows = parse_route(message, view, self._tokens.read, self._pins.of)
-            return await self._serve(rows, lambda: self._chosen(rows), view, began_s, span, caller)
+            return rows, lambda: self._chosen(rows)
+
+        return await self._serve(message, read, span, caller)
 
     def changed(self) -> None:
         """Have those look who wait for an expert: workers or the table have changed."""
@@ -190,16 +183,26 @@ class Engine:
 
     async def _serve(
         self,
-        rows: Rows,
-        choose_: Callable[[], Request],
-        view: View,
-        began_s: float,
+        message: DispatchRequest | RouteRequest,
+        read: Callable[[View], tuple[Rows, Callable[[], Request]]],
         span: Span | None,
         caller: Caller,
     ) -> Answer:
-        """Serve rows, if their caller may have that many. What it may not is no gate's failure."""
-        with caller.hold(len(rows.hidden)):
-            return await self._answer(rows, choose_, view, began_s, span, caller)
+        """Serve rows, if their caller may have that many. What it may not is no gate's failure.
+
+        Where the gate that chose is taken back meanwhile, all begins anew by the newest table.
+        """
+        began_s = self._clock()
+        with self._counted():
+            view = await self._table_for(message)
+            rows, choose_ = read(view)
+            with caller.hold(len(rows.hidden)):
+                while True:
+                    answer = await self._answer(rows, choose_, view, began_s, span, caller)
+                    if answer is not None:
+                        return answer
+                    view = served(self._tables)
+                    rows, choose_ = read(view)
 
     async def _answer(
         self,
@@ -209,15 +212,19 @@ class Engine:
         began_s: float,
         span: Span | None,
         caller: Caller,
-    ) -> Answer:
-        """Serve rows when it is their turn, and count for their gates how that went."""
+    ) -> Answer | None:
+        """Serve rows when it is their turn, and count for their gates how that went.
+
+        None where that is of no use any more. Of a gate that is revoked by then: stable answers
+        for experts that went with it, and the whole would be neither pair's.
+        """
         gates = self.counters.gates
         within_s = rows.deadline_ms / 1000 if rows.deadline_ms else self._limits.deadline_s
-        deadline_s = self._clock() + within_s
+        deadline_s = began_s + within_s
         if span is not None:
             span.tell(about(rows, view))
         try:
-            async with self._turn(rows, caller, within_s):
+            async with self._turn(rows, caller, deadline_s - self._clock()):
                 request = choose_()
                 chosen_s = self._clock()
                 if span is not None:
@@ -225,6 +232,9 @@ class Engine:
                 answer = await self._dispatcher.serve(request, view, span, deadline_s)
                 answered_s = self._clock()
                 served = answer()
+                newest = self._tables.view or view
+                if newest is not view and _outdated(rows, served.parts, newest):
+                    return None
                 self._account(view, served.outcomes)
         except Exception as error:
             if not (isinstance(error, Refused) and error.code in CALLERS_FAULT):
@@ -238,10 +248,10 @@ class Engine:
             self.counters.traced((began_s, chosen_s, answered_s, ended_s), span)
         for load in loads(request, view):
             self.counters.loaded(load)
-        fates = self._fates(request, served.outcomes, view)
+        lots = fates(rows.sequences, served.outcomes, (view, newest), self._pins.of, self._marks)
         followed = view.shadowed or rows.layer in view.shadowed_layers
         trail = Trail(request, served.parts) if followed else None
-        return Answer(served.hidden, fates, view.table.epoch, trail)
+        return Answer(served.hidden, *lots, trail)
 
     @asynccontextmanager
     async def _turn(self, rows: Rows, caller: Caller, within_s: float) -> AsyncIterator[None]:
@@ -272,14 +282,9 @@ class Engine:
             for rung, expert_id, rows in outcome.rungs:
                 self.counters.rungs[rung, expert_id] += rows
 
-    def _fates(self, request: Request, outcomes: Sequence[Outcome], view: View) -> tuple[Fate, ...]:
-        fates = []
-        for sequence, outcome in zip(request.rows.sequences, outcomes, strict=True):
-            session = sequence.session
-            began = Start(view.table.uid, view.table.epoch)
-            token = sequence.token or began.to_token(session)
-            news = self._marks.tell(session, sequence.pins.taken)
-            repinned = news if sequence.start is not None else ()  # what begins now lost nothing
-            degraded = self._marks.degraded(session)
-            fates.append(Fate(token, outcome, degraded, repinned))
-        return tuple(fates)
+
+def _outdated(rows: Rows, parts: Sequence[Part], newest: View) -> bool:
+    """Whether this table revokes a gate that chose, or, in the last moment, who has answered."""
+    return any(newest.revokes_gate(rows.layer, variant.sha256) for variant in rows.variants) or any(
+        newest.revokes(part.ask.expert_id, part.ask.sha256) for part in parts
+    )

@@ -17,7 +17,8 @@ from moe_core.tracing import Context, Span, Tracer, Untraced
 from moe_router.begin import Begun
 from moe_router.describe import WIRE_RUNGS, Describer, describe_mixture
 from moe_router.door import Door, Entry, Metadata
-from moe_router.engine import Answer, Engine, Fate
+from moe_router.engine import Answer, Engine
+from moe_router.fates import Fate
 from moe_router.gates import GateArtifacts
 from moe_router.refusal import Code, Refused
 from moe_router.reporting import Reported

@@ -70,6 +70,11 @@ class View:
         row = self.experts.get(expert_id)
         return row is not None and sha256 in row.revoked
 
+    def revokes_gate(self, layer: int, sha256: str) -> bool:
+        """Whether this table forbids a version of the layer's gate to choose."""
+        row = self.gates.get(layer)
+        return row is not None and sha256 in row.revoked
+
 
 def _shadowed(gate: GateRow) -> bool:
     rollout = gate.rollout

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moe_core.rollout import Version
+from moe_core.rollout import Outcome, Version, WeightSince
 from moe_core.rows import Role
 from moe_core.table import Rung, Table
 from moe_router.engine import Answer, Engine, Limits
@@ -242,7 +242,53 @@ async def test_rows_not_yet_sent_never_go_to_a_version_revoked_meanwhile() -> No
     assert sibling.seen == [], "the other replica of a revoked version gets nothing"
     assert values(answer) == [1.5]
     assert rungs(answer) == [(Rung.STABLE, "a", 1)]
-    assert answer.epoch == 1, "a request keeps the table that it began with"
+    assert answer.fates[0].repinned == (Taken("a", 2),), "its session has lost that version"
+    assert answer.epoch == 2, "by the table that took it"
+
+
+async def test_a_request_keeps_the_table_that_it_began_with() -> None:
+    bench = Bench(mixture(canary()), {"w": worker(A, A2, B, C)})
+    bench.links.before = lambda: bench.offer(replace(bench.table, epoch=2))
+
+    answer = await bench.dispatch([[0, 1]])
+
+    assert (answer.epoch, values(answer)) == (1, [9.0])
+    assert answer.fates[0].repinned == ()
+
+
+async def test_what_a_session_loses_while_it_is_answered_is_told_with_that_answer() -> None:
+    """It may be the last of a call: then nobody would be told that it is neither version's."""
+    bench = Bench(mixture(canary()), {"w": worker(A, A2, B, C)})
+    token = (await bench.dispatch([[0, 1]])).fates[0].token
+    sessions = [SequenceRows(session="s", rows=1, start_token=token)]
+    bench.links.before = lambda: bench.offer(taken_back(2))
+
+    answer = await bench.dispatch([[0, 1]], sessions=sessions)
+    later = await bench.dispatch([[0, 1]], sessions=sessions)
+
+    assert values(answer) == values(later) == [1.5]
+    assert answer.fates[0].repinned == (Taken("a", 2),)
+    assert later.fates[0].repinned == ()
+    assert (answer.epoch, later.epoch) == (2, 2)
+
+
+async def test_that_a_version_is_only_gone_the_next_answer_tells() -> None:
+    trial = canary(0).rollout
+    assert trial is not None
+    weights = (*trial.weights, WeightSince(2, 100))
+    done = replace(trial, outcome=Outcome.PROMOTED, weights=weights)
+    kept = replace(expert("a", A2), previous=A, rollout=done)
+    bench = Bench(replace(mixture(kept), epoch=2), {"w": worker(A, A2, B, C)})
+    token = Start(bench.table.uid, 1).to_token("s")
+    sessions = [SequenceRows(session="s", rows=1, start_token=token)]
+    gone = replace(mixture(replace(kept, previous=None)), epoch=3)
+    bench.links.before = lambda: bench.offer(gone)
+
+    answer = await bench.dispatch([[0, 1]], sessions=sessions)
+    later = await bench.dispatch([[0, 1]], sessions=sessions)
+
+    assert (values(answer), answer.epoch, answer.fates[0].repinned) == ([1.5], 2, ())
+    assert (values(later), later.fates[0].repinned) == ([9.0], (Taken("a", 2),))
 
 
 async def test_a_session_on_a_revoked_version_is_told_once_that_it_was_repinned() -> None:

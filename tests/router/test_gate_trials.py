@@ -17,8 +17,10 @@ from moe_router.gate_shadow import Sample, jaccard, sample, score
 from moe_router.probability import divergence_bits, entropy_bits
 from moe_router.refusal import Code
 from moe_router.request import parse_dispatch
+from moe_router.sessions import Start, Taken
 from moe_router.view import View
-from moeops.v1.router_pb2 import SequenceRows
+from moeops.v1.router_pb2 import RouteRequest, SequenceRows
+from moeops.v1.types_pb2 import DTYPE_FLOAT32
 from tests.fakes.links import FakeWorker
 from tests.router.bench import Bench, values
 from tests.router.gated import (
@@ -34,6 +36,7 @@ from tests.router.gated import (
     tried,
 )
 from tests.support.dispatching import dispatch_request
+from tests.support.tables import UID
 
 Floats = npt.NDArray[np.float32]
 
@@ -78,6 +81,53 @@ async def test_rows_that_another_variant_chose_are_refused(
     )
     assert refused.code is Code.FAILED_PRECONDITION
     assert words in str(refused)
+
+
+def began(session: str) -> SequenceRows:
+    """Return a row of a session that began before the candidate was taken back."""
+    return SequenceRows(session=session, rows=1, start_token=Start(UID, 1).to_token(session))
+
+
+def back_when_asked(bench: Bench) -> None:
+    """Have the candidate taken back when workers are asked for the first time."""
+
+    def act() -> None:
+        bench.links.before = lambda: None
+        bench.offer(gated(taken_back(), epoch=2))
+
+    bench.links.before = act
+
+
+async def test_rows_whose_gate_is_taken_back_under_way_are_refused_like_any_that_come() -> None:
+    """Stable answers for experts that went with it: the whole would be neither pair's."""
+    bench = house()
+    back_when_asked(bench)
+    sessions = [began(ON_CANDIDATE)]
+    refused = await bench.refused([[0]], gate_sha256=G2.sha256, sessions=sessions)
+    assert refused.code is Code.FAILED_PRECONDITION
+    assert "which was taken back" in str(refused)
+    assert bench.engine.counters.gates.of("gate", G2.sha256).requests == 0
+
+
+async def test_a_gate_that_is_taken_back_under_way_chooses_for_nobody() -> None:
+    """Where the router applies the gate it does so once more, and tells the session."""
+    weights = np.eye(4, dtype=np.float32)[:3]
+    bench = house(gates={G1.sha256: weights, G2.sha256: weights})
+    back_when_asked(bench)
+    answer = await bench.engine.route(
+        RouteRequest(
+            request_id=1,
+            mixture="tiny",
+            dtype=DTYPE_FLOAT32,
+            hidden_size=4,
+            sequences=[began(ON_CANDIDATE)],
+            hidden=np.ones((1, 4), np.float32).tobytes(),
+        )
+    )
+    assert values(answer) == [0.5 * FACTORS["a"] + 0.5 * FACTORS["b"]]
+    assert answer.epoch == 2
+    assert answer.fates[0].repinned == (Taken("gate", 2, gate=True),)
+    assert bench.engine.counters.requests == 1
 
 
 async def test_requests_and_pairs_are_counted_for_the_variant_of_their_sessions() -> None:
