@@ -12,6 +12,7 @@ from tests.benchmarks import (
     router_memory,
     scaling,
     scrapes,
+    table_changes,
     tracing,
     verdicts,
 )
@@ -25,6 +26,7 @@ ALL = (
     scrapes,
     tracing,
     router_memory,
+    table_changes,
     verdicts,
     scaling,
     drift,

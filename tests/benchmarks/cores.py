@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -35,12 +36,21 @@ class Cores:
         for program, core in zip(workers, self.workers, strict=True):
             _move(program.process.pid, core)
 
+    @contextmanager
+    def anywhere(self) -> Iterator[None]:
+        """Let threads that are started in the block run on every core."""
+        os.sched_setaffinity(0, self.every)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, {self.client})
+
     def unpinned(self) -> Callable[[], None]:
         """Return what a child runs first that is to have all cores."""
         return lambda: os.sched_setaffinity(0, self.every)
 
     def __str__(self) -> str:
-        roles = [("client", self.client), ("router, echoes", self.router)]
+        roles = [("client", self.client), ("router (in the client: any), echoes", self.router)]
         roles += [(f"worker {number}", core) for number, core in enumerate(self.workers, 1)]
         return "; ".join(
             f"core {core}: {', '.join(role for role, at in roles if at == core)}"

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -174,7 +174,10 @@ def hops(bench: Bench) -> Iterator[Row]:
 
 def inside(bench: Bench) -> Iterator[Row]:
     """Measure a hop with the router in this process, beside the same through the other one."""
-    with embedded(bench.served) as router, RouterClient(router) as near:
+    with ExitStack() as stack:
+        with bench.cores.anywhere():
+            router = stack.enter_context(embedded(bench.served))
+        near = stack.enter_context(RouterClient(router))
         far = aio.RouterClient(bench.served.addresses)
         for rows in (1, 16):
             given = Given.random(rows)
