@@ -156,7 +156,10 @@ def test_anytime_bounds_narrow_with_evidence_and_with_what_is_risked(
     lower, upper = sequential.bounds(Difference(mean, v, 99), a, scale)
     assert lower <= mean <= upper
     assert sequential.bounds(Difference(mean, v + more, 99), a, scale)[0] <= lower
-    assert (sequential.bounds(Difference(mean, v, 99), b, scale)[0] <= lower) == (b <= a)
+    other, _ = sequential.bounds(Difference(mean, v, 99), b, scale)
+    assert other <= lower if b <= a else other >= lower
+    if b > a * (1 + 1e-6):  # nearer than that, both may round to one number
+        assert other > lower
 
 
 @given(st.floats(-9, 9), variances, levels, st.floats(1e-3, 10), st.floats(1e-2, 100))
