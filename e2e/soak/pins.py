@@ -115,8 +115,9 @@ class Pins:
         return False
 
     def _note(self, state: SessionState, session: Session, expert: int, version: int) -> None:
-        before = session.versions.setdefault(expert, version)
-        if before != version and f"e{expert}" not in state.repinned_experts:
+        if f"e{expert}" in state.repinned_experts:
+            return  # it was told that it lost its version of that one
+        if session.versions.setdefault(expert, version) != version:
             self.wrong.append(f"{state.session} saw both versions of e{expert}")
 
     def verdict(self, tables: Mapping[int, Table], digests: Sequence[Sequence[str]]) -> Verdict:

@@ -110,6 +110,16 @@ def test_a_session_that_sees_both_versions_is_told_unless_it_lost_one(
     assert set(pins.wrong) == {f"s saw both versions of e{used}"}
 
 
+def test_what_a_session_lost_before_it_saw_it_is_not_its_pin_any_more(
+    pins: Pins, layers: tuple[LayerRows, ...]
+) -> None:
+    """Going back revokes: who began by the second version and is told so goes on by the first."""
+    used = int(layers[0].expert_index[0, 0])
+    for rows in layers:
+        assert not pins.differs(state(f"e{used}"), rows, answered(pins, rows, {}))
+    assert pins.verdict({1: serving(used)}, DIGESTS).wrong == ()
+
+
 def test_one_bit_is_noticed(pins: Pins, layers: tuple[LayerRows, ...]) -> None:
     answer = answered(pins, layers[0], {})
     raw = bytearray(answer.hidden.tobytes())
