@@ -162,7 +162,7 @@ def test_a_pair_is_tried_out_in_either_order_though_the_operator_dies(
         kill_operator()
         tiny.kube.apply(other)
         wait_for("both are served", both, 60)
-    assert not readers.wrong, "\n".join(readers.wrong)  # whole: sessions are told in its middle
+    assert not readers.wrong, "\n".join(readers.wrong)
     assert wrong == []
     assert all(readers.seen.values()), readers.seen
     (row,) = tiny.kube.table("tiny")["gates"]
@@ -192,7 +192,7 @@ def test_a_pair_is_taken_back_whole_and_no_client_is_left_with_half(
         wait_for("both are taken back", lambda: not seen_by_some(), 10)
         before = dict(readers.seen)
         wait_for("somebody reads on", lambda: readers.seen[OLD] > before[OLD] + 5, 30)
-    assert not readers.wrong, "\n".join(readers.wrong)  # whole: sessions are told in its middle
+    assert not readers.wrong, "\n".join(readers.wrong)
     table = tiny.kube.table("tiny")
     assert table["epoch"] == epoch + 1
     assert "candidate" not in tiny.kube.table_row("tiny", "tiny-e3")

@@ -86,6 +86,11 @@ class Verdict:
     compared: int
     wrong: tuple[str, ...]
 
+    @property
+    def kept(self) -> bool:
+        """Whether there was something to compare, and nothing was wrong."""
+        return self.compared > 0 and not self.wrong
+
     def lines(self) -> list[str]:
         """Return this for people; of what was wrong the first twenty."""
         told = f"{self.seen} of {self.sessions} sessions, {self.compared} of them compared with"
@@ -126,8 +131,10 @@ class Pins:
         for name, session in self.sessions.items():
             seen += len(session.versions)
             table = tables.get(session.start.epoch)
-            for expert, version in session.versions.items() if table is not None else ():
-                row = table.expert(f"e{expert}") if table is not None else None
+            if table is None:
+                continue
+            for expert, version in session.versions.items():
+                row = table.expert(f"e{expert}")
                 pin = None if row is None else pinned(row, name, session.start.epoch)
                 compared += 1
                 if pin is None or pin.sha256 != digests[expert][version]:

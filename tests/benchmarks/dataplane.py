@@ -19,7 +19,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from collections.abc import Sequence as Many
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -77,6 +77,10 @@ class Bench:
     cores: Cores
     rounds: int
     seconds: float
+
+    def wait_for(self, ask: Callable[..., Coroutine[Any, Any, object]], *arguments: Any) -> object:
+        """Ask, and wait for the answer."""
+        return self.loop.run_until_complete(ask(*arguments))
 
 
 def main(arguments: Many[str] | None = None) -> None:
@@ -145,8 +149,8 @@ def hops(bench: Bench) -> Iterator[Row]:
         part = message(share * HIDDEN * 2 + _HEADERS, share * HIDDEN * 2 + _HEADERS)
         ways: dict[str, Callable[[], object]] = {
             "hop": ask,
-            "grpc": lambda sent=sent: bench.loop.run_until_complete(over_grpc.ask(sent)),  # type: ignore[misc]
-            "link": lambda part=part: link.ask(part),  # type: ignore[misc]
+            "grpc": partial(bench.wait_for, over_grpc.ask, sent),
+            "link": partial(link.ask, part),
             "compute": compute,
         }
         took = {
@@ -202,7 +206,7 @@ def inside(bench: Bench) -> Iterator[Row]:
 def _asking(bench: Bench, client: aio.RouterClient, given: Given) -> Callable[[], object]:
     gate = bench.loop.run_until_complete(client.describe()).gates[0]
     rows, choice = _question(gate.sha256, given)
-    return lambda: bench.loop.run_until_complete(client.dispatch(rows, choice))
+    return partial(bench.wait_for, client.dispatch, rows, choice)
 
 
 def _question(gate: str, given: Given) -> tuple[Rows, Choice]:

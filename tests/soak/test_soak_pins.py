@@ -71,7 +71,7 @@ def test_answers_of_the_first_versions_are_those_that_were_recorded(
         assert answered(pins, rows, {}).hidden.tobytes() == rows.expected.tobytes()
         assert not pins.differs(state(), rows, answered(pins, rows, {}))
     verdict = pins.verdict({1: serving()}, DIGESTS)
-    assert (verdict.sessions, verdict.wrong) == (1, ())
+    assert (verdict.sessions, verdict.wrong, verdict.kept) == (1, (), True)
     used = {expert for rows in layers for expert in rows.expert_index.ravel().tolist()}
     assert verdict.seen == verdict.compared == len(used)
 
@@ -94,7 +94,8 @@ def test_a_session_on_second_versions_is_by_its_pins(
     for rows in layers:
         assert not pins.differs(state(), rows, answered(pins, rows, {2: 1, 3: 1}))
     assert pins.verdict({1: serving(2, 3)}, DIGESTS).wrong == ()
-    assert pins.verdict({9: serving()}, DIGESTS).compared == 0
+    unknown = pins.verdict({9: serving()}, DIGESTS)
+    assert (unknown.compared, unknown.kept) == (0, False), "nothing compared is nothing shown"
     wrong = pins.verdict({1: serving(2)}, DIGESTS).wrong
     assert [one.partition(";")[0] for one in wrong] == ["s saw version 1 of e3"]
 
