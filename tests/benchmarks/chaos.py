@@ -1,7 +1,8 @@
 """`python -m tests.benchmarks.chaos`: what a client notices of each fault of a worker or its link.
 
 The acts of `tests/chaos` under steady load on one router and two workers, each act with a router of
-its own. Prints failed and degraded requests, answers with other bits, times, the longest stall, and
+its own. Each worker has half a core and no more, so that one that dies leaves the other nothing.
+Prints failed and degraded requests, answers with other bits, times, the longest stall, and
 answers in the second before the fault and in the second one after it began.
 """
 
@@ -11,11 +12,15 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from tests.chaos.acts import ACTS, Act
+from tests.chaos.acts import ACTS, WIRED, Act
 from tests.chaos.house import Workers, house, two_workers
+from tests.chaos.wire import missing, wire
+from tests.support.share import NoShares, shares
 
+WORKER_CORES = 0.5
 ROW = "{:<32}{:>9}{:>8}{:>10}{:>7}{:>9}{:>9}{:>12}{:>10}{:>8}{:>8}"
 HEADS = (
     "requests",
@@ -39,7 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     print(ROW.format("", *HEADS))
     with tempfile.TemporaryDirectory() as name, two_workers(Path(name)) as held:
-        for act in ACTS:
+        _play_all(held, ACTS, given)
+    if why := missing():
+        print(f"faults of the network are left out: {why}")
+        return
+    with (
+        tempfile.TemporaryDirectory() as name,
+        wire() as made,
+        two_workers(Path(name), made) as held,
+    ):
+        _play_all(held, WIRED, given)
+
+
+def _play_all(held: Workers, acts: Sequence[Act], given: argparse.Namespace) -> None:
+    pids = (held.survivor.process.pid, held.victim.process.pid)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(shares(dict.fromkeys(pids, WORKER_CORES)))
+        except NoShares as why:
+            print(f"workers have all cores: {why}")
+        for act in acts:
             _play(held, act, given.requests_per_s, given.seconds)
 
 

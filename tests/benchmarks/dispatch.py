@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def _run(directory: Path, rounds: int, seconds: float) -> None:
         print(f"{'':<26}{'T':>5}{'p50 us':>10}{'p99 us':>10}{'rows/s':>10}")
         with attach(there, served.addresses, session="bench"):
             for rows in (1, 16, 256):
-                ways = _ways(here, there, Given.random(rows))
+                given = Given.random(rows)
+                ways = local_ways(here, given) | {REMOTE: partial(_layer, there, given)}
                 for way, timing in in_turns(ways, rounds=rounds, seconds=seconds).items():
                     _print(way, rows, timing)
         rate = asyncio.run(streams(served.addresses, Given.random(16), 8, rounds, seconds))
@@ -110,19 +112,21 @@ def load_model(checkpoint: Path) -> Any:
     return MixtralForCausalLM.from_pretrained(checkpoint, dtype="auto")
 
 
-def _ways(here: Any, there: Any, given: Given) -> dict[str, Callable[[], object]]:
-    def run(model: Any) -> object:
-        return model.model.layers[0].mlp.experts(given.hidden, given.index, given.weights)
+def local_ways(here: Any, given: Given) -> dict[str, Callable[[], object]]:
+    """Return the ways of computing the layer in this process, by name."""
 
-    def switch_and_run(implementation: str) -> Callable[[], object]:
-        def way() -> object:
+    def way(implementation: str) -> Callable[[], object]:
+        def compute() -> object:
             here.config._experts_implementation_internal = implementation
-            return run(here)
+            return _layer(here, given)
 
-        return way
+        return compute
 
-    ways = {name: switch_and_run(value) for name, value in IMPLEMENTATIONS.items()}
-    return ways | {REMOTE: lambda: run(there)}
+    return {name: way(value) for name, value in IMPLEMENTATIONS.items()}
+
+
+def _layer(model: Any, given: Given) -> object:
+    return model.model.layers[0].mlp.experts(given.hidden, given.index, given.weights)
 
 
 async def streams(

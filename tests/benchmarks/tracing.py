@@ -29,6 +29,7 @@ from tests.router import process as routers
 from tests.router.process import RouterProcess
 from tests.support.artifacts import write_expert
 from tests.support.collector import collector
+from tests.support.cpu import cpu_s
 from tests.support.dispatching import dispatch_request
 from tests.support.tables import TableFile, expert, gate, table, version
 from tests.worker import process as workers
@@ -36,7 +37,6 @@ from tests.worker import process as workers
 IDS = ("e0", "e1", "e2", "e3")
 HIDDEN = 256
 ROW = "{:<22}{:>10}{:>10}{:>12}{:>12}{:>12}"
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _SAMPLER = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
 _WAYS = (("off", None), ("off, another", None), ("1% sampled", "0.01"), ("all sampled", "1"))
 
@@ -61,14 +61,14 @@ class Asked:
     def turn(self, requests: int) -> None:
         """Ask so often, and note times."""
         took = []
-        cpu_s = self._cpu_s()
+        before_s = cpu_s(self.router.process.pid)
         for _ in range(requests):
             began = time.perf_counter()
             self._outbox.put(self.request)
             while not next(self._answers).request_id:
                 pass
             took.append((time.perf_counter() - began) * 1e6)
-        self.cpu_us.append((self._cpu_s() - cpu_s) / requests * 1e6)
+        self.cpu_us.append((cpu_s(self.router.process.pid) - before_s) / requests * 1e6)
         p50, p99 = np.percentile(took, (50, 99))
         self.p50_us.append(float(p50))
         self.p99_us.append(float(p99))
@@ -76,10 +76,6 @@ class Asked:
     def close(self) -> None:
         self._outbox.put(None)
         self._channel.close()
-
-    def _cpu_s(self) -> float:
-        stat = Path(f"/proc/{self.router.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(stat[11]) + int(stat[12])) * _TICK_S
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moeops.v1.router_pb2 import LinkState
+from tests.chaos import wire
 from tests.chaos.faults import (
     Corrupt,
     Delay,
@@ -55,6 +56,25 @@ def _on_link(make: Callable[[], Fault], count: int, *, ejected: bool) -> Callabl
     return strike
 
 
+def _on_wire(fault: wire.Fault, count: int) -> Callable[[House], None]:
+    def strike(it: House) -> None:
+        before = it.wire.struck
+        it.wire.fault = fault
+        it.wait(lambda: it.wire.struck >= before + count, f"{count} packets were struck")
+
+    return strike
+
+
+def _cut(it: House) -> None:
+    it.wire.fault = wire.cut
+    it.wait(lambda: it.victim_state() == LinkState.SILENT, "the worker is silent")
+
+
+def _mend(it: House) -> None:
+    it.wire.fault = wire.healthy
+    it.wait(lambda: it.victim_state() == LinkState.LIVE, "the worker is heard again")
+
+
 def _swallow(it: House) -> None:
     it.ask(600)  # of one worker and size 64 answers must be known before one of it is late
     it.link.fault = Swallow()
@@ -74,4 +94,11 @@ ACTS = (
     Act("no answers, heartbeats", _swallow, _heal),
     Act("answers 0.1 s late", _on_link(lambda: Delay(seconds=0.1), 10, ejected=False), _heal),
     Act("SIGKILL", _kill, lambda it: None, final=True),
+)
+
+# Of the network between router and worker.
+WIRED = (
+    Act("packets 20 ms late", _on_wire(wire.Slow(0.02), 200), _mend),
+    Act("2 % of packets lost", _on_wire(wire.Lossy(0.02), 10), _mend),
+    Act("the wire is cut, half-open", _cut, _mend),
 )

@@ -1,6 +1,7 @@
 """A router over two workers that hold every expert, one of them behind a proxy, and steady load.
 
-The load knows the bits of every answer beforehand: the healthy workers gave them.
+Or that one is at the far end of a wire, in a network of its own. The load knows the bits of every
+answer beforehand: the healthy workers gave them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from moe_client.client import RouterClient
 from moe_client.messages import Choice, Rows
@@ -18,6 +20,7 @@ from moe_client.sessions import SessionBook
 from moe_client.steady import SteadyLoad
 from moeops.v1.router_pb2 import DescribeResponse
 from tests.chaos.faults import FaultyLink, faulty_link
+from tests.chaos.wire import Wire
 from tests.router import process as routers
 from tests.router.process import RouterProcess
 from tests.support.artifacts import WrittenExpert, write_expert
@@ -41,19 +44,25 @@ class Workers:
     experts: list[WrittenExpert]
     survivor: WorkerProcess
     victim: WorkerProcess
+    wire: Wire | None
 
 
 @contextmanager
-def two_workers(directory: Path) -> Iterator[Workers]:
-    """Start both."""
+def two_workers(directory: Path, wire: Wire | None = None) -> Iterator[Workers]:
+    """Start both; the one that suffers at the far end of the wire, if there is one."""
+    place: dict[str, Any] = {}
+    if wire is not None:
+        control = f"unix:{directory / 'control.sock'}"
+        place = {"link": wire.far, "control": control, "metrics": "none"}
+        place |= {"module": "tests.chaos.inside", "variables": wire.variables}
     written = [write_expert(directory, hidden_size=HIDDEN, seed=n) for n in range(len(IDS))]
     assigned = [one.assigned(name) for name, one in zip(IDS, written, strict=True)]
     with (
         workers.spawn(assigned, HIDDEN, name="survivor", ready=False) as survivor,
-        workers.spawn(assigned, HIDDEN, name="victim") as victim,
+        workers.spawn(assigned, HIDDEN, name="victim", **place) as victim,
     ):
         survivor.wait_until_ready()
-        yield Workers(directory, written, survivor, victim)
+        yield Workers(directory, written, survivor, victim, wire)
 
 
 @dataclass
@@ -62,12 +71,23 @@ class House:
 
     router: RouterProcess
     victim: WorkerProcess
-    link: FaultyLink
+    way: FaultyLink | Wire  # from the router to the victim
+    address: str  # where the router finds the victim
     load: SteadyLoad
+
+    @property
+    def link(self) -> FaultyLink:
+        assert isinstance(self.way, FaultyLink), "there is no proxy"
+        return self.way
+
+    @property
+    def wire(self) -> Wire:
+        assert isinstance(self.way, Wire), "there is no wire"
+        return self.way
 
     def victim_state(self) -> int:
         states = {one.address: one.state for one in self.router.describe().links}
-        return int(states[self.link.address])
+        return int(states[self.address])
 
     def failed_requests(self) -> int:
         seen: DescribeResponse = self.router.describe()
@@ -103,8 +123,13 @@ def house(held: Workers, *, requests_per_s: float = 200.0, sessions: int = 6) ->
     content = table(rows, [gate(IDS)], hidden_size=HIDDEN)
     file = TableFile(held.directory / "table.yaml", content)
     with ExitStack() as stack:
-        link = stack.enter_context(faulty_link(held.victim.link))
-        listed = f"{held.survivor.link},{link.address}"
+        way: FaultyLink | Wire
+        if held.wire is None:
+            way = stack.enter_context(faulty_link(held.victim.link))
+            address = way.address
+        else:
+            way, address = held.wire, held.victim.link
+        listed = f"{held.survivor.link},{address}"
         router = stack.enter_context(
             routers.spawn(mixture="tiny", table_file=str(file.path), workers=listed)
         )
@@ -118,7 +143,7 @@ def house(held: Workers, *, requests_per_s: float = 200.0, sessions: int = 6) ->
             timeout_s=TIMEOUT_S,
         )
         stack.enter_context(load)
-        made = House(router, held.victim, link, load)
+        made = House(router, held.victim, way, address, load)
         made.ask(160)  # so that it is known how long answers take
         yield made
 

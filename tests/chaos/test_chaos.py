@@ -4,12 +4,14 @@ wrong. How long things take is printed by `python -m tests.benchmarks.chaos` and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
+from _pytest.mark import ParameterSet
 
-from tests.chaos.acts import ACTS, Act
+from tests.chaos.acts import ACTS, WIRED, Act
 from tests.chaos.house import Workers, house, two_workers
+from tests.chaos.wire import missing, wire
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +20,30 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
         yield held
 
 
-@pytest.mark.parametrize("act", [pytest.param(act, id=act.name) for act in ACTS])
+@pytest.fixture(scope="module")
+def wired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    if why := missing():
+        pytest.skip(why)
+    with wire() as made, two_workers(tmp_path_factory.mktemp("wired"), made) as held:
+        yield held
+
+
+def _named(acts: Iterable[Act]) -> list[ParameterSet]:
+    return [pytest.param(act, id=act.name) for act in acts]
+
+
+@pytest.mark.parametrize("act", _named(ACTS))
 def test_no_request_fails_and_no_answer_is_wrong(both: Workers, act: Act) -> None:
-    with house(both) as it:
+    _play(both, act)
+
+
+@pytest.mark.parametrize("act", _named(WIRED))
+def test_nor_where_the_network_is_at_fault(wired: Workers, act: Act) -> None:
+    _play(wired, act)
+
+
+def _play(held: Workers, act: Act) -> None:
+    with house(held) as it:
         act.strike(it)
         it.ask(60)
         act.end(it)

@@ -67,6 +67,7 @@ def serve(
     spread: bool = False,
     tried: Mapping[str, float] | None = None,
     worker_module: str = "moe_worker",
+    numerics: str = "Exact",
 ) -> Iterator[Served]:
     """Split, start everything, wait until all is routable.
 
@@ -83,7 +84,9 @@ def serve(
     ]
     with ExitStack() as stack:
         starting = [
-            worker_process.spawn(part, index.hidden_size, dtype=dtype, module=worker_module)
+            worker_process.spawn(
+                part, index.hidden_size, dtype=dtype, module=worker_module, numerics=numerics
+            )
             for part in _share(held, workers, spread)
         ]
         with ThreadPoolExecutor(workers) as pool:

@@ -13,6 +13,7 @@ from typing import Self
 
 from tests.kube.server import KubeServer
 from tests.operator.kube.stage import SYSTEM
+from tests.support.cpu import cpu_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,7 @@ class Running:
     @property
     def cpu_s(self) -> float:
         """Processor time that it has used until now."""
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self._process.pid)
 
     @property
     def peak_mb(self) -> float:

@@ -1,0 +1,1 @@
+"""What a hop costs, beside its floors, one process and Ray Serve."""
