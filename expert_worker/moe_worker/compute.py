@@ -16,7 +16,7 @@ from moe_core.kernel import ExpertKernel
 from moe_core.log import Log
 from moe_worker.attempt import Attempt, Group
 from moe_worker.backlog import Backlog
-from moe_worker.batch import Piece, next_batch
+from moe_worker.batch import Line, Piece
 from moe_worker.counters import Counters
 from moe_worker.device import fetched
 from moe_worker.failure import Code, fail
@@ -46,28 +46,25 @@ class Computer:
     log: Log
     clock_us: Callable[[], int]
     traced: Callable[[Attempt, int], None] = lambda attempt, now_us: None
-    _line: list[_Piece] = field(default_factory=list)
+    _line: Line[ExpertKernel, _Part] = field(init=False)
     _open: set[Attempt] = field(default_factory=set)
-    _done_rows: int = 0
+
+    def __post_init__(self) -> None:
+        self._line = Line(self.batch_rows)
 
     def run(self) -> None:
         """Work until the backlog ends; the body of the computing thread."""
         while (arrived := self.backlog.take(wait=not self._line)) is not None:
             for attempt in arrived:
                 self._open.add(attempt)
-                self._line += [self._piece(attempt, group) for group in attempt.groups]
+                for group in attempt.groups:
+                    self._line.arrive(group.kernel, _Part(attempt, group), group.rows)
             self._step()
-
-    def _piece(self, attempt: Attempt, group: Group) -> _Piece:
-        part = _Part(attempt, group)
-        return Piece.arriving(group.kernel, part, group.rows, self._done_rows, self.batch_rows)
 
     def _step(self) -> None:
         """Compute one batch."""
         self._drop_unwanted(self.clock_us())
-        batch, self._line = next_batch(self._line, self.batch_rows, self._done_rows)
-        if batch:
-            self._done_rows += sum(piece.rows for piece in batch)
+        if batch := self._line.next_batch():
             self._compute(batch)
 
     def _drop_unwanted(self, now_us: int) -> None:
@@ -83,7 +80,7 @@ class Computer:
                 group.failure = failure
             self._answer(attempt)
         gone = set(over)
-        self._line = [piece for piece in self._line if piece.owner.attempt not in gone]
+        self._line.keep(lambda part: part.attempt not in gone)
 
     def _compute(self, batch: list[_Piece]) -> None:
         now_us = self.clock_us()

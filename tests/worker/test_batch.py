@@ -1,4 +1,4 @@
-"""Which waiting rows are computed together."""
+"""Which waiting rows are computed together, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -6,115 +6,114 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_worker.batch import Piece, next_batch
+from moe_worker.batch import CHEAP_ROWS, Line, Piece
 
-Line = list[Piece[str, int]]
+Asked = tuple[str, int]  # a key and a number of rows
 
 
-def piece(key: str, owner: int, rows: int, start: int = 0, due: int = 0) -> Piece[str, int]:
-    return Piece(key, owner, start, rows, due)
+def line_of(asked: list[Asked], cap: int) -> Line[str, int]:
+    """Return a line of pieces whose owners are numbered."""
+    line: Line[str, int] = Line(cap)
+    for owner, (key, rows) in enumerate(asked):
+        line.arrive(key, owner, rows)
+    return line
+
+
+def computed(batch: list[Piece[str, int]]) -> list[tuple[int, int, int]]:
+    """Return the owner, first row and rows of each piece."""
+    return [(piece.owner, piece.start, piece.rows) for piece in batch]
 
 
 @pytest.mark.parametrize(
-    ("line", "batch", "rest"),
+    ("asked", "batches"),
     [
-        pytest.param([], [], [], id="nothing waits"),
-        pytest.param([piece("a", 1, 3)], [piece("a", 1, 3)], [], id="one alone does not wait"),
+        pytest.param([], [[]], id="nothing waits"),
+        pytest.param([("a", 3)], [[(0, 0, 3)], []], id="one alone does not wait"),
         pytest.param(
-            [piece("a", 1, 3), piece("b", 2, 1), piece("a", 3, 2)],
-            [piece("a", 1, 3), piece("a", 3, 2)],
-            [piece("b", 2, 1)],
+            [("a", 3), ("b", 3), ("a", 2)],
+            [[(0, 0, 3), (2, 0, 2)], [(1, 0, 3)]],
             id="rows of one key go together",
         ),
         pytest.param(
-            [piece("a", 1, 6), piece("a", 2, 6), piece("a", 3, 4)],
-            [piece("a", 1, 6), piece("a", 3, 4)],
-            [piece("a", 2, 6)],
+            [("a", 6), ("a", 6), ("a", 4)],
+            [[(0, 0, 6), (2, 0, 4)], [(1, 0, 6)]],
             id="who joins does so whole",
         ),
         pytest.param(
-            [piece("a", 1, 9, due=9), piece("b", 2, 1, due=3)],
-            [piece("b", 2, 1, due=3)],
-            [piece("a", 1, 9, due=9)],
-            id="who is due first begins",
+            [("a", 9), ("b", 1)], [[(1, 0, 1)], [(0, 0, 9)]], id="of those that come the smaller"
         ),
         pytest.param(
-            [piece("a", 1, 25, start=5), piece("b", 2, 1)],
-            [piece("a", 1, 10, start=5)],
-            [piece("a", 1, 15, start=15, due=120), piece("b", 2, 1)],
-            id="the rest of a giant waits for as many rows as its next batch has",
+            [("a", 25)],
+            [[(0, 0, 10)], [(0, 10, 10)], [(0, 20, 5)], []],
+            id="a giant is cut",
         ),
         pytest.param(
-            [piece("a", 1, 13)],
-            [piece("a", 1, 10)],
-            [piece("a", 1, 3, start=10, due=113)],
-            id="and a small rest for fewer",
+            [("a", 20), ("b", 20)],
+            [[(0, 0, 10)], [(1, 0, 10)], [(0, 10, 10)], [(1, 10, 10)], []],
+            id="giants take turns",
         ),
-        pytest.param(
-            [piece("a", 1, 10), piece("a", 2, 1)],
-            [piece("a", 1, 10)],
-            [piece("a", 2, 1)],
-            id="a full batch takes no more",
-        ),
+        pytest.param([("a", 10), ("a", 9)], [[(0, 0, 10)], [(1, 0, 9)]], id="no room, no company"),
     ],
 )
-def test_next_batch(line: Line, batch: Line, rest: Line) -> None:
-    assert next_batch(line, 10, 100) == (batch, rest)
+def test_batches(asked: list[Asked], batches: list[list[tuple[int, int, int]]]) -> None:
+    line = line_of(asked, 10)
+    assert [computed(line.next_batch()) for _ in batches] == batches
 
 
-def test_a_piece_that_arrives_is_due_after_as_many_rows_as_its_first_batch_has() -> None:
-    assert Piece.arriving("a", 1, 3, 100, 10) == piece("a", 1, 3, due=103)
-    assert Piece.arriving("a", 1, 30, 100, 10) == piece("a", 1, 30, due=110)
+def test_a_small_one_takes_no_large_one_along() -> None:
+    """It would wait for all of its rows; a cheap one it takes."""
+    line = line_of([("a", 1), ("a", CHEAP_ROWS + 1), ("a", CHEAP_ROWS)], 256)
+    assert computed(line.next_batch()) == [(0, 0, 1), (2, 0, CHEAP_ROWS)]
+    assert computed(line.next_batch()) == [(1, 0, CHEAP_ROWS + 1)]
 
 
-pieces = st.builds(
-    lambda key, rows: (key, rows), st.sampled_from("abc"), st.integers(min_value=1, max_value=40)
-)
+def test_whose_owner_is_not_wanted_is_forgotten() -> None:
+    line = line_of([("a", 1), ("b", 1)], 10)
+    line.keep(lambda owner: owner == 1)
+    assert len(line) == 1
+    assert computed(line.next_batch()) == [(1, 0, 1)]
 
 
-@given(st.lists(pieces, max_size=30), st.integers(min_value=1, max_value=16))
-def test_every_row_is_computed_once_beside_its_own_kind(
-    asked: list[tuple[str, int]], cap: int
-) -> None:
-    line = [Piece.arriving(key, owner, rows, 0, cap) for owner, (key, rows) in enumerate(asked)]
-    seen: list[tuple[int, int]] = []
-    rounds = done = 0
-    while line:
-        front = min(line, key=lambda piece: piece.due)
-        batch, line = next_batch(line, cap, done)
+asked_ = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=30)
+
+
+@given(asked_, st.integers(min_value=1, max_value=16))
+def test_every_row_is_computed_once_beside_its_own_kind(asked: list[Asked], cap: int) -> None:
+    line, seen, rounds = line_of(asked, cap), [], 0
+    while batch := line.next_batch():
         rounds += 1
-        assert batch[0].owner == front.owner
-        assert {p.key for p in batch} == {front.key}
-        assert 0 < sum(p.rows for p in batch) <= cap
-        done += sum(p.rows for p in batch)
-        seen += [(p.owner, row) for p in batch for row in range(p.start, p.start + p.rows)]
+        assert {piece.key for piece in batch} == {asked[batch[0].owner][0]}
+        assert sum(piece.rows for piece in batch) <= cap
+        for owner, start, rows in computed(batch):
+            seen += [(owner, row) for row in range(start, start + rows)]
     assert sorted(seen) == [(o, r) for o, (_, rows) in enumerate(asked) for r in range(rows)]
     assert rounds <= sum(-(-rows // cap) for _, rows in asked)
+    assert len(line) == 0
 
 
-@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=5), st.integers(1, 16))
-def test_a_small_one_that_comes_waits_for_one_batch(giants: list[int], cap: int) -> None:
-    """However many giants wait, unless so many rows were computed that their turn has come."""
-    line = [Piece.arriving("a", owner, rows, 0, cap) for owner, rows in enumerate(giants)]
-    _, line = next_batch(line, cap, 0)
-    batch, _ = next_batch([*line, Piece.arriving("b", 9, 1, 0, cap)], cap, cap)
-    assert batch[0].owner == 9 or cap == 1
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(17, 500)), min_size=1, max_size=40),
+    st.integers(0, 60),
+    st.integers(17, 256),
+)
+def test_a_small_one_that_comes_is_next(giants: list[Asked], batches: int, cap: int) -> None:
+    """However many large ones wait, of one request or of many, and for however long."""
+    line = line_of(giants, cap)
+    for _ in range(batches):
+        line.next_batch()
+    line.arrive("d", -1, 1)
+    assert line.next_batch()[0].owner == -1
 
 
-@given(st.integers(1, 500), st.integers(1, 8))
-def test_under_a_flood_of_small_ones_a_giant_gets_half(giant: int, flood: int) -> None:
-    """They ask for half of the rows that there is time for."""
-    cap = 2 * flood
-    line = [Piece.arriving("a", 0, giant, 0, cap)]
-    done = served = small = 0
-    while any(piece.owner == 0 for piece in line):
-        line += [Piece.arriving("b", 1, 1, done, cap) for _ in range(flood)]
-        batch, line = next_batch(line, cap, done)
-        rows = sum(piece.rows for piece in batch)
-        done += rows
-        if batch[0].owner == 0:
-            served += rows
-        else:
-            small += rows
-    assert served == giant
-    assert small <= giant + 2 * cap
+@given(st.integers(17, 500), st.integers(1, 8), st.integers(17, 64))
+def test_under_a_flood_of_small_ones_a_giant_gets_half(giant: int, flood: int, cap: int) -> None:
+    """More of them come than there is time for."""
+    line: Line[str, int] = Line(cap)
+    line.arrive("a", 0, giant)
+    rows = {0: 0, 1: 0}
+    while rows[0] < giant:
+        for _ in range(flood):
+            line.arrive("b", 1, 1)
+        batch = line.next_batch()
+        rows[batch[0].owner] += sum(piece.rows for piece in batch)
+    assert rows[1] <= giant + 2 * cap
