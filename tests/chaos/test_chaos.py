@@ -4,10 +4,10 @@ wrong. How long things take is printed by `python -m tests.benchmarks.chaos` and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from operator import attrgetter
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from tests.chaos.acts import ACTS, WIRED, Act
 from tests.chaos.house import Workers, house, two_workers
@@ -28,16 +28,12 @@ def wired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
         yield held
 
 
-def _named(acts: Iterable[Act]) -> list[ParameterSet]:
-    return [pytest.param(act, id=act.name) for act in acts]
-
-
-@pytest.mark.parametrize("act", _named(ACTS))
+@pytest.mark.parametrize("act", ACTS, ids=attrgetter("name"))
 def test_no_request_fails_and_no_answer_is_wrong(both: Workers, act: Act) -> None:
     _play(both, act)
 
 
-@pytest.mark.parametrize("act", _named(WIRED))
+@pytest.mark.parametrize("act", WIRED, ids=attrgetter("name"))
 def test_nor_where_the_network_is_at_fault(wired: Workers, act: Act) -> None:
     _play(wired, act)
 

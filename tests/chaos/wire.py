@@ -39,6 +39,8 @@ def missing() -> str:
         return "a network namespace takes root"
     if not _TUN.exists() or shutil.which("ip") is None:
         return "a wire takes /dev/net/tun and iproute2"
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        return "this root may make no network namespaces"
     return ""
 
 
