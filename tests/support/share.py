@@ -22,23 +22,23 @@ class NoShares(RuntimeError):
 
 
 @contextmanager
-def shares(of: Mapping[int, float], groups: Path = _GROUPS) -> Iterator[None]:
+def shares(of: Mapping[int, float]) -> Iterator[None]:
     """Give each process (by id) so many cores at most, while the block runs. Raises NoShares."""
     with ExitStack() as stack:
         for pid, cores in of.items():
-            stack.enter_context(_share(pid, cores, groups))
+            stack.enter_context(_share(pid, cores))
         yield
 
 
 @contextmanager
-def _share(pid: int, cores: float, groups: Path) -> Iterator[None]:
+def _share(pid: int, cores: float) -> Iterator[None]:
     quota_us = round(cores * _PERIOD_US)
-    first = (groups / "cpu").is_dir()  # the first version of control groups
-    parent = groups / "cpu" if first else groups
+    first = (_GROUPS / "cpu").is_dir()  # the first version of control groups
+    parent = _GROUPS / "cpu" if first else _GROUPS
     own = parent / f"moeops-test-{os.getpid()}-{pid}"
     try:
         if not first:
-            (groups / "cgroup.subtree_control").write_text("+cpu")
+            (_GROUPS / "cgroup.subtree_control").write_text("+cpu")
         own.mkdir()
     except OSError as error:
         raise NoShares(f"no group in {parent}: {error.strerror}; it takes root") from error

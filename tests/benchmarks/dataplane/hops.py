@@ -58,14 +58,18 @@ def hops(bench: Bench) -> Iterator[Row]:
         said = f"{added:+,.0f} µs: hop {took['hop']:,.0f} − ({parts})"
         if rows in goals:
             yield Row(
-                f"added by the router, T = {rows}", said, f"≤ {goals[rows]:.0f} µs",
+                f"added by the router, T = {rows}",
+                said,
+                f"≤ {goals[rows]:.0f} µs",
                 added <= goals[rows],
-            )  # fmt: skip
+            )
         else:
             yield Row(
-                f"added by the router, T = {rows}", f"{added / floor:+.0%}; {said}", "≤ 25% on top",
+                f"added by the router, T = {rows}",
+                f"{added / floor:+.0%}; {said}",
+                "≤ 25% on top",
                 added <= 0.25 * floor,
-            )  # fmt: skip
+            )
     bench.loop.run_until_complete(over_grpc.close())
     bench.loop.run_until_complete(client.close())
     link.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 
+from moe_client.figures import Report
 from moe_client.steady import SteadyLoad
 from tests.benchmarks import giants
 from tests.benchmarks.dataplane.table import Bench, Row
@@ -16,25 +16,31 @@ from tests.support.program import running
 
 def tails(bench: Bench) -> Iterator[Row]:
     """Measure how far the slowest are from the middle."""
-    addresses, whole_s = bench.served.addresses, bench.rounds * bench.seconds
-    with SteadyLoad(addresses, sessions=8, rows=16) as load:
-        time.sleep(whole_s)
-        most = load.report().requests / load.report().seconds
-    with SteadyLoad(addresses, sessions=8, rows=16, requests_per_s=0.7 * most) as load:
-        time.sleep(2 * whole_s)
-        at = load.report()
+    whole_s = bench.rounds * bench.seconds
+    most = _seen(bench, whole_s, sessions=8, rows=16)
+    rate = 0.7 * most.requests / most.seconds
+    at = _seen(bench, 2 * whole_s, sessions=8, rows=16, requests_per_s=rate)
     ratio = at.p99_ms / at.p50_ms
-    yield Row("p99/p50 at 70% load, T = 16",
-              f"{ratio:.1f} ({at.p50_ms:.1f} and {at.p99_ms:.1f} ms at {0.7 * most:,.0f}/s)",
-              "≤ 1.7", ratio <= 1.7)  # fmt: skip
-    small: dict[str, float] = {}
-    asking = running(GiantsProcess, ["tests.benchmarks.giants", addresses[0]], os.environ)
-    ways: dict[str, AbstractContextManager[object]] = {"alone": nullcontext(), "beside": asking}
-    for name, beside in ways.items():
-        with beside, SteadyLoad(addresses, sessions=2, rows=1, requests_per_s=40) as load:
-            time.sleep(2 * whole_s)
-            small[name] = load.report().p99_ms
-    times = small["beside"] / small["alone"]
-    yield Row(f"p99 of requests of 1 row beside ones of {giants.ROWS:,}",
-              f"{times:.1f}× ({small['alone']:.1f} and {small['beside']:.1f} ms)", "≤ 2×",
-              times <= 2)  # fmt: skip
+    said = f"{ratio:.1f} ({at.p50_ms:.1f} and {at.p99_ms:.1f} ms at {rate:,.0f}/s)"
+    yield Row("p99/p50 at 70% load, T = 16", said, "≤ 1.7", ratio <= 1.7)
+    alone = _small(bench, 2 * whole_s)
+    with running(GiantsProcess, ["tests.benchmarks.giants", bench.served.addresses[0]], os.environ):
+        beside = _small(bench, 2 * whole_s)
+    times = beside / alone
+    what = f"p99 of requests of 1 row beside ones of {giants.ROWS:,}"
+    yield Row(what, f"{times:.1f}× ({alone:.1f} and {beside:.1f} ms)", "≤ 2×", times <= 2)
+
+
+def _small(bench: Bench, seconds: float) -> float:
+    """Return the 99th percentile of requests of one row, in ms."""
+    return _seen(bench, seconds, sessions=2, rows=1, requests_per_s=40).p99_ms
+
+
+def _seen(
+    bench: Bench, seconds: float, *, sessions: int, rows: int, requests_per_s: float | None = None
+) -> Report:
+    """Return how requests fare under a load of so long."""
+    addresses = bench.served.addresses
+    with SteadyLoad(addresses, sessions=sessions, rows=rows, requests_per_s=requests_per_s) as load:
+        time.sleep(seconds)
+        return load.report()
