@@ -168,9 +168,18 @@ def test_what_only_other_objects_show_ends_as_a_condition(
         )
         assert condition(tiny.expert("tiny-odd"), "Ready")["status"] != "True", said
         assert rows_of_others(tiny) == served
+        tiny.kube.moe("pause", "tiny-odd")
+        assert decisions(tiny, "tiny-odd")
     finally:
         tiny.kube.run("annotate", "expert", "tiny-odd", "moeops.dev/delete-anyway=true")
         tiny.kube.delete("expert", "tiny-odd")
+    wait_for("its Override goes with it", lambda: not decisions(tiny, "tiny-odd"), 60)
+
+
+def decisions(tiny: Tiny, expert: str) -> list[Body]:
+    """Return the Overrides of an Expert."""
+    overrides = tiny.kube.list("override")
+    return [body for body in overrides if body["spec"]["targetRef"]["name"] == expert]
 
 
 def rows_of_others(tiny: Tiny) -> list[Body]:

@@ -111,7 +111,10 @@ def alive(override: Body) -> bool:
 def override_of(
     target: Body, decision: Mapping[str, Any], overrides: Sequence[Body], reason: str
 ) -> dict[str, Any] | Skip:
-    """Return the Override of an Expert or a Mixture, unless there is one that says the same."""
+    """Return the Override of an Expert or a Mixture, unless there is one that says the same.
+
+    It goes with its target: another object of that name has versions and revisions of its own.
+    """
     kind, name = target["kind"], target["metadata"]["name"]
     for body in overrides:
         same = all(body["spec"].get(key) == value for key, value in decision.items())
@@ -123,6 +126,19 @@ def override_of(
     return {
         "apiVersion": API_VERSION,
         "kind": "Override",
-        "metadata": {"generateName": f"{name}-{decision['action'].lower()}-"},
+        "metadata": {
+            "generateName": f"{name}-{decision['action'].lower()}-",
+            "ownerReferences": [_owner(target)],
+        },
         "spec": spec,
+    }
+
+
+def _owner(target: Body) -> dict[str, str]:
+    metadata = target["metadata"]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": target["kind"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
     }

@@ -164,7 +164,10 @@ def _waits(rollout: Rollout, case: Case) -> tuple[tuple[str, ...], datetime | No
     epoch = rollout.weights[-1].epoch if rollout.weights else case.epoch - 1
     if not case.reach.ready:
         waits.append("no router is ready")
-    behind = case.reach.behind(epoch)
+    unheard = case.reach.unheard
+    if unheard:
+        waits.append(f"{', '.join(unheard)} was not heard yet")
+    behind = [pod for pod in case.reach.behind(epoch) if pod not in unheard]
     if behind:
         waits.append(f"{', '.join(behind)} has not taken epoch {epoch} yet")
     if rollout.step == 0:

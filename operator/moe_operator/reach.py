@@ -70,6 +70,11 @@ class Reach:
         """The ready routers that serve by their own copy of the table, whatever it is by now."""
         return tuple(pod for pod in self.ready if (r := self.reports.get(pod)) and r.kept)
 
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """The ready routers that have said nothing yet: new ones, or all to a new operator."""
+        return tuple(pod for pod in self.ready if pod not in self.reports)
+
     def behind(self, epoch: int) -> tuple[str, ...]:
         """Return the ready routers that have not reported this epoch."""
         return tuple(pod for pod in self.ready if not self._has(pod, epoch))

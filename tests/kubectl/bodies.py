@@ -8,11 +8,16 @@ Body = dict[str, Any]
 CREATED = "2026-01-01T00:00:00Z"
 
 
+def _metadata(name: str) -> Body:
+    uid = f"uid of {name}"
+    return {"name": name, "uid": uid, "generation": 1, "creationTimestamp": CREATED}
+
+
 def mixture(name: str = "tiny", **status: Any) -> Body:
     ready = {"type": "Ready", "status": "True", "reason": "Serving", "message": ""}
     return {
         "kind": "Mixture",
-        "metadata": {"name": name, "generation": 1, "creationTimestamp": CREATED},
+        "metadata": _metadata(name),
         "spec": {"hiddenSize": 8, "layers": 2, "dtype": "BFloat16"},
         "status": {
             "observedGeneration": 1,
@@ -29,7 +34,7 @@ def expert(name: str = "tiny-e3", version: str = "v1", **status: Any) -> Body:
     ready = {"type": "Ready", "status": "True", "reason": "Serving", "message": ""}
     return {
         "kind": "Expert",
-        "metadata": {"name": name, "generation": 1, "creationTimestamp": CREATED},
+        "metadata": _metadata(name),
         "spec": {"mixtureRef": {"name": "tiny"}, "expertId": "e3", "version": version},
         "status": {
             "observedGeneration": 1,
@@ -58,7 +63,7 @@ def rollout(outcome: str, version: str = "v2", revision: int = 2, **more: Any) -
 def gate(version: str = "g1", **status: Any) -> Body:
     return {
         "kind": "Gate",
-        "metadata": {"name": "tiny-gate", "generation": 1, "creationTimestamp": CREATED},
+        "metadata": _metadata("tiny-gate"),
         "spec": {"mixtureRef": {"name": "tiny"}, "version": version, "policy": {"type": "TopK"}},
         "status": {"observedGeneration": 1, "version": version, **status},
     }

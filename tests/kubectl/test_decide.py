@@ -32,6 +32,19 @@ def test_rollback_without_a_version_goes_to_the_one_before_what_is_served() -> N
     assert spec["targetRef"] == {"kind": "Expert", "name": "tiny-e3"}
 
 
+def test_an_override_goes_with_its_target_and_is_none_of_the_next_one_of_that_name() -> None:
+    decision = decide.rollback(bodies.expert(candidate="v2"), PAST, [], "v2", "")
+    assert isinstance(decision, dict)
+    assert decision["metadata"]["ownerReferences"] == [
+        {
+            "apiVersion": "moeops.dev/v1alpha1",
+            "kind": "Expert",
+            "name": "tiny-e3",
+            "uid": "uid of tiny-e3",
+        }
+    ]
+
+
 def test_rollback_while_a_candidate_is_on_trial_goes_to_stable() -> None:
     expert = bodies.expert(version="v2", candidate="v2")
     assert spec_of(decide.rollback(expert, PAST, [], None, ""))["version"] == "v1"

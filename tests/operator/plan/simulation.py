@@ -163,6 +163,7 @@ class Simulation:
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     traffic: int = 10  # new sessions a second
     lagging: bool = False  # routers do not take new tables
+    heard: bool = True  # the operator has asked routers
     blind: bool = False  # routers that come from now on can read none
     away: bool = False  # no operator is there
     reporting: bool = False  # clients say what the answers were worth
@@ -307,7 +308,7 @@ class Simulation:
                 *(self._pod_seen(self.pods[name]) for name in sorted(self.pods)),
                 *(self._evaluator_seen(name) for name in sorted(self.evaluators)),
             ),
-            routers=tuple(self._report(name) for name in sorted(self.routers)),
+            routers=tuple(self._report(name) for name in sorted(self.routers) if self.heard),
             workers=tuple(self._worker_reports()),
             snapshots=tuple(sorted(self.snapshots.values(), key=lambda kept: kept.epoch)),
             nodes=tuple(self.nodes[name] for name in sorted(self.nodes)),

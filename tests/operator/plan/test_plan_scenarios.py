@@ -250,6 +250,20 @@ def test_no_step_ends_while_a_router_is_behind() -> None:
     assert stable(sim) == "v2"
 
 
+def test_routers_that_a_new_operator_has_not_asked_yet_are_not_said_to_be_behind() -> None:
+    sim = started(rollout={"steps": steps(10, 20, 30)})
+    sim.want("e0", "v2")
+    until_weight(sim, 10)
+    sim.heard = False
+    sim.run(2)
+    said = progressing(sim)[2]
+    assert "was not heard yet" in said
+    assert "has not taken epoch" not in said
+    sim.heard = True
+    sim.run(20)
+    assert stable(sim) == "v2"
+
+
 def test_pods_stay_while_a_router_may_still_send_to_them() -> None:
     sim = started()
     sim.want("e0", "v2")
