@@ -10,7 +10,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -19,18 +18,18 @@ import numpy as np
 from moe_core.frames import FIRST_PROTOCOL, PROTOCOL, encode
 from moe_core.log import tell
 from moe_router.conduct import Conduct, Period
+from moe_router.connect import connect
 from moe_router.connection import Connection, compute_frame
 from moe_router.flight import Waiter
 from moe_router.hedge import Pace
 from moe_router.ladder import Cause
-from moe_router.message import Message, replaceable
+from moe_router.message import Message
 from moe_router.pulse import Pulse
 from moe_router.replica import Offer, Routable
-from moe_router.trust import TLS, Trust, secured
+from moe_router.trust import Trust
+from moe_router.under_way import Attempt, UnderWay
 from moeops.v1.link_pb2 import Heartbeat, Hello, Inventory, LinkFrame, Result
 
-CONNECT_S = 0.5
-CONNECT_TLS_S = 2.0
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 1.0
 
@@ -50,16 +49,6 @@ class Owner(Protocol):
     def offer_changed(self, link: Link) -> None: ...
 
     def load_changed(self, link: Link) -> None: ...
-
-
-@dataclass(slots=True)
-class Attempt:
-    """A message under way."""
-
-    message: Message
-    waiter: Waiter
-    expires_s: float
-    late_s: float  # from when on another worker may be asked as well
 
 
 class Link:
@@ -83,9 +72,7 @@ class Link:
         self._lost = False  # silent for so long that nothing more is expected
         self._owner, self._clock = owner, clock
         self._conduct, self._pace = Conduct(), Pace()
-        self._attempts: dict[int, Attempt] = {}
-        self._waiting_rows = 0
-        self._last_attempt = 0
+        self._under_way = UnderWay()
         self._protocol = FIRST_PROTOCOL
         self._transport: asyncio.Transport | None = None
         self._pulse = Pulse()
@@ -117,11 +104,11 @@ class Link:
     @property
     def load(self) -> int:
         """Rows that wait there, as far as known: by its word, or only those of this router."""
-        return max(self._waiting_rows, self.heartbeat.queued_rows)
+        return max(self._under_way.rows, self.heartbeat.queued_rows)
 
     @property
     def idle(self) -> bool:
-        return not self._attempts
+        return not self._under_way
 
     async def keep(self) -> None:
         """Connect, and again after each loss, until cancelled."""
@@ -140,17 +127,8 @@ class Link:
 
     async def _connect(self) -> bool:
         self._closed, self._served = asyncio.Event(), False
-        loop = asyncio.get_running_loop()
-        kind, _, rest = self.address.partition(":")
         try:
-            async with asyncio.timeout(CONNECT_TLS_S if kind == "tls" else CONNECT_S):
-                if kind == "unix":
-                    await loop.create_unix_connection(lambda: Connection(self), rest)
-                else:
-                    host, _, port = self.address.removeprefix(TLS).rpartition(":")
-                    place = host.strip("[]"), int(port)
-                    how = secured(self.address, self._trust)
-                    await loop.create_connection(lambda: Connection(self), *place, **how)
+            await connect(self.address, self._trust, lambda: Connection(self))
         except (OSError, TimeoutError) as error:
             if isinstance(error, ssl.SSLError):
                 self._refused(str(error))
@@ -168,15 +146,11 @@ class Link:
         """Send an attempt; False where the link is not up."""
         if self._transport is None or self._transport.is_closing():
             return False
-        self._last_attempt += 1
-        expires_s = message.sent_s + message.timeout_s
-        patience_s = self._pace.patience_s(len(message.rows))
-        late_s = expires_s if patience_s is None else message.sent_s + patience_s
-        self._attempts[self._last_attempt] = Attempt(message, waiter, expires_s, late_s)
-        self._waiting_rows += len(message.rows)
-        self.rows += len(message.rows)
+        rows = len(message.rows)
+        number = self._under_way.add(message, waiter, self._pace.patience_s(rows))
+        self.rows += rows
         body = np.ascontiguousarray(message.rows).view(np.uint8).data.cast("B")
-        header = compute_frame(message, self._last_attempt)
+        header = compute_frame(message, number)
         # At once, or the worker is woken for the header alone.
         self._transport.writelines((encode(header, body, self._protocol), body))
         self._owner.load_changed(self)
@@ -184,7 +158,7 @@ class Link:
 
     def take_period(self, since_s: float) -> Period:
         """Return how the worker behaved since then, when this was asked last."""
-        pending = sum(a.message.sent_s <= since_s for a in self._attempts.values())
+        pending = self._under_way.sent_by(since_s)
         return self._conduct.take(self.inventory.incarnation, self.heartbeat.rows, pending)
 
     def tick(self, now_s: float) -> None:
@@ -195,14 +169,13 @@ class Link:
             self._owner.offer_changed(self)
         if self._pulse.dead or (self._pulse.old and not self._greeted):
             self._close()
-        late = [(number, a) for number, a in self._attempts.items() if a.expires_s <= now_s]
-        for number, attempt in late:
+        for number, attempt in self._under_way.expired(now_s):
             self._conduct.expired(attempt.message)
             self._fail(number, Cause.DEADLINE)
 
     def late(self, now_s: float) -> list[Attempt]:
         """Return the attempts that take longer than this worker's nearly always do."""
-        return [attempt for attempt in self._attempts.values() if attempt.late_s <= now_s]
+        return self._under_way.late(now_s)
 
     def doubt(self, routable: Routable, *, widespread: bool) -> None:
         """Of a silent link: give up what others can do, and everything when it is overdue."""
@@ -210,9 +183,8 @@ class Link:
             tell("link_silent", address=self.address, worker=self.inventory.worker)
             self._lost = True
             self._give_up(Cause.BROKEN)
-        for number, attempt in list(self._attempts.items()):
-            if replaceable(attempt.message, routable):
-                self._fail(number, Cause.BROKEN)
+        for number in self._under_way.replaceable(routable):
+            self._fail(number, Cause.BROKEN)
 
     def connected(self, transport: asyncio.Transport) -> None:
         self._transport, self._pulse = transport, Pulse()
@@ -242,7 +214,7 @@ class Link:
             self._owner.offer_changed(self)
 
     def disconnected(self) -> None:
-        if self._attempts:
+        if self._under_way:
             self._conduct.broken()
         self._down()
         self._closed.set()
@@ -283,9 +255,8 @@ class Link:
         attempt.waiter.answered(message, result, body)
 
     def _take(self, number: int) -> Attempt | None:
-        attempt = self._attempts.pop(number, None)
+        attempt = self._under_way.take(number)
         if attempt is not None:
-            self._waiting_rows -= len(attempt.message.rows)
             self._owner.load_changed(self)
         return attempt
 
@@ -296,9 +267,9 @@ class Link:
 
     def _give_up(self, cause: Cause) -> None:
         """Fail what is under way; first of all nobody is sent here any more."""
-        attempts, self._attempts, self._waiting_rows = self._attempts, {}, 0
+        attempts = self._under_way.take_all()
         self._owner.offer_changed(self)
-        for attempt in attempts.values():
+        for attempt in attempts:
             attempt.waiter.failed(attempt.message, cause)
 
     def _down(self) -> None:

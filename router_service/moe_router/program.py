@@ -158,7 +158,7 @@ class Router:
             self._table_source.follow(self._intake.take_table, self._intake.confirm),
             self._worker_source.follow(self._intake.take_workers),
             self.links.watch(),
-            self.servicer.beat(),
+            self.servicer.streams.beat(),
             self._door.watch(),
             self._serve(),
         ]
@@ -178,7 +178,7 @@ class Router:
         tell("ending", drain_s=self._settings.drain_s)
         await self._set_health(_NOT_SERVING)
         await asyncio.sleep(self._settings.drain_s)
-        self.servicer.end_streams()
+        self.servicer.streams.end()
         await self.close(END_S)
 
     async def close(self, grace_s: float = 0.0) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic, perf_counter
@@ -24,7 +23,8 @@ from moe_router.refusal import Code, Refused
 from moe_router.reporting import Reported
 from moe_router.request import check_mixture
 from moe_router.settle import Outcome
-from moe_router.stream import HEARTBEAT_S, R, Reply, RowsStream
+from moe_router.stream import R, Reply, RowsStream
+from moe_router.streams import Streams
 from moe_router.tables import Tables, served
 from moe_router.throttle import Throttle
 from moeops.v1 import router_pb2, router_pb2_grpc
@@ -32,8 +32,6 @@ from moeops.v1.router_pb2 import DispatchRequest, RouteRequest, RowsResponse
 
 INTERNAL = 13
 REFUSALS_TOLD = 16
-MAX_STREAMS = 1_024
-STREAM_RETRY_MS = 1_000
 _TRACEPARENT = "traceparent"
 _PUSHBACK = "grpc-retry-pushback-ms"  # gRPC's own word for when to try again
 
@@ -55,8 +53,8 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self._engine, self._tables, self._describer = engine, tables, describer
         self._tracer = tracer or Untraced()
         self.gates = gates
-        self.streams: set[RowsStream[Any]] = set()
-        self._ending, self._door = False, door or Door()
+        self.streams = Streams()
+        self._door = door or Door()
         self._refusals, self._climbs = Throttle(1.0), Throttle(1.0)
 
     async def Dispatch(  # noqa: N802
@@ -114,19 +112,6 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
                 self._tell_refusal(refused)
             return _reported(reported)
 
-    async def beat(self) -> None:
-        """Send heartbeats on all streams until cancelled."""
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            for stream in self.streams:
-                stream.heartbeat()
-
-    def end_streams(self) -> None:
-        """Take no more requests; streams end when what they have is answered."""
-        self._ending = True
-        for stream in self.streams:
-            stream.end()
-
     def enter(self, metadata: Metadata) -> Entry:
         """Let a caller in. Raises Refused."""
         return self._door.enter(metadata)
@@ -145,18 +130,11 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         finally:
             span.end(monotonic(), failure)
 
-    async def _pipe(self, requests: AsyncIterator[R], context: Any) -> AsyncIterator[RowsResponse]:
+    def _pipe(self, requests: AsyncIterator[R], context: Any) -> AsyncIterator[RowsResponse]:
+        """Give the answers of a stream. Raises Refused."""
         around, entry = _trace_of(context), self.enter(_metadata(context))
-        if len(self.streams) >= MAX_STREAMS:
-            text = f"{MAX_STREAMS} streams are open here already; use one for many requests"
-            raise Refused(Code.RESOURCE_EXHAUSTED, text, STREAM_RETRY_MS)
         stream: RowsStream[R] = RowsStream(lambda request: self.answer(request, entry, around))
-        self.streams.add(stream)
-        try:
-            async for response in stream.run(requests):
-                yield response
-        finally:
-            self.streams.discard(stream)
+        return self.streams.run(stream, requests)
 
     async def _serve(self, request: Request, span: Span | None, entry: Entry) -> Reply:
         began = perf_counter()

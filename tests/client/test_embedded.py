@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ from moe_client import (
     use_local,
 )
 from moe_core.dtypes import FLOAT32
+from moe_router import embedded as embedded_module
 from moe_router.edge import CannotStart
 from moe_router.embedded import EmbeddedRouter
 from moe_router.settings import BadSetting
+from moe_router.sources import TableFile
 from tests.client.served import MIXTURE, Served, embedded, serve
 from tests.client.test_attachment import logits, some_tokens
 from tests.client.test_rollout_processes import (
@@ -217,6 +219,38 @@ def test_a_dead_worker_is_made_up_for(running: Running) -> None:
         answers = [client.route(some_rows(f"s{n}")) for n in range(50)]
     assert all((answer.hidden == before).all() for answer in answers)
     assert not any(outcome.degraded for answer in answers for outcome in answer.outcomes)
+
+
+class Broken:
+    """Watches workers until something breaks that nobody has thought of."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.breaks = asyncio.Event()
+
+    async def follow(self, take: Callable[[Collection[str]], None]) -> None:
+        take([self._address])
+        await self.breaks.wait()
+        raise ZeroDivisionError("of the test")
+
+
+def test_what_ended_it_is_raised_once_when_it_is_closed(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, served = running
+    broken, table = Broken(served.workers[0].link), TableFile(served.table.path)
+    monkeypatch.setattr(embedded_module, "sources", lambda settings: (table, broken))
+    with pytest.raises(ZeroDivisionError, match="of the test"), embedded(served) as router:
+        with RouterClient(router) as client:
+            assert client.route(some_rows("s")).hidden.shape == (5, 32)
+        router.thread.submit(_set(broken.breaks)).result()
+    router.close()
+    with pytest.raises(RuntimeError, match="start it first"):
+        RouterClient(router)
+
+
+async def _set(event: asyncio.Event) -> None:
+    event.set()
 
 
 def test_what_it_cannot_start_with() -> None:

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from moe_core.table import Table
+from moe_router import streams
 from moe_router.describe import Describer, Identity
 from moe_router.engine import Engine, Limits
 from moe_router.gates import GateArtifacts
@@ -76,7 +77,7 @@ async def served(content: Table = TABLE) -> AsyncIterator[Served]:
     router_pb2_grpc.add_RouterServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    beat = asyncio.create_task(servicer.beat())
+    beat = asyncio.create_task(servicer.streams.beat())
     address = f"127.0.0.1:{port}"
     async with grpc.aio.insecure_channel(address) as channel:
         yield Served(address, router_pb2_grpc.RouterStub(channel), worker, servicer, [])
@@ -140,12 +141,33 @@ async def test_what_is_under_way_is_answered_when_the_streams_are_ended() -> Non
         await call.write(under_way)
         await until(lambda: bool(it.held_back), "the worker has it")
 
-        it.servicer.end_streams()
+        it.servicer.streams.end()
         it.give_out(0)
 
         assert (await answer(call)).request_id == under_way.request_id
         assert await call.read() is grpc.aio.EOF
         assert (await call.code()) is grpc.StatusCode.OK
+
+
+async def test_one_stream_too_many_is_refused_and_told_when_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "MAX_STREAMS", 2)
+    async with served() as it:
+        calls = [it.stub.Dispatch() for _ in range(2)]
+        for call in calls:
+            await call.write(request())
+            assert not (await answer(call)).HasField("failure")
+        third = it.stub.Dispatch()
+        with pytest.raises(grpc.aio.AioRpcError, match="2 streams are open here already") as seen:
+            await third.read()
+        assert seen.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert dict(await third.trailing_metadata()) == {"grpc-retry-pushback-ms": "1000"}
+        calls[0].cancel()
+        await until(lambda: len(it.servicer.streams) == 1, "there is room again")
+        again = it.stub.Dispatch()
+        await again.write(request())
+        assert not (await answer(again)).HasField("failure")
 
 
 async def test_a_client_that_goes_away_leaves_nothing_behind() -> None:
