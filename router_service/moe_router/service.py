@@ -19,7 +19,7 @@ from moe_router.door import Door, Entry, Metadata
 from moe_router.engine import Answer, Engine
 from moe_router.fates import Fate
 from moe_router.gates import GateArtifacts
-from moe_router.refusal import Code, Refused
+from moe_router.refusal import Refused
 from moe_router.reporting import Reported
 from moe_router.request import check_mixture
 from moe_router.settle import Outcome

@@ -226,12 +226,15 @@ class Broken:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self.breaks = asyncio.Event()
+        self._breaks = asyncio.Event()
 
     async def follow(self, take: Callable[[Collection[str]], None]) -> None:
         take([self._address])
-        await self.breaks.wait()
+        await self._breaks.wait()
         raise ZeroDivisionError("of the test")
+
+    async def end(self) -> None:
+        self._breaks.set()
 
 
 def test_what_ended_it_is_raised_once_when_it_is_closed(
@@ -240,17 +243,14 @@ def test_what_ended_it_is_raised_once_when_it_is_closed(
     _, served = running
     broken, table = Broken(served.workers[0].link), TableFile(served.table.path)
     monkeypatch.setattr(embedded_module, "sources", lambda settings: (table, broken))
-    with pytest.raises(ZeroDivisionError, match="of the test"), embedded(served) as router:
+    with embedded(served) as router:
         with RouterClient(router) as client:
             assert client.route(some_rows("s")).hidden.shape == (5, 32)
-        router.thread.submit(_set(broken.breaks)).result()
-    router.close()
-    with pytest.raises(RuntimeError, match="start it first"):
-        RouterClient(router)
-
-
-async def _set(event: asyncio.Event) -> None:
-    event.set()
+        router.thread.submit(broken.end()).result()
+        with pytest.raises(ZeroDivisionError, match="of the test"):
+            router.close()
+        with pytest.raises(RuntimeError, match="start it first"):
+            RouterClient(router)
 
 
 def test_what_it_cannot_start_with() -> None:
