@@ -104,6 +104,7 @@ class RouterMetrics:
         states = Counter(link.state for link in self._links.all)
         yield m.LINKS, (((mixture, state.value), states[state]) for state in LinkState)
         yield m.EJECTED, one(len(self._links.outliers), mixture)
+        yield m.LATE, one(sum(map(bool, self._links.lateness.values())), mixture)
         yield m.HEDGES, one(self._links.hedged, mixture)
         view = self._tables.view
         if view is None:

@@ -269,8 +269,10 @@ class Engine:
 
     def _outlook(self, view: View) -> Outlook:
         newest = self._tables.view or view
-        wakings = self.counters.colds.wakings
-        return Outlook(self._clock(), newest, self._links.routable, self._links.load, wakings)
+        links, wakings = self._links, self.counters.colds.wakings
+        return Outlook(
+            self._clock(), newest, links.routable, links.load, links.lateness, wakings
+        )
 
     def _account(self, view: View, outcomes: Sequence[Outcome]) -> None:
         losses = [

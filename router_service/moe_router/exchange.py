@@ -173,7 +173,7 @@ class Exchange:
             second = None if self._races.hedged(part) else twin(part, message, outlook)
             if second is not None:
                 self._races.begin(part, second)
-                worker = pick(turned(second.ask.workers, self._turn), outlook.load, {})
+                worker = self._pick(second.ask, outlook, {})
                 twins.setdefault(worker, []).append(second)
         return [self._message(w, p, remaining_s / 2, outlook, tally) for w, p in twins.items()]
 
@@ -253,7 +253,7 @@ class Exchange:
         for one, pairs in lost:
             match next_step(one, around):
                 case Ask() as ask:
-                    worker = pick(turned(ask.workers, self._turn), outlook.load, given)
+                    worker = self._pick(ask, outlook, given)
                     given[worker] = given.get(worker, 0) + len(pairs)
                     parts.setdefault(worker, []).append(Part(one, ask, pairs))
                 case Leave(rung):
@@ -263,6 +263,10 @@ class Exchange:
                     self._refusal = self._refusal or refused
                 case GiveUp():
                     self._refusal = self._refusal or unreachable(one, around)
+
+    def _pick(self, ask: Ask, outlook: Outlook, given: Mapping[str, int]) -> str:
+        workers = turned(ask.workers, self._turn)
+        return pick(workers, outlook.load, outlook.lateness, given)
 
     def _message(
         self, worker: str, parts: list[Part], timeout_s: float, outlook: Outlook, tally: Tally

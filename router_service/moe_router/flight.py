@@ -43,6 +43,9 @@ class Links(Protocol):
     @property
     def load(self) -> Mapping[str, int]: ...
 
+    @property
+    def lateness(self) -> Mapping[str, int]: ...
+
     def send(self, message: Message, waiter: Waiter) -> bool:
         """Send; the waiter is called once, later, with what came of it. False: not sent."""
         ...

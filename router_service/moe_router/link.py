@@ -23,6 +23,7 @@ from moe_router.connection import Connection, compute_frame
 from moe_router.flight import Waiter
 from moe_router.hedge import Pace
 from moe_router.ladder import Cause
+from moe_router.lateness import Lateness
 from moe_router.message import Message
 from moe_router.pulse import Pulse
 from moe_router.replica import Offer, Routable
@@ -71,7 +72,7 @@ class Link:
         self.tried = False  # whether it is known by now if there is anybody
         self._lost = False  # silent for so long that nothing more is expected
         self._owner, self._clock = owner, clock
-        self._conduct, self._pace = Conduct(), Pace()
+        self._conduct, self._pace, self._lateness = Conduct(), Pace(), Lateness()
         self._under_way = UnderWay()
         self._protocol = FIRST_PROTOCOL
         self._transport: asyncio.Transport | None = None
@@ -105,6 +106,12 @@ class Link:
     def load(self) -> int:
         """Rows that wait there, as far as known: by its word, or only those of this router."""
         return max(self._under_way.rows, self.heartbeat.queued_rows)
+
+    @property
+    def late_rows(self) -> int:
+        """Rows that it could have computed in the time by which its answers are late."""
+        beat = self.heartbeat
+        return self._lateness.rows(self._clock(), beat.rows, beat.busy_us)
 
     @property
     def idle(self) -> bool:
@@ -171,6 +178,7 @@ class Link:
             self._close()
         for number, attempt in self._under_way.expired(now_s):
             self._conduct.expired(attempt.message)
+            self._lateness.answered(attempt.message.timeout_s, 0.0, now_s)
             self._fail(number, Cause.DEADLINE)
 
     def late(self, now_s: float) -> list[Attempt]:
@@ -187,7 +195,7 @@ class Link:
             self._fail(number, Cause.BROKEN)
 
     def connected(self, transport: asyncio.Transport) -> None:
-        self._transport, self._pulse = transport, Pulse()
+        self._transport, self._pulse, self._lateness = transport, Pulse(), Lateness()
         self._protocol = FIRST_PROTOCOL
         raw: socket.socket | None = transport.get_extra_info("socket")
         if raw is not None and raw.family != socket.AF_UNIX:
@@ -244,25 +252,23 @@ class Link:
             self._transport.write(encode(hello, protocol=self._protocol))
 
     def _take_result(self, result: Result, body: memoryview) -> None:
-        attempt = self._take(result.attempt)
+        attempt = self._under_way.take(result.attempt)
         if attempt is None:
             self.dropped += 1
             return
         message = attempt.message
-        took_s = self._clock() - message.sent_s
+        now_s = self._clock()
+        took_s, explained_us = now_s - message.sent_s, result.queue_us + result.compute_us
         self._conduct.answered(message, result, len(body), took_s)
         self._pace.took(len(message.rows), took_s)
+        self._lateness.answered(took_s, explained_us / 1e6, now_s)
+        self._owner.load_changed(self)
         attempt.waiter.answered(message, result, body)
 
-    def _take(self, number: int) -> Attempt | None:
+    def _fail(self, number: int, cause: Cause) -> None:
         attempt = self._under_way.take(number)
         if attempt is not None:
             self._owner.load_changed(self)
-        return attempt
-
-    def _fail(self, number: int, cause: Cause) -> None:
-        attempt = self._take(number)
-        if attempt is not None:
             attempt.waiter.failed(attempt.message, cause)
 
     def _give_up(self, cause: Cause) -> None:

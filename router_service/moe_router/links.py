@@ -29,6 +29,7 @@ class Links:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._listed: frozenset[str] = frozenset()
         self._load: dict[str, int] = {}
+        self._lateness: dict[str, int] = {}
         self._routable: Routable | None = None
         self._peers: dict[str, frozenset[str]] | None = None
         self._standings: dict[str, Standing] = {}
@@ -45,6 +46,10 @@ class Links:
     @property
     def load(self) -> Mapping[str, int]:
         return self._load
+
+    @property
+    def lateness(self) -> Mapping[str, int]:
+        return self._lateness
 
     @property
     def routable(self) -> Routable:
@@ -105,6 +110,7 @@ class Links:
                 self._tasks.pop(link.address).cancel()
                 del self._links[link.address]
                 self._load.pop(link.address, None)
+                self._lateness.pop(link.address, None)
         if now_s - self._looked_s >= LOOK_S:
             self._look(now_s)
         up = [link for link in self._links.values() if link.state is not State.CONNECTING]
@@ -151,3 +157,4 @@ class Links:
 
     def load_changed(self, link: Link) -> None:
         self._load[link.address] = link.load
+        self._lateness[link.address] = link.late_rows

@@ -51,12 +51,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The world at one moment, as far as an exchange needs it."""
+    """The world at one moment, as far as an exchange needs it.
+
+    By worker, `load` are rows that wait there, `lateness` rows that count as if they did.
+    """
 
     now_s: float
     newest: View
     routable: Routable
     load: Mapping[str, int]
+    lateness: Mapping[str, int] = field(default_factory=dict)
     wakings: Mapping[Version, Waking] = field(default_factory=dict)
 
 

@@ -112,6 +112,12 @@ EJECTED = _gauge(
     _MIXTURE,
     "1",
 )
+LATE = _gauge(
+    "router_late_workers",
+    "Workers whose answers come later than computing explains, so that replicas are asked first.",
+    _MIXTURE,
+    "1",
+)
 HEDGES = _counter(
     "router_hedges",
     "Attempts that took unusually long and were tried on another worker as well.",

@@ -83,11 +83,16 @@ def _held(offers: Iterable[Offer]) -> Held:
     return {key: tuple(workers) for key, workers in found.items()}
 
 
-def pick(workers: Sequence[str], load: Mapping[str, int], given: Mapping[str, int]) -> str:
+def pick(
+    workers: Sequence[str],
+    load: Mapping[str, int],
+    lateness: Mapping[str, int],
+    given: Mapping[str, int],
+) -> str:
     """Pick one of `workers` (not empty): the least rows waiting, counting what it was just given.
 
-    `load` are rows that wait at each worker, `given` the rows of this request that it already
-    gets. A worker that gets a message anyway is preferred to one that would need another. Equal
+    `load` are rows that wait at each worker, `lateness` what counts as such (`moe_router.lateness`),
+    `given` the rows of this request that it already gets. A worker that gets a message anyway is preferred to one that would need another. Equal
     scores go to the first, so the caller turns the list to spread idle workers.
     """
     if len(workers) == 1:
@@ -95,7 +100,8 @@ def pick(workers: Sequence[str], load: Mapping[str, int], given: Mapping[str, in
 
     def score(worker: str) -> int:
         already = given.get(worker)
-        return load.get(worker, 0) + (MESSAGE_ROWS if already is None else already)
+        waiting = load.get(worker, 0) + lateness.get(worker, 0)
+        return waiting + (MESSAGE_ROWS if already is None else already)
 
     return min(workers, key=score)
 

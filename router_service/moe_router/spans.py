@@ -112,6 +112,10 @@ class Attempts:
     def load(self) -> Mapping[str, int]:
         return self._links.load
 
+    @property
+    def lateness(self) -> Mapping[str, int]:
+        return self._links.lateness
+
     def send(self, message: Message, waiter: Waiter) -> bool:
         """Begin an attempt for each part, and have the worker know of them."""
         now_s = self._clock()

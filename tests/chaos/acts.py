@@ -81,6 +81,12 @@ def _swallow(it: House) -> None:
     it.wait(lambda: it.metric("hedges_total") > 0, "another worker is asked as well")
 
 
+def _delay(it: House) -> None:
+    it.link.fault = Delay(seconds=0.1)
+    it.wait(lambda: it.link.struck >= 2, "two answers were struck")
+    it.wait(lambda: it.metric("late_workers") == 1, "the other one is asked first")
+
+
 def _heal(it: House) -> None:
     it.link.fault = Healthy()
 
@@ -92,7 +98,7 @@ ACTS = (
     Act("NaN for answers", _on_link(NotFinite, 3, ejected=True), _heal),
     Act("1 % of frames corrupt", _on_link(lambda: Corrupt(0.01), 3, ejected=False), _heal),
     Act("no answers, heartbeats", _swallow, _heal),
-    Act("answers 0.1 s late", _on_link(lambda: Delay(seconds=0.1), 10, ejected=False), _heal),
+    Act("answers 0.1 s late", _delay, _heal),
     Act("SIGKILL", _kill, lambda it: None, final=True),
 )
 

@@ -84,6 +84,7 @@ class FakeLinks:
         self.workers = dict(workers)
         self._layers = frozenset(layers)
         self.load: dict[str, int] = {}
+        self.lateness: dict[str, int] = {}
         self.sent = 0
         self.before: Callable[[], Any] = lambda: None
 

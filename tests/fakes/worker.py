@@ -55,14 +55,19 @@ class ScriptedWorker:
     def greet(self, *, draining: bool = False) -> None:
         self.send(LinkFrame(inventory=self.inventory(draining=draining)))
 
-    def beat(self, queued_rows: int = 0) -> None:
-        self.send(LinkFrame(heartbeat=Heartbeat(queued_rows=queued_rows)))
+    def beat(self, queued_rows: int = 0, rows: int = 0, busy_us: int = 0) -> None:
+        self.send(
+            LinkFrame(heartbeat=Heartbeat(queued_rows=queued_rows, rows=rows, busy_us=busy_us))
+        )
 
-    def answer(self, compute: Compute, body: bytes, *, cut_bytes: int = 0) -> None:
+    def answer(
+        self, compute: Compute, body: bytes, *, cut_bytes: int = 0, queue_us: int = 0
+    ) -> None:
         """Give the rows back as the answer of all groups; without its last bytes where cut."""
         assert self._writer is not None
         groups = [GroupResult() for _ in compute.groups]
-        header = LinkFrame(result=Result(attempt=compute.attempt, groups=groups))
+        result = Result(attempt=compute.attempt, groups=groups, queue_us=queue_us)
+        header = LinkFrame(result=result)
         frame = encode(header, body, self.spoken) + body
         self._writer.write(frame[: len(frame) - cut_bytes])
 

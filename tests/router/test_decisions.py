@@ -176,19 +176,21 @@ def test_stable_answers_for_a_version_only_where_the_gate_of_its_sessions_knows_
 
 
 @pytest.mark.parametrize(
-    ("load", "given_rows", "turn", "expected"),
+    ("load", "late", "given_rows", "turn", "expected"),
     [
-        pytest.param({}, {}, 0, "a", id="idle ones take turns, first"),
-        pytest.param({}, {}, 1, "b", id="idle ones take turns, second"),
-        pytest.param({"a": 50}, {}, 0, "b", id="fewest rows waiting"),
-        pytest.param({}, {"b": 2}, 0, "b", id="rather a larger message than another one"),
-        pytest.param({}, {"b": 200}, 0, "a", id="until that one is much larger"),
+        pytest.param({}, {}, {}, 0, "a", id="idle ones take turns, first"),
+        pytest.param({}, {}, {}, 1, "b", id="idle ones take turns, second"),
+        pytest.param({"a": 50}, {}, {}, 0, "b", id="fewest rows waiting"),
+        pytest.param({"b": 50}, {"a": 900}, {}, 0, "b", id="one that waits rather than a late one"),
+        pytest.param({"b": 950}, {"a": 900}, {}, 0, "a", id="until that would be later"),
+        pytest.param({}, {}, {"b": 2}, 0, "b", id="rather a larger message than another one"),
+        pytest.param({}, {}, {"b": 200}, 0, "a", id="until that one is much larger"),
     ],
 )
 def test_the_replica_that_is_picked(
-    load: dict[str, int], given_rows: dict[str, int], turn: int, expected: str
+    load: dict[str, int], late: dict[str, int], given_rows: dict[str, int], turn: int, expected: str
 ) -> None:
-    assert pick(turned(["a", "b"], turn), load, given_rows) == expected
+    assert pick(turned(["a", "b"], turn), load, late, given_rows) == expected
 
 
 @given(st.integers(0, 100), st.lists(st.tuples(st.floats(0, 100), st.floats(0, 1))))
@@ -294,6 +296,6 @@ def test_tokens_that_were_read_are_remembered_for_their_session_alone() -> None:
 
 
 def test_idle_workers_each_get_their_turn() -> None:
-    picked = Counter(pick(turned(["a", "b", "c"], turn), {}, {}) for turn in range(30))
+    picked = Counter(pick(turned(["a", "b", "c"], turn), {}, {}, {}) for turn in range(30))
 
     assert picked == {"a": 10, "b": 10, "c": 10}

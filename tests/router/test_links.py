@@ -253,6 +253,31 @@ async def test_a_worker_whose_answers_do_not_fit_is_asked_last_for_a_while() -> 
         )
 
 
+@pytest.mark.parametrize("explained", [False, True])
+async def test_a_worker_counts_as_late_whose_answers_are_later_than_it_can_explain(
+    *, explained: bool
+) -> None:
+    async with scripted_worker(DIGEST) as worker, linked(worker) as links:
+        worker.beat(rows=10_000, busy_us=1_000_000)
+        for _ in range(2):
+            ear = Ear()
+            links.send(message(worker), ear)
+            compute, body = await worker.computes.get()
+            await asyncio.sleep(0.1)
+            worker.answer(compute, body, queue_us=100_000 if explained else 0)
+            await until(lambda ear=ear: bool(ear.answers), "it is answered")  # type: ignore[misc]
+        late = links.lateness[worker.address]
+        if explained:
+            assert late < 500
+            return
+        assert late > 500, "two answers that were each late by a thousand rows"
+        worker.reset()
+        await until(lambda: not links.routable.live, "it is gone")
+        await until(lambda: bool(links.routable.live), "it is there again")
+        worker.beat(rows=10_000, busy_us=1_000_000)
+        await until(lambda: links.lateness[worker.address] == 0, "a new connection may be quicker")
+
+
 async def test_an_attempt_whose_time_is_over_fails_and_the_link_stays() -> None:
     async with scripted_worker(DIGEST) as worker, linked(worker) as links:
         ear = Ear()
