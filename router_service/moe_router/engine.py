@@ -270,9 +270,7 @@ class Engine:
     def _outlook(self, view: View) -> Outlook:
         newest = self._tables.view or view
         links, wakings = self._links, self.counters.colds.wakings
-        return Outlook(
-            self._clock(), newest, links.routable, links.load, links.lateness, wakings
-        )
+        return Outlook(self._clock(), newest, links.routable, links.load, links.lateness, wakings)
 
     def _account(self, view: View, outcomes: Sequence[Outcome]) -> None:
         losses = [

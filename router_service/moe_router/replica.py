@@ -91,9 +91,10 @@ def pick(
 ) -> str:
     """Pick one of `workers` (not empty): the least rows waiting, counting what it was just given.
 
-    `load` are rows that wait at each worker, `lateness` what counts as such (`moe_router.lateness`),
-    `given` the rows of this request that it already gets. A worker that gets a message anyway is preferred to one that would need another. Equal
-    scores go to the first, so the caller turns the list to spread idle workers.
+    `load` are rows that wait at each worker, `lateness` what counts as such, `given` the rows of
+    this request that it already gets. A worker that gets a message anyway is preferred to one that
+    would need another. Equal scores go to the first, so the caller turns the list to spread idle
+    workers.
     """
     if len(workers) == 1:
         return workers[0]
