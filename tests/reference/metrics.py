@@ -44,7 +44,7 @@ Prometheus sets `namespace` to that of the pod asked.
 ## How many series
 What is many is rolled up. `MOE_METRICS_DETAIL=Full` (or `--metrics-detail Full`) tells of each \
 expert of each layer; set it in `env` of a Mixture's `routers` or `workers`. A router \
-has 114 of its own (requests, stages, links, the process), one for each gate version that says \
+has 115 of its own (requests, stages, links, the process), one for each gate version that says \
 whether it is loaded, and over 58 layers of 256 experts, each failing for one cause and nothing on \
 trial:
 
