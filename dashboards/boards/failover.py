@@ -194,7 +194,16 @@ _RECOVERY: Final = Row(
             "none",
             (total(router.LINKS, *OF_MIXTURE, where=('state="Silent"',)), _ROUTED),
             steps=ANY_IS_BAD,
-            width=12,
+            width=6,
+        ),
+        panel(
+            "Workers asked last",
+            "Links to workers that others are asked before: unlike their peers, or late.",
+            "none",
+            (total(router.EJECTED, *OF_MIXTURE), f"{_ROUTED} unlike"),
+            (total(router.LATE, *OF_MIXTURE), f"{_ROUTED} late"),
+            steps=ANY_IS_BAD,
+            width=6,
         ),
     ),
 )
