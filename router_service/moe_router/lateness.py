@@ -28,6 +28,7 @@ class Lateness:
         self._mean_s, self._at_s = (self.mean_s(now_s) + late_s) / 2, now_s
 
     def mean_s(self, now_s: float) -> float:
+        """Return by how much answers are late, in seconds."""
         return float(self._mean_s * 0.5 ** ((now_s - self._at_s) / HALF_LIFE_S))
 
     def rows(self, now_s: float, computed_rows: int, busy_us: int) -> int:
