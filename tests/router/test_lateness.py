@@ -55,5 +55,5 @@ def test_it_is_never_more_than_the_latest_answer_was_and_only_falls_by_itself(
         lateness.answered(took_s, explained_s, now_s)
         assert 0 <= lateness.mean_s(now_s) <= max(took for took, _, _ in answers)
     seen = [lateness.mean_s(now_s + later) for later in range(8)]
-    assert all(after <= before for before, after in pairwise(seen))
+    assert all(later <= sooner for sooner, later in pairwise(seen))
     assert seen[-1] < max(NOISE_S, seen[0] / 100)
